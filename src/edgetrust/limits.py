@@ -1,0 +1,61 @@
+"""Every bound on a peer, in one place, each with its reason. Sizes in bytes, times in seconds.
+
+A bound is a constant, not a setting, until somebody shows a need: what can be set can be set wrongly.
+"""
+
+from __future__ import annotations
+
+# TLS and connections ------------------------------------------------------------------------------------------------
+HANDSHAKE_SECONDS = 20.0  # a slow device on a bad link needs about 5; an idle socket must not live longer than this
+CONNECT_SECONDS = 60.0  # from the end of TLS to a complete CONNECT; the value edgeHub uses
+PENDING_PER_ADDRESS = 256  # handshakes in flight from one address: a site behind NAT reconnecting, not a flood
+CONNECTIONS_PER_ADDRESS = 20_000  # open connections from one address: gateways, load balancers and test machines
+PEER_CHAIN_CERTIFICATES = 10  # what a client may send; real chains have at most 5 intermediates
+READ_CHUNK_BYTES = 256 * 1024  # the shared read buffer of one event loop
+WRITE_HIGH_WATER_BYTES = 1024 * 1024  # a slow reader is paused here and closed when it stays above
+
+# MQTT ---------------------------------------------------------------------------------------------------------------
+CONNECT_PACKET_BYTES = 16 * 1024  # before authentication nobody may make us hold more; a CONNECT with SAS is under 2 KiB
+MESSAGE_BYTES = 262_144  # a device-to-cloud message with its properties, as the cloud service limits it
+PACKET_BYTES = MESSAGE_BYTES + 64 * 1024  # topic, properties and headers around the largest message
+SUBSCRIPTIONS_PER_SESSION = 50  # SDKs use 4; the cloud allows 5; edge modules need more
+FILTERS_PER_SUBSCRIBE = 50
+INFLIGHT_OUT = 50  # unacknowledged QoS 1 messages towards one client, as deep as its cloud-to-device queue
+KEEP_ALIVE_MAX_SECONDS = 1_177  # the cloud service's limit; longer or 0 is clamped to it
+KEEP_ALIVE_GRACE = 1.5  # MQTT 3.1.1, 3.1.2.10
+UNACKED_IN = 1_024  # publishes of one client that wait for the disk; more stops reading from it
+PROPERTIES_BYTES = 64 * 1024  # a property bag; MQTT topics end at 65,535 bytes anyway
+
+# Identifiers --------------------------------------------------------------------------------------------------------
+IDENTIFIER_CHARACTERS = 128  # device and module identifiers
+USER_NAME_BYTES = 4 * 1024  # host, identifiers, api-version, client type, model id, auth-chain of five
+PASSWORD_BYTES = 4 * 1024  # a SAS token is under 500 bytes
+AUTH_CHAIN_DEPTH = 6  # five gateways and the device
+
+# HTTP ---------------------------------------------------------------------------------------------------------------
+HTTP_BODY_BYTES = 1024 * 1024  # a bulk of 100 identities with twins
+HTTP_HEADER_BYTES = 16 * 1024
+PAGE_ITEMS = 1_000  # the most one listing returns
+
+# PKI ----------------------------------------------------------------------------------------------------------------
+PEM_BYTES = 256 * 1024  # one file: a chain of ten RSA-4096 certificates is about 25 KiB; a bundle of 100 roots 200 KiB
+CHAIN_INTERMEDIATES = 8  # path building depth; the longest documented hierarchy has 5
+CLOCK_SKEW_SECONDS = 300  # tolerated on SAS expiry, as edgeHub does
+
+# Registry and messages ----------------------------------------------------------------------------------------------
+MODULES_PER_DEVICE = 50
+C2D_QUEUE = 50  # messages waiting for one device
+C2D_TTL_SECONDS = 3_600.0
+C2D_TTL_MAX_SECONDS = 172_800.0
+C2D_DELIVERIES = 10
+REFUSALS_KEPT = 1_000  # ring buffer of refusals with all their checks
+VERIFIED_CHAINS_KEPT = 10_000  # remembered path validations, by thumbprint and bundle
+REGISTRATIONS_KEPT = 100_000  # registrations the hub keeps at hand, about 1 KiB each
+
+# The gateway --------------------------------------------------------------------------------------------------------
+SCOPE_REFRESH_SECONDS = 3_600.0  # full synchronisation of the device scope
+SCOPE_REFRESH_SPACING_SECONDS = 120.0  # between two refreshes of the same identity
+SCOPE_RETRY_SECONDS = 60.0  # until the first synchronisation works
+UPSTREAM_BATCH = 500  # messages taken from the queue at once
+UPSTREAM_WINDOW = 64  # unacknowledged publishes towards the hub
+QUEUE_BYTES = 2 * 1024**3  # store-and-forward queue; beyond it publishers are not acknowledged
