@@ -51,7 +51,8 @@ class Registration:
     `scope` and `parents` are device scopes (`ms-azure-iot-edge://device-generation`). For a module, `device_keys` are its
     device's symmetric keys (a token of the device may speak for it) and `device_enabled` its device's status.
     `policy_keys` are the hub's shared access policies that hold the right DeviceConnect, by name.
-    `as_of` is when this was true at the source.
+    `revoked` are certificates of this identity that must not be accepted again.
+    `as_of` is when this was true at the source; after `trusted_until` a copy may not decide any more (None: no deadline).
     """
 
     identity: Identity
@@ -66,6 +67,8 @@ class Registration:
     device_keys: SasKeys | None = None
     device_enabled: bool = True
     policy_keys: tuple[tuple[str, SasKeys], ...] = ()
+    revoked: tuple[Thumbprint, ...] = ()
+    trusted_until: datetime | None = None
 
 
 class MissingWhy(StrEnum):

@@ -1,0 +1,69 @@
+"""Shared access policies: the credential of services and operators, and what each may do (hub specification 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from edgetrust.trust.authenticate import Policy, authenticate
+from edgetrust.trust.credential import Credential
+from edgetrust.trust.identity import Identity
+from edgetrust.pki.chain import TrustBundle
+from edgetrust.trust.registration import NoAuthentication, Registration, SasKeys
+from edgetrust.trust.verdict import Accepted, Check, Reason, Refused, Verdict
+
+
+class Right(StrEnum):
+    """What a policy may hold."""
+
+    REGISTRY_READ = "RegistryRead"
+    REGISTRY_WRITE = "RegistryWrite"
+    SERVICE_CONNECT = "ServiceConnect"
+    DEVICE_CONNECT = "DeviceConnect"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedAccessPolicy:
+    """A named pair of keys with rights."""
+
+    name: str
+    keys: SasKeys
+    rights: frozenset[Right]
+
+
+def authenticate_service(
+    credential: Credential,
+    policies: Mapping[str, SharedAccessPolicy],
+    needed: Right,
+    now: datetime,
+    policy: Policy,
+) -> Verdict:
+    """Decide whether a service's token carries the right `needed`.
+
+    The same decision as for a device: the claim is the hub itself, registered with the policies as its only keys.
+    """
+    claim = Identity(next(iter(sorted(policy.hosts)), ""), "")
+    registration = Registration(
+        identity=claim,
+        authentication=NoAuthentication(),
+        enabled=True,
+        edge=False,
+        generation="",
+        etag="",
+        scope=None,
+        parents=(),
+        as_of=now,
+        policy_keys=tuple((name, entry.keys) for name, entry in policies.items()),
+    )
+    verdict = authenticate(claim, credential, registration, TrustBundle((), as_of=now), now, policy)
+    match verdict:
+        case Refused():
+            return verdict
+        case Accepted():
+            name = getattr(credential, "policy", None)
+            if name in policies and needed in policies[name].rights:
+                return verdict
+            check = Check("right", False, f"policy {name!r} does not hold {needed.value}")
+            return Refused(claim, Reason.NOT_AUTHORIZED, (*verdict.checks, check))
