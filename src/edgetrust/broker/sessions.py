@@ -1,0 +1,78 @@
+"""Sessions: who is connected, one connection per identity, and what ends a connection from our side.
+
+Rules:
+1. A session is built from an `Accepted` and nothing else.
+2. A second accepted connection of the same identity closes the first, after the second was accepted and recorded (never before:
+   a wrong password must not disturb the connected client).
+3. A session ends when its credential does (`valid_until`), and is decided again whenever something it rests on changes; if that
+   decision refuses, the connection is closed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import count
+from typing import TYPE_CHECKING
+
+from edgetrust.trust.identity import Identity
+
+if TYPE_CHECKING:
+    from edgetrust.broker.session import Session
+
+
+class Sessions:
+    """All open sessions of one actor."""
+
+    def __init__(self) -> None:
+        self._open: dict[Identity, Session] = {}
+        self._modules: dict[Identity, set[Identity]] = {}
+        self._ends: list[tuple[datetime, int, Session]] = []
+        self._order = count()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(tuple(self._open.values()))
+
+    def of(self, identity: Identity) -> Session | None:
+        """The open session of `identity`."""
+        return self._open.get(identity)
+
+    def enter(self, session: Session) -> None:
+        """Make `session` the one of its identity; the one before it is closed (hub specification 3.5)."""
+        identity = session.identity
+        previous = self._open.get(identity)
+        self._open[identity] = session
+        if identity.module is not None:
+            self._modules.setdefault(identity.of_device, set()).add(identity)
+        if session.valid_until is not None:
+            heapq.heappush(self._ends, (session.valid_until, next(self._order), session))
+        if previous is not None:
+            previous.end("taken over by a new connection of the same identity")
+
+    def leave(self, session: Session) -> None:
+        """Forget `session`, unless another has already taken its place."""
+        identity = session.identity
+        if self._open.get(identity) is not session:
+            return
+        del self._open[identity]
+        modules = self._modules.get(identity.of_device)
+        if modules is not None:
+            modules.discard(identity)
+            if not modules:
+                del self._modules[identity.of_device]
+
+    def concerned(self, identity: Identity) -> list[Session]:
+        """The open sessions that rest on the registration of `identity`: its own and, for a device, its modules'."""
+        related: Iterable[Identity] = (identity, *self._modules.get(identity, ()))
+        return [session for one in related if (session := self._open.get(one)) is not None]
+
+    def expire(self, now: datetime) -> None:
+        """End every session whose credential has run out by `now`."""
+        while self._ends and self._ends[0][0] <= now:
+            _, _, session = heapq.heappop(self._ends)
+            if self._open.get(session.identity) is session:
+                session.end("credential expired")
