@@ -1,0 +1,88 @@
+# Everything a contributor or CI runs. `make` alone lists it.
+#
+# Stamps inside the virtual environments say what is installed; they depend on the lock files, so a second run has nothing
+# to install. A run that was cut off leaves no stamp, and the next one starts that environment anew.
+
+PYTHON ?= python3
+ARGS ?=
+UPGRADE ?=
+
+export PYTHON
+# mosquitto and ip live in /usr/sbin on Debian, which ordinary users do not have on their PATH.
+export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
+
+RUN := .venv/.installed-run
+DEV := .venv/.installed-dev
+AZURE := .venv-azure/.installed
+UV := .tools/uv/.installed
+
+TEST_PROGRAMS := ca-certificates curl faketime iproute2 mosquitto mosquitto-clients openssl procps
+
+UV_COMPILE = .tools/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock' $(UPGRADE)
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.SUFFIXES:
+.PHONY: help demo test check bench coverage docs prerequisites install lock clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
+
+demo: $(RUN) ## the whole story on this machine: hub, gateway, sensor, intruders, an outage (ARGS="--json --keep")
+	@tools/prerequisites openssl
+	.venv/bin/edgetrust demo $(ARGS)
+
+test: prerequisites $(AZURE) check ## lint, types, layers and all tests (ARGS="-k pattern")
+	.venv/bin/python -m pytest --durations=15 $(ARGS)
+
+check: $(DEV) ## lint, types and layers only
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: $(DEV) ## measure against mosquitto and others, in one run; prints ratios
+	@tools/prerequisites mosquitto openssl
+	.venv/bin/python -m bench $(ARGS)
+
+coverage: $(DEV) ## branch coverage of the packages that decide
+	.venv/bin/coverage run --branch --source=edgetrust.pki,edgetrust.protocol,edgetrust.trust,edgetrust.broker \
+		-m pytest -q tests/unit tests/property tests/dialogue $(ARGS)
+	.venv/bin/coverage report --show-missing --skip-covered
+
+docs: $(DEV) ## write the generated pages of docs/reference
+	.venv/bin/python tools/generate_docs.py
+
+prerequisites: ## programs that the tests drive; installed through apt-get as root, else named
+	@tools/prerequisites $(TEST_PROGRAMS)
+
+install: $(DEV) ## the development environment, without running anything
+
+lock: $(UV) ## resolve dependencies into requirements/*.txt (UPGRADE=--upgrade for newer versions)
+	$(UV_COMPILE) pyproject.toml requirements/build.in --extra postgresql --group dev -o requirements/dev.txt >/dev/null
+	$(UV_COMPILE) pyproject.toml --extra postgresql --constraint requirements/dev.txt -o requirements/run.txt >/dev/null
+	$(UV_COMPILE) requirements/build.in --constraint requirements/dev.txt -o requirements/build.txt >/dev/null
+	$(UV_COMPILE) requirements/azure.in -o requirements/azure.txt >/dev/null
+	echo uv | $(UV_COMPILE) - -o requirements/uv.txt >/dev/null
+
+clean: ## remove environments and caches; the demo's folder too
+	rm -rf .venv .venv-azure .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist edgetrust-demo
+	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN): requirements/run.txt requirements/build.txt pyproject.toml
+	tools/environment .venv requirements/run.txt requirements/build.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): requirements/dev.txt $(RUN)
+	tools/environment .venv requirements/dev.txt
+	@touch $@
+
+$(AZURE): requirements/azure.txt
+	tools/environment .venv-azure requirements/azure.txt
+	@touch $@
+
+$(UV):
+	tools/environment .tools/uv requirements/uv.txt
+	@touch $@
