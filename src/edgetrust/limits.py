@@ -40,6 +40,9 @@ PAGE_ITEMS = 1_000  # the most one listing returns
 # PKI ----------------------------------------------------------------------------------------------------------------
 PEM_BYTES = 256 * 1024  # one file: a chain of ten RSA-4096 certificates is about 25 KiB; a bundle of 100 roots 200 KiB
 CHAIN_INTERMEDIATES = 8  # path building depth; the longest documented hierarchy has 5
+SYSTEM_BUNDLE_BYTES = 4 * 1024 * 1024  # the system's trust store in one file; distributions ship 200 to 500 KiB
+PATH_STEPS = 64  # issuers looked at when a failed path validation is explained; honest chains need about 10
+CERTIFICATES_READ_KEPT = 4_096  # certificates whose extensions stay parsed; a fleet shares few intermediates
 CLOCK_SKEW_SECONDS = 300  # tolerated on SAS expiry, as edgeHub does
 
 # Registry and messages ----------------------------------------------------------------------------------------------
@@ -59,3 +62,18 @@ SCOPE_RETRY_SECONDS = 60.0  # until the first synchronisation works
 UPSTREAM_BATCH = 500  # messages taken from the queue at once
 UPSTREAM_WINDOW = 64  # unacknowledged publishes towards the hub
 QUEUE_BYTES = 2 * 1024**3  # store-and-forward queue; beyond it publishers are not acknowledged
+
+# The store ----------------------------------------------------------------------------------------------------------
+STORE_BUSY_SECONDS = 10.0  # wait for another process's SQLite transaction; a large group commits in milliseconds
+STORE_READERS = 3  # threads that read; SQL holds the disk or the GIL, more threads only queue elsewhere
+STORE_WRITES_TOGETHER = 64  # small writes that share one commit, so that a reconnect storm does not sync once per session
+APPEND_BACKLOG_BYTES = 64 * 1024**2  # messages in memory that wait for the disk, about two seconds of a busy node
+APPEND_GROUP_MESSAGES = 5_000  # in one transaction: larger ones are no cheaper and make the first sender wait
+EVENT_POLL_SECONDS = 1.0  # until messages that another process stored are seen by readers waiting here
+CHANGES_KEPT = 1_000_000  # registry changes that a process which was away can catch up with; then it reads everything anew
+MESSAGE_ID_CHARACTERS = 128
+CA_CERTIFICATES = 100  # registered CA certificates of one hub
+SCOPE_PAGE = 100  # devices on one page of a scope listing unless asked otherwise
+EDGE_DEPTH = 5  # gateways above each other, as the cloud service allows
+KEY_BYTES_MIN, KEY_BYTES_MAX = 16, 64  # symmetric keys, decoded (hub specification 4.4)
+ACCEPTED_KEPT = 10_000  # audit records of accepted connections
