@@ -9,7 +9,7 @@ UPGRADE ?=
 
 export PYTHON
 # mosquitto and ip live in /usr/sbin on Debian, which ordinary users do not have on their PATH.
-export PATH := $(CURDIR)/.venv/bin:$(PATH):/usr/sbin:/sbin
+export PATH := $(PATH):/usr/sbin:/sbin
 
 RUN := .venv/.installed-run
 DEV := .venv/.installed-dev
@@ -34,7 +34,7 @@ demo: $(RUN) ## the whole story on this machine: hub, gateway, sensor, intruders
 	.venv/bin/edgetrust demo $(ARGS)
 
 test: prerequisites $(AZURE) check ## lint, types, layers and all tests (ARGS="-k pattern")
-	.venv/bin/python -m pytest --durations=15 $(ARGS)
+	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest --durations=15 $(ARGS)
 
 check: $(DEV) ## lint, types and layers only
 	.venv/bin/ruff format --check .
@@ -63,7 +63,7 @@ lock: $(UV) ## resolve dependencies into requirements/*.txt (UPGRADE=--upgrade f
 	$(UV_COMPILE) pyproject.toml requirements/build.in --extra postgresql --group dev -o requirements/dev.txt >/dev/null
 	$(UV_COMPILE) pyproject.toml --extra postgresql --constraint requirements/dev.txt -o requirements/run.txt >/dev/null
 	$(UV_COMPILE) requirements/build.in --constraint requirements/dev.txt -o requirements/build.txt >/dev/null
-	$(UV_COMPILE) requirements/azure.in -o requirements/azure.txt >/dev/null
+	$(UV_COMPILE) requirements/azure.in --emit-build-options -o requirements/azure.txt >/dev/null
 	echo uv | $(UV_COMPILE) - -o requirements/uv.txt >/dev/null
 
 clean: ## remove environments and caches; the demo's folder too
