@@ -1,0 +1,256 @@
+"""Append messages durably, in groups, without holding up the event loop.
+
+    loop thread    append(messages, done)          one call per wake-up's batch; returns at once
+    own thread     all that waits -> one transaction -> commit
+    loop thread    done(None) for each batch       one call into the loop per group
+
+Rules. `done(None)` is called after the commit of every message of the batch, `done(error)` when none of them will ever
+be there; nothing else may be taken as stored. Batches are stored in the order of `append`, each whole or not at all.
+No delay is added to make groups larger: while one group commits, the next one gathers. What waits is bounded in bytes:
+above the bound a batch is refused with UnavailableError `append-backlog`. One batch that the database cannot take does
+not spoil the others of its group.
+
+A multi-row INSERT and not `executemany`: SQLite lets go of the interpreter's lock at every step, and a busy loop thread
+would make each row wait for it. Batches are split into powers of two, so that few statements are ever prepared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Protocol
+
+from edgetrust.errors import Error, UnavailableError
+from edgetrust.limits import APPEND_BACKLOG_BYTES, APPEND_GROUP_MESSAGES
+from edgetrust.protocol.messages import Message
+from edgetrust.store.engine import Database, LogConnection
+from edgetrust.store.failures import DRIVER_ERRORS, failure
+
+Done = Callable[[BaseException | None], None]
+
+_COLUMNS = ", ".join(Message._fields)
+_ROW = "(" + ", ".join("?" * len(Message._fields)) + ")"
+_ROWS_MAX_BITS = 8  # 256 rows of seven values in one statement; SQLite takes 32,766 values
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one `append` brought, and its size as `size_of` counts."""
+
+    messages: Sequence[Message]
+    done: Done
+    size: int
+
+
+def size_of(messages: Sequence[Message]) -> int:
+    """Bytes of bodies and characters of properties: what a message is said to take."""
+    return sum([len(message[3]) + len(message[2]) for message in messages])
+
+
+class Extra(Protocol):
+    """What a table does in the same transaction as the inserts, given the raw cursor."""
+
+    def __call__(self, cursor: Any, dialect: str, messages: int, size: int) -> None: ...
+
+
+class _Rows(Protocol):
+    """Inserts messages into one table, one transaction per call; returns the last sequence number."""
+
+    def insert(self, messages: Sequence[Message], size: int) -> int: ...
+
+
+class _SqliteRows:
+    def __init__(self, connection: LogConnection, table: str, extra: Extra | None) -> None:
+        self._connection = connection
+        self._extra = extra
+        # The table's name is one of ours.
+        prefix = f"INSERT INTO {table} ({_COLUMNS}) VALUES "  # noqa: S608
+        self._statements = [prefix + ", ".join([_ROW] * (1 << bits)) for bits in range(_ROWS_MAX_BITS + 1)]
+
+    def insert(self, messages: Sequence[Message], size: int) -> int:
+        with self._connection.turn:
+            cursor = self._connection.raw.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                last = self._insert_rows(cursor, messages)
+                if self._extra is not None:
+                    self._extra(cursor, "sqlite", len(messages), size)
+                cursor.execute("COMMIT")
+            except BaseException:
+                if self._connection.raw.in_transaction:
+                    cursor.execute("ROLLBACK")
+                raise
+            return last
+
+    def _insert_rows(self, cursor: Any, messages: Sequence[Message]) -> int:
+        start, count = 0, len(messages)
+        while start < count:
+            bits = min(_ROWS_MAX_BITS, (count - start).bit_length() - 1)
+            rows = messages[start : start + (1 << bits)]
+            cursor.execute(self._statements[bits], list(chain.from_iterable(rows)))
+            start += 1 << bits
+        last: int = cursor.lastrowid
+        return last
+
+
+class _PostgresRows:
+    def __init__(self, connection: LogConnection, table: str, extra: Extra | None) -> None:
+        self._connection = connection
+        self._extra = extra
+        self._table = table
+        self._copy = f"COPY {table} ({_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+        self._types = ("text", "text", "text", "bytea", "int8", "text", "text")
+
+    def insert(self, messages: Sequence[Message], size: int) -> int:
+        raw = self._connection.raw
+        try:
+            with raw.cursor() as cursor:
+                # Numbers must become visible in their order: a reader who has seen n will not look below n again.
+                cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._table,))
+                with cursor.copy(self._copy) as copy:
+                    copy.set_types(self._types)
+                    for message in messages:
+                        copy.write_row(message)
+                cursor.execute("SELECT lastval()")
+                last: int = cursor.fetchone()[0]
+                if self._extra is not None:
+                    self._extra(cursor, "postgresql", len(messages), size)
+            raw.commit()
+        except BaseException:
+            with suppress(*DRIVER_ERRORS):
+                raw.rollback()
+            raise
+        return last
+
+
+class Appender:
+    """The thread that appends to one table. Make it on the event loop that is to be answered.
+
+    `committed` is called on the loop with the last sequence number of a group, before its `done`s.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        table: str,
+        committed: Callable[[int], None],
+        extra: Extra | None = None,
+        *,
+        backlog: int = APPEND_BACKLOG_BYTES,
+    ) -> None:
+        self._database = database
+        self._table = table
+        self._committed = committed
+        self._extra = extra
+        self._backlog = backlog
+        self._loop = asyncio.get_running_loop()
+        self._waiting: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._waiting_bytes = 0
+        self._closed = False
+        self._connection: LogConnection | None = None
+        self._rows: _Rows | None = None
+        self._thread = threading.Thread(target=self._run, name=f"store-{table}", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits in memory for the disk."""
+        return self._waiting_bytes
+
+    def append(self, messages: Sequence[Message], done: Done) -> None:
+        """Store `messages` after everything appended before. Never raises; `done` is called later, once."""
+        size = size_of(messages)
+        if self._closed:
+            self._loop.call_soon(done, UnavailableError("the store is closed", reason="store-closed"))
+        elif self._waiting_bytes and self._waiting_bytes + size > self._backlog:
+            self._loop.call_soon(done, UnavailableError("the disk is behind", reason="append-backlog"))
+        elif not messages:
+            self._loop.call_soon(done, None)
+        else:
+            self._waiting_bytes += size
+            self._waiting.put(Batch(messages, done, size))
+
+    async def close(self) -> None:
+        """Store what waits, answer it, and end the thread."""
+        if not self._closed:
+            self._closed = True
+            self._waiting.put(None)
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.sleep(0)  # the last answers were put into the loop before the thread ended
+
+    # -- own thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        open_ended = True
+        while open_ended and (batch := self._waiting.get()) is not None:
+            group, count = [batch], len(batch.messages)
+            while count < APPEND_GROUP_MESSAGES and not self._waiting.empty():
+                following = self._waiting.get()
+                if following is None:
+                    open_ended = False
+                    break
+                group.append(following)
+                count += len(following.messages)
+            self._store(group)
+        self._disconnect()
+
+    def _store(self, group: list[Batch]) -> None:
+        messages = (
+            group[0].messages if len(group) == 1 else list(chain.from_iterable(batch.messages for batch in group))
+        )
+        try:
+            last = self._connected().insert(messages, sum([batch.size for batch in group]))
+        except BaseException as problem:  # noqa: BLE001 - handed to whoever waits for it, whatever it is
+            self._failed(group, problem)
+        else:
+            self._answer(group, last, None)
+
+    def _failed(self, group: list[Batch], problem: BaseException) -> None:
+        driver = isinstance(problem, DRIVER_ERRORS)
+        error = failure(problem) if driver else problem
+        away = self._rows is None or (driver and isinstance(error, UnavailableError))
+        if away:
+            self._disconnect()
+        if away or len(group) == 1:
+            self._answer(group, 0, error)
+            return
+        for batch in group:  # one of them spoils the transaction: each for itself
+            self._store([batch])
+
+    def _connected(self) -> _Rows:
+        if self._rows is None:
+            self._connection = self._database.connect_log()
+            kind = _SqliteRows if self._connection.dialect == "sqlite" else _PostgresRows
+            self._rows = kind(self._connection, self._table, self._extra)
+        return self._rows
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with suppress(Error), self._connection.turn:
+                self._connection.close()
+        self._connection, self._rows = None, None
+
+    def _answer(self, group: list[Batch], last: int, error: BaseException | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to answer
+            self._loop.call_soon_threadsafe(self._answered, group, last, error)
+
+    # -- loop thread --------------------------------------------------------------------------------------------------
+
+    def _answered(self, group: list[Batch], last: int, error: BaseException | None) -> None:
+        self._waiting_bytes -= sum([batch.size for batch in group])
+        if error is None:
+            self._committed(last)
+        self._tell(iter(group), error)
+
+    def _tell(self, group: Iterator[Batch], error: BaseException | None) -> None:
+        try:
+            for batch in group:
+                batch.done(error)
+        except BaseException:
+            self._loop.call_soon(self._tell, group, error)  # the others must hear of it too
+            raise

@@ -1,0 +1,253 @@
+"""Database: one SQL database, used from threads, awaited from the loop.
+
+    writer     one thread, one connection: what waits runs together in one transaction and shares its sync
+    readers    a few threads, each call a read transaction of its own
+    logs       one connection each for the threads that append messages (`connect_log`)
+
+Rules. A write is answered after its commit and never before; `announce` is called on the caller's loop after the
+commit and before the answer, also when the caller has been cancelled. Writers of one registry take turns across
+processes (SQLite: the write lock; PostgreSQL: an advisory lock), so that sequence numbers become visible in their
+order: who has read up to n has missed nothing below n. SQLite runs in WAL with synchronous=FULL: what was answered
+survives a power cut. A function given to `write` or `read` must only use its connection: it may be run again, alone,
+after a rollback.
+
+It must not know what is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from edgetrust.errors import ConfigError, UnavailableError
+from edgetrust.limits import STORE_BUSY_SECONDS, STORE_READERS, STORE_WRITES_TOGETHER
+from edgetrust.store.failures import translated
+from edgetrust.store.migrate import upgrade
+
+T = TypeVar("T")
+
+REGISTRY_LOCK = 0x65746701  # advisory lock of PostgreSQL: who holds it may number changes
+_SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL"}
+
+
+class _Job:
+    """A function waiting for the writer. `outcome` is filled after the commit."""
+
+    __slots__ = ("announce", "function", "loop", "outcome")
+
+    def __init__(
+        self,
+        function: Callable[[Connection], Any],
+        announce: Callable[[Any], None] | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.function = function
+        self.announce = announce
+        self.loop = loop
+        self.outcome: Future[Any] = Future()
+
+    def succeed(self, result: Any) -> None:
+        if self.announce is not None:
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+                self.loop.call_soon_threadsafe(self.announce, result)
+        self.outcome.set_result(result)
+
+
+@dataclass(frozen=True, slots=True)
+class LogConnection:
+    """A raw connection for one appending thread, and the lock (of this process) to hold during its transactions."""
+
+    dialect: str
+    raw: Any
+    turn: AbstractContextManager[Any]
+    close: Callable[[], None]
+
+
+class Database:
+    """`url`: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite://` (in memory, for tests) or `postgresql://...`.
+
+    `synchronous`: "full", or "normal" to survive the end of the process but not a power cut (SQLite only).
+    Raises ConfigError for a URL that cannot be used, UnavailableError if the database cannot be opened.
+    """
+
+    def __init__(self, url: str, *, synchronous: str = "full") -> None:
+        self._url = _usable(url)
+        self._synchronous = _SYNCHRONOUS[synchronous]
+        self.dialect = self._url.get_backend_name()
+        self.in_memory = self.dialect == "sqlite" and self._url.database in (None, "", ":memory:")
+        # SQLite lets one connection write; in this process they take turns instead of polling its lock.
+        self._turn = threading.RLock()
+        self._engine = self._make_engine()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed = False
+        self._writer = threading.Thread(target=self._run_writer, name="store-writer", daemon=True)
+        self._readers = ThreadPoolExecutor(STORE_READERS, thread_name_prefix="store-reader")
+        self._writer.start()
+
+    # -- opening ------------------------------------------------------------------------------------------------------
+
+    def _make_engine(self) -> Engine:
+        if self.dialect == "postgresql":
+            return sqlalchemy.create_engine(
+                self._url, poolclass=QueuePool, pool_size=STORE_READERS + 4, pool_pre_ping=True
+            )
+        if not self.in_memory:
+            _make_private(Path(str(self._url.database)))
+        engine = sqlalchemy.create_engine(
+            self._url,
+            connect_args={"check_same_thread": False, "timeout": STORE_BUSY_SECONDS},
+            poolclass=StaticPool if self.in_memory else QueuePool,
+        )
+        event.listen(engine, "connect", self._prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    def _prepare_sqlite(self, raw: sqlite3.Connection, _record: object) -> None:
+        raw.isolation_level = None  # transactions begin where we say, not where the driver guesses
+        raw.execute("PRAGMA journal_mode = WAL")
+        raw.execute(f"PRAGMA synchronous = {self._synchronous}")
+        raw.execute("PRAGMA foreign_keys = ON")
+        raw.execute("PRAGMA temp_store = MEMORY")
+
+    async def migrate(self) -> None:
+        """Bring the schema up to date; safe while other processes do the same. UnavailableError, IntegrityError."""
+        await self.write(upgrade)
+
+    async def close(self) -> None:
+        """Finish what waits, then close every connection. Later calls raise UnavailableError."""
+        if self._closed:
+            return
+        self._closed = True
+        self._jobs.put(None)
+        await asyncio.to_thread(self._writer.join)
+        await asyncio.to_thread(self._readers.shutdown)
+        await asyncio.to_thread(self._engine.dispose)
+
+    # -- use ----------------------------------------------------------------------------------------------------------
+
+    async def write(self, function: Callable[[Connection], T], announce: Callable[[T], None] | None = None) -> T:
+        """Run `function` in a transaction on the writer's thread and return its result after the commit.
+
+        Whatever it raises is raised here and leaves no trace in the database. Cancelling the caller undoes nothing.
+        """
+        self._open_or_raise()
+        job = _Job(function, announce, asyncio.get_running_loop())
+        self._jobs.put(job)
+        result: T = await asyncio.shield(asyncio.wrap_future(job.outcome))
+        return result
+
+    async def read(self, function: Callable[[Connection], T]) -> T:
+        """Run `function` on a reader's thread; it sees one moment of the database."""
+        self._open_or_raise()
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, function)
+
+    def connect_log(self) -> LogConnection:
+        """A connection for a thread that appends messages. Blocking: call it on that thread."""
+        with translated():
+            pooled = self._engine.raw_connection()
+        raw = pooled.driver_connection
+        return LogConnection(self.dialect, raw, self._turn if self.dialect == "sqlite" else nullcontext(), pooled.close)
+
+    def _open_or_raise(self) -> None:
+        if self._closed:
+            raise UnavailableError("the store is closed", reason="store-closed")
+
+    def _read(self, function: Callable[[Connection], T]) -> T:
+        # In memory there is one connection for all.
+        with self._turn if self.in_memory else nullcontext(), translated(), self._engine.connect() as connection:
+            if self.dialect == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                return function(connection)
+
+    # -- the writer's thread ------------------------------------------------------------------------------------------
+
+    def _run_writer(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            jobs = [job]
+            last = False
+            while len(jobs) < STORE_WRITES_TOGETHER and not self._jobs.empty():
+                waiting = self._jobs.get()
+                if waiting is None:
+                    last = True
+                    break
+                jobs.append(waiting)
+            self._write_together(jobs)
+            if last:
+                return
+
+    def _write_together(self, jobs: list[_Job]) -> None:
+        try:
+            results = self._transact([job.function for job in jobs])
+        except BaseException as problem:  # noqa: BLE001 - handed to whoever waits for it, whatever it is
+            if len(jobs) == 1:
+                jobs[0].outcome.set_exception(problem)
+                return
+            for job in jobs:  # one of them spoils the transaction: each for itself
+                self._write_together([job])
+            return
+        for job, result in zip(jobs, results, strict=True):
+            job.succeed(result)
+
+    def _transact(self, functions: list[Callable[[Connection], Any]]) -> list[Any]:
+        turn = self._turn if self.dialect == "sqlite" else nullcontext()
+        with turn, translated(), self._engine.connect() as connection:
+            connection.execution_options(writes=True)
+            with connection.begin():
+                if self.dialect == "postgresql":
+                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({REGISTRY_LOCK})")
+                return [function(connection) for function in functions]
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that will write takes the lock at once: upgrading a read transaction fails without waiting.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _usable(text: str) -> URL:
+    try:
+        url = make_url(text)
+        if url.get_backend_name() == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError) as problem:
+        raise ConfigError(
+            "the database URL cannot be read",
+            reason="store-url",
+            fix="write sqlite:////path/file.db or postgresql://...",
+        ) from problem
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigError(
+            f"no support for {url.get_backend_name()} databases",
+            reason="store-url",
+            fix="write sqlite:////path/file.db or postgresql://...",
+        )
+    return url
+
+
+def _make_private(path: Path) -> None:
+    """Make the file, for its owner only, before SQLite does: it holds symmetric keys; -wal and -shm follow its mode."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except OSError as problem:
+        raise UnavailableError(
+            f"the database {path} cannot be opened: {problem.strerror}",
+            reason="store-unreachable",
+            fix="make its directory exist and writable for this user",
+        ) from problem

@@ -1,0 +1,161 @@
+"""The event log: every device-to-cloud message the hub has accepted, in the order of acceptance.
+
+Rules: offsets grow and are never used twice; who has read up to an offset has missed nothing below it, whichever
+process stored it. A consumer is a name with the offset it has dealt with. Old events are forgotten by age, oldest
+first.
+
+It does not interpret properties.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from edgetrust.limits import APPEND_BACKLOG_BYTES, EVENT_POLL_SECONDS, PAGE_ITEMS
+from edgetrust.protocol.messages import Message
+from edgetrust.store.appending import Appender, Done
+from edgetrust.store.engine import Database
+from edgetrust.store.records import milliseconds
+from edgetrust.store.schema import consumers, events
+
+_TRIM_STEP = 10_000  # rows deleted in one transaction: the write lock is held for milliseconds
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message and its place."""
+
+    offset: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Events in order. Reading goes on after `read_to`, which is behind the last one when others were filtered out."""
+
+    events: tuple[StoredMessage, ...]
+    read_to: int
+
+
+class EventLog:
+    """Make it with `await EventLog.open(database)` on the loop that appends. Methods raise the store's errors."""
+
+    def __init__(self, database: Database, newest: int, backlog: int) -> None:
+        self._database = database
+        self._newest = newest
+        self._news = asyncio.Event()
+        self._appender = Appender(database, events.name, self._committed, backlog=backlog)
+
+    @classmethod
+    async def open(cls, database: Database, *, backlog: int = APPEND_BACKLOG_BYTES) -> EventLog:
+        """The log in a migrated database. `backlog`: bytes that may wait in memory for the disk."""
+        return cls(database, await database.read(_newest), backlog)
+
+    def append(self, messages: Sequence[Message], done: Done) -> None:
+        """Store `messages`; `done(None)` after the commit, `done(error)` if that failed. Returns at once."""
+        self._appender.append(messages, done)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits in memory for the disk."""
+        return self._appender.waiting_bytes
+
+    async def close(self) -> None:
+        """Store and answer what waits."""
+        await self._appender.close()
+
+    def _committed(self, last: int) -> None:
+        self._newest = max(self._newest, last)
+        self._news.set()
+        self._news = asyncio.Event()
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    async def read(
+        self,
+        after: int,
+        limit: int = PAGE_ITEMS,
+        *,
+        device: str | None = None,
+        module: str | None = None,
+        since: datetime | None = None,
+    ) -> EventPage:
+        """The next events after an offset, those of one device, of one of its modules, or from a time on if asked."""
+        query = select(events).where(events.c.seq > after).order_by(events.c.seq).limit(limit)
+        if device is not None:
+            query = query.where(events.c.device == device)
+        if module is not None:
+            query = query.where(events.c.module == module)
+        if since is not None:
+            query = query.where(events.c.enqueued_ms >= milliseconds(since))
+
+        def work(connection: Connection) -> EventPage:
+            newest = _newest(connection)
+            found = tuple(StoredMessage(row[0], Message(*row[1:])) for row in connection.execute(query))
+            return EventPage(found, found[-1].offset if len(found) == limit and found else max(after, newest))
+
+        return await self._database.read(work)
+
+    async def newest(self) -> int:
+        """The offset of the newest event, 0 if there is none."""
+        return await self._database.read(_newest)
+
+    async def wait_for(self, after: int, wait_seconds: float) -> bool:
+        """Wait until there is an event after the offset, at most `wait_seconds`. Whether there is one now."""
+        deadline = time.monotonic() + wait_seconds
+        while self._newest <= after:
+            news = self._news
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            try:
+                async with asyncio.timeout(min(left, EVENT_POLL_SECONDS)):
+                    await news.wait()
+            except TimeoutError:  # another process may have stored something
+                self._newest = max(self._newest, await self.newest())
+        return True
+
+    # -- consumers and age --------------------------------------------------------------------------------------------
+
+    async def consumed(self, name: str) -> int:
+        """The offset that the consumer has dealt with, 0 for a new one."""
+        query = select(consumers.c.seq).where(consumers.c.name == name)
+        return await self._database.read(lambda connection: connection.execute(query).scalar()) or 0
+
+    async def consume(self, name: str, offset: int, at: datetime) -> None:
+        """Remember that the consumer has dealt with everything up to the offset. It may also go back."""
+        row = {"seq": offset, "updated_ms": milliseconds(at)}
+
+        def work(connection: Connection) -> None:
+            if connection.execute(update(consumers).where(consumers.c.name == name).values(row)).rowcount == 0:
+                connection.execute(insert(consumers).values(name=name, **row))
+
+        await self._database.write(work)
+
+    async def trim(self, before: datetime) -> int:
+        """Forget events accepted before a time; returns how many those were."""
+        ms = milliseconds(before)
+
+        def work(connection: Connection) -> int:
+            oldest = select(events.c.seq, events.c.enqueued_ms).order_by(events.c.seq).limit(_TRIM_STEP)
+            end = 0
+            for row in connection.execute(oldest):
+                if row.enqueued_ms >= ms:
+                    break
+                end = row.seq
+            return connection.execute(delete(events).where(events.c.seq <= end)).rowcount if end else 0
+
+        forgotten = 0
+        while step := await self._database.write(work):
+            forgotten += step
+        return forgotten
+
+
+def _newest(connection: Connection) -> int:
+    return connection.execute(select(func.max(events.c.seq))).scalar() or 0
