@@ -8,7 +8,8 @@ may be used for the purpose, and has room for the CAs below it.
 Purposes. An extension that is absent restricts nothing; one that is present must allow the use, in CAs too (that is how
 OpenSSL nests extended key usage). anyExtendedKeyUsage alone allows nothing, as in OpenSSL. DEVICE needs clientAuth,
 SERVER needs serverAuth, and neither may be a CA. CA asks whether certificates issued by the end entity would verify, so
-that the end entity itself uses up path length. Must not build paths nor verify signatures.
+that the end entity itself uses up path length. Self-issued CAs use it up too, as in the path builder; RFC 5280 would
+not count them. Must not build paths nor verify signatures.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def first_fault(path: Sequence[Facts], purpose: Purpose, now: datetime) -> tuple
             found = check(facts, place, purpose, now)
             if found is not None:
                 return index, ChainFailure(found[0], facts.subject, found[1])
-        if (index > 0 or purpose is Purpose.CA) and not facts.self_issued:
+        if index > 0 or purpose is Purpose.CA:
             below += 1
     return None
 
