@@ -51,6 +51,7 @@ C2D_QUEUE = 50  # messages waiting for one device
 C2D_TTL_SECONDS = 3_600.0
 C2D_TTL_MAX_SECONDS = 172_800.0
 C2D_DELIVERIES = 10
+C2D_LOCK_SECONDS = 60.0  # a leased message is delivered again after this, unless it was completed
 REFUSALS_KEPT = 1_000  # ring buffer of refusals with all their checks
 VERIFIED_CHAINS_KEPT = 10_000  # remembered path validations, by thumbprint and bundle
 REGISTRATIONS_KEPT = 100_000  # registrations the hub keeps at hand, about 1 KiB each
@@ -62,6 +63,16 @@ SCOPE_RETRY_SECONDS = 60.0  # until the first synchronisation works
 UPSTREAM_BATCH = 500  # messages taken from the queue at once
 UPSTREAM_WINDOW = 64  # unacknowledged publishes towards the hub
 QUEUE_BYTES = 2 * 1024**3  # store-and-forward queue; beyond it publishers are not acknowledged
+HUB_REQUEST_SECONDS = 20.0  # one request to the hub, as long as edgeHub waits for a cloud operation
+ON_DEMAND_SECONDS = 10.0  # a connecting device waits this long for the hub to be asked about it; clients give up at 60
+START_WAIT_SECONDS = 0.7  # a gateway that knows its identity waits this long for the hub before it starts without
+TRUST_REREAD_SECONDS = 60.0  # trust anchors for the hub are read again, so that a replaced file is seen
+ASKED_KEPT = 10_000  # identities that were asked for and are not in the scope: strangers must not fill the memory
+ON_DEMAND_AT_ONCE = 16  # questions to the hub about single identities that are open at the same time
+UPSTREAM_TOKEN_SECONDS = 3_600  # life of the module's SAS token; the connection is renewed at half
+UPSTREAM_RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # a short cut costs little, a long one no load
+SCOPE_WAIT_SECONDS = 30  # how long the hub holds the question whether the scope has changed
+REAUTHENTICATE_SECONDS = 300.0  # open connections are decided again, as edgeHub does
 
 # The store ----------------------------------------------------------------------------------------------------------
 STORE_BUSY_SECONDS = 10.0  # wait for another process's SQLite transaction; a large group commits in milliseconds
@@ -77,3 +88,17 @@ SCOPE_PAGE = 100  # devices on one page of a scope listing unless asked otherwis
 EDGE_DEPTH = 5  # gateways above each other, as the cloud service allows
 KEY_BYTES_MIN, KEY_BYTES_MAX = 16, 64  # symmetric keys, decoded (hub specification 4.4)
 ACCEPTED_KEPT = 10_000  # audit records of accepted connections
+
+# Transport ----------------------------------------------------------------------------------------------------------
+DEADLINE_TICK_SECONDS = 0.25  # deadlines of connections are late by up to this; a turn of an empty wheel costs 2 us
+CORK_BYTES = 64 * 1024  # writes of one wake-up are collected up to here, so that back-pressure is felt while writing
+WRITE_LOW_WATER_BYTES = 256 * 1024  # a paused writer goes on here
+WRITE_LIMIT_BYTES = 16 * 1024 * 1024  # what a reader that does not read may make us hold: its 50 largest messages
+SLOW_READER_SECONDS = 30.0  # above the high-water mark without taking a byte
+CLOSE_SECONDS = 5.0  # for the peer to take what was written before a close
+LISTEN_BACKLOG = 4_096  # a site's devices come back at once after a power cut; the kernel caps it at somaxconn
+BEFORE_ACCEPTED_BYTES = 64 * 1024  # packets a client may send before its CONNECT is answered; then reading pauses
+CLIENT_TIMEOUT_SECONDS = 30.0  # our own clients: TCP, TLS and CONNACK together
+CLIENT_WINDOW = 64  # unacknowledged publishes of one of our clients
+CLIENT_INCOMING = 1_000  # received messages that wait for the application; then reading pauses
+AUDIT_WAITING = 10_000  # decisions in memory that wait for the disk

@@ -151,6 +151,21 @@ class Database:
         result: T = await asyncio.shield(asyncio.wrap_future(job.outcome))
         return result
 
+    def post(self, function: Callable[[Connection], object], done: Callable[[BaseException | None], None]) -> None:
+        """Like `write`, without waiting: `done` is called on the loop after the commit, or with the error."""
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            loop.call_soon(done, UnavailableError("the store is closed", reason="store-closed"))
+            return
+        job = _Job(function, None, loop)
+
+        def answer(outcome: Future[Any]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to answer
+                loop.call_soon_threadsafe(done, outcome.exception())
+
+        job.outcome.add_done_callback(answer)
+        self._jobs.put(job)
+
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Run `function` on a reader's thread; it sees one moment of the database."""
         self._open_or_raise()

@@ -9,7 +9,7 @@ It must not know who may write, nor what is said to a peer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -55,6 +55,7 @@ class Identities:
         self._hub = hub
         self._allow_edge_ca = allow_edge_ca
         self._listeners: list[Listener] = []
+        self._refreshers: list[Callable[[], Awaitable[None]]] = []
         self._caught_up: int | None = None  # how far `catch_up` has read, None before `start_hearing`
         self._heard: set[int] = set()  # announced here, beyond what `catch_up` has read
         self._version = 0
@@ -271,19 +272,29 @@ class Identities:
             news = [change for change in found if change.sequence not in self._heard]
             self._heard.difference_update(change.sequence for change in found)
             self._caught_up = found[-1].sequence
+            if any(change.kind is ChangeKind.AUTHORITIES for change in news):
+                for refresh in self._refreshers:
+                    await refresh()
             self._announce(news)
             announced += len(news)
         return announced
 
-    async def note_authorities(self, write: Callable[[Connection], T]) -> T:
-        """Run `write`, which changes the verified CA certificates, and announce that in the same transaction."""
+    def before_hearing(self, refresh: Callable[[], Awaitable[None]]) -> None:
+        """Await `refresh` before listeners hear that another process changed the verified CA certificates."""
+        self._refreshers.append(refresh)
+
+    async def change_authorities(self, write: Callable[[Connection, int], T], apply: Callable[[T], None]) -> T:
+        """Run `write` in the transaction of a change of the CA certificates; it is given the change's sequence.
+
+        `apply` is called with its result after the commit, before listeners hear of the change.
+        """
 
         def work(registrar: Registrar) -> T:
-            result = write(registrar.connection)
-            registrar.changes.append(note(registrar.connection, ChangeKind.AUTHORITIES, None))
-            return result
+            change = note(registrar.connection, ChangeKind.AUTHORITIES, None)
+            registrar.changes.append(change)
+            return write(registrar.connection, change.sequence)
 
-        return await self._write(work)
+        return await self._write(work, apply)
 
     async def trim_changes(self, kept: int = CHANGES_KEPT) -> None:
         """Forget all but the newest changes."""
@@ -298,7 +309,7 @@ class Identities:
         now = self._clock.now()
         return await self._database.read(lambda connection: work(Registrar(connection, now)))
 
-    async def _write(self, work: Callable[[Registrar], T]) -> T:
+    async def _write(self, work: Callable[[Registrar], T], apply: Callable[[T], None] | None = None) -> T:
         now = self._clock.now()
 
         def transaction(connection: Connection) -> tuple[T, Sequence[Change]]:
@@ -306,6 +317,8 @@ class Identities:
             return work(registrar), registrar.changes
 
         def announce(outcome: tuple[T, Sequence[Change]]) -> None:
+            if apply is not None:
+                apply(outcome[0])
             if self._caught_up is None:
                 self._announce(outcome[1])
                 return

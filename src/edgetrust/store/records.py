@@ -170,9 +170,14 @@ def milliseconds(at: datetime) -> int:
     return (at - _EPOCH) // timedelta(milliseconds=1)
 
 
+def at_moment(ms: int) -> datetime:
+    """The time that `milliseconds` gave."""
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
 def moment(ms: int) -> datetime | None:
-    """The time that `milliseconds` gave, None for 0."""
-    return _EPOCH + timedelta(milliseconds=ms) if ms else None
+    """The time that `milliseconds` gave, None for 0, which stands for never."""
+    return at_moment(ms) if ms else None
 
 
 def etag_of(revision: int) -> str:

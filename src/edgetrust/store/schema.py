@@ -208,6 +208,7 @@ scope_snapshot = Table(
     Column("device", _name(), primary_key=True),
     Column("module", _name(), primary_key=True),  # "" for the device itself
     Column("as_of_ms", BigInteger, nullable=False),
+    Column("member", Boolean, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
 )
 

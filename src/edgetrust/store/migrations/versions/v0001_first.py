@@ -147,6 +147,7 @@ def upgrade() -> None:
         sa.Column("device", _name(), nullable=False),
         sa.Column("module", _name(), nullable=False),
         sa.Column("as_of_ms", sa.BigInteger(), nullable=False),
+        sa.Column("member", sa.Boolean(), nullable=False),
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("device", "module", name="pk_scope_snapshot"),
     )

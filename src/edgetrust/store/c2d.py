@@ -1,0 +1,199 @@
+"""The queues of cloud-to-device messages, one for each device and module.
+
+Rules (hub specification 3.11): at most 50 wait; delivered in order and at least once; whoever leases a message holds
+its lock for a minute, or until `release` when the connection is lost; after ten deliveries, or when it has expired, a
+message is dropped; default lifetime one hour, at most 48.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, or_, select, update
+
+from edgetrust.clock import Clock
+from edgetrust.limits import C2D_DELIVERIES, C2D_LOCK_SECONDS, C2D_QUEUE, C2D_TTL_MAX_SECONDS, C2D_TTL_SECONDS
+from edgetrust.store.engine import Database
+from edgetrust.store.records import RegistryError, milliseconds, moment
+from edgetrust.store.schema import c2d_messages, devices, modules
+
+Done = Callable[[BaseException | None], None]
+
+_messages = c2d_messages
+
+
+@dataclass(frozen=True, slots=True)
+class C2dDraft:
+    """A message to a device, or to one of its modules. `expires_at` None: after the default lifetime."""
+
+    device: str
+    body: bytes
+    module: str | None = None
+    properties: str = ""
+    message_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    ack: str = "none"
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class C2dMessage:
+    """A leased message. `deliveries` counts this one; `lock_token` completes it over HTTP."""
+
+    sequence: int
+    device: str
+    module: str | None
+    message_id: str
+    properties: str
+    body: bytes
+    ack: str
+    enqueued_at: datetime | None
+    expires_at: datetime | None
+    deliveries: int
+    lock_token: str
+
+
+def _of(device: str, module: str | None) -> ColumnElement[bool]:
+    return (_messages.c.device == device) & (_messages.c.module == (module or ""))
+
+
+class C2dQueues:
+    """All queues of a hub. Methods raise the store's errors."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._listeners: list[Callable[[str, str | None], None]] = []
+
+    def listen(self, listener: Callable[[str, str | None], None]) -> Callable[[], None]:
+        """Call `listener(device, module)` on the loop when a message has been enqueued in this process."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def enqueue(self, draft: C2dDraft) -> int:
+        """Queue a message; returns its sequence number. RegistryError 403 (queue full), 404."""
+        now = self._clock.now()
+        row = _row(draft, now)
+
+        def work(connection: Connection) -> int:
+            _check_receiver(connection, draft)
+            _drop_dead(connection, _of(draft.device, draft.module), milliseconds(now))
+            count = select(func.count()).where(_of(draft.device, draft.module))
+            if connection.execute(count).scalar_one() >= C2D_QUEUE:
+                raise RegistryError(
+                    f"{C2D_QUEUE} messages wait for {draft.device}",
+                    code="DeviceMaximumQueueDepthExceeded",
+                    status=403,
+                    fix="let the device receive them, or purge its queue",
+                )
+            sequence: int = connection.execute(insert(_messages).returning(_messages.c.seq), row).scalar_one()
+            return sequence
+
+        return await self._database.write(work, lambda _sequence: self._tell(draft.device, draft.module))
+
+    async def lease(self, device: str, limit: int, module: str | None = None) -> tuple[C2dMessage, ...]:
+        """Lock the next messages that nobody has locked, in order."""
+        now_ms = milliseconds(self._clock.now())
+        until_ms = now_ms + int(C2D_LOCK_SECONDS * 1000)
+
+        def work(connection: Connection) -> tuple[C2dMessage, ...]:
+            _drop_dead(connection, _of(device, module), now_ms)
+            free = select(_messages).where(_of(device, module), _messages.c.locked_until_ms <= now_ms)
+            leased = []
+            for row in connection.execute(free.order_by(_messages.c.seq).limit(limit)).all():
+                token = str(uuid.uuid4())
+                lock = {"lock_token": token, "locked_until_ms": until_ms, "deliveries": row.deliveries + 1}
+                connection.execute(update(_messages).where(_messages.c.seq == row.seq).values(lock))
+                leased.append(_message(row, token))
+            return tuple(leased)
+
+        return await self._database.write(work)
+
+    def complete(self, device: str, sequence: int, done: Done, module: str | None = None) -> None:
+        """The device has it (PUBACK): forget it. `done(None)` once that is on disk, also if it was gone already."""
+        mine = delete(_messages).where(_of(device, module), _messages.c.seq == sequence)
+        self._database.post(lambda connection: connection.execute(mine).close(), done)
+
+    def release(self, device: str, module: str | None = None, done: Done = lambda _error: None) -> None:
+        """The connection is lost: what was leased and not completed is delivered again."""
+        unlocked = update(_messages).where(_of(device, module)).values(lock_token=None, locked_until_ms=0)
+        self._database.post(lambda connection: connection.execute(unlocked).close(), done)
+
+    async def settle(self, device: str, lock_token: str, *, keep: bool, module: str | None = None) -> None:
+        """Complete or reject (`keep` False) or abandon (`keep` True) by lock token. RegistryError 412 if it is lost."""
+        now_ms = milliseconds(self._clock.now())
+        held = _of(device, module) & (_messages.c.lock_token == lock_token) & (_messages.c.locked_until_ms > now_ms)
+        change = update(_messages).where(held).values(lock_token=None, locked_until_ms=0)
+
+        def work(connection: Connection) -> None:
+            if connection.execute(change if keep else delete(_messages).where(held)).rowcount == 0:
+                raise RegistryError("the lock of the message is lost", code="DeviceMessageLockLost", status=412)
+
+        await self._database.write(work)
+
+    async def purge(self, device: str, module: str | None = None) -> int:
+        """Drop everything that waits; returns how many messages that was."""
+        everything = delete(_messages).where(_of(device, module))
+        return await self._database.write(lambda connection: connection.execute(everything).rowcount)
+
+    async def expire(self) -> int:
+        """Drop what has expired, for all devices; returns how many messages that was."""
+        now_ms = milliseconds(self._clock.now())
+        old = delete(_messages).where(_messages.c.expires_ms <= now_ms, _messages.c.locked_until_ms <= now_ms)
+        return await self._database.write(lambda connection: connection.execute(old).rowcount)
+
+    def _tell(self, device: str, module: str | None) -> None:
+        for listener in tuple(self._listeners):
+            listener(device, module)
+
+
+def _row(draft: C2dDraft, now: datetime) -> dict[str, object]:
+    latest = now + timedelta(seconds=C2D_TTL_MAX_SECONDS)
+    expires_at = draft.expires_at or now + timedelta(seconds=C2D_TTL_SECONDS)
+    return {
+        "device": draft.device,
+        "module": draft.module or "",
+        "message_id": draft.message_id,
+        "properties": draft.properties,
+        "body": draft.body,
+        "ack": draft.ack,
+        "enqueued_ms": milliseconds(now),
+        "expires_ms": milliseconds(min(expires_at, latest)),
+        "deliveries": 0,
+        "lock_token": None,
+        "locked_until_ms": 0,
+    }
+
+
+def _check_receiver(connection: Connection, draft: C2dDraft) -> None:
+    if connection.execute(select(devices.c.device).where(devices.c.device == draft.device)).first() is None:
+        raise RegistryError(f"device {draft.device} is not registered", code="DeviceNotFound", status=404)
+    if draft.module is None:
+        return
+    of_module = (modules.c.device == draft.device, modules.c.module == draft.module)
+    if connection.execute(select(modules.c.module).where(*of_module)).first() is None:
+        raise RegistryError(f"device {draft.device} has no module {draft.module}", code="ModuleNotFound", status=404)
+
+
+def _drop_dead(connection: Connection, queue: ColumnElement[bool], now_ms: int) -> None:
+    """Drop what has expired or was delivered too often and is not in somebody's hands now."""
+    dead = or_(_messages.c.expires_ms <= now_ms, _messages.c.deliveries >= C2D_DELIVERIES)
+    connection.execute(delete(_messages).where(queue, _messages.c.locked_until_ms <= now_ms, dead))
+
+
+def _message(row: Row[tuple[object, ...]], token: str) -> C2dMessage:
+    return C2dMessage(
+        sequence=row.seq,
+        device=row.device,
+        module=row.module or None,
+        message_id=row.message_id,
+        properties=row.properties,
+        body=bytes(row.body),
+        ack=row.ack,
+        enqueued_at=moment(row.enqueued_ms),
+        expires_at=moment(row.expires_ms),
+        deliveries=row.deliveries + 1,
+        lock_token=token,
+    )

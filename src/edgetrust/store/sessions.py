@@ -1,0 +1,78 @@
+"""The subscriptions of clients that connect with CleanSession 0, kept across connections and restarts.
+
+They must be kept: the Python device client never subscribes again after a drop (hub specification 3.4). A session
+without subscriptions is a session too: it makes "session present" true.
+
+Rules: `save` replaces the whole set; calls for one client take effect in their order; a session goes with its identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from sqlalchemy import Connection, bindparam, delete, insert, select
+
+from edgetrust.clock import Clock
+from edgetrust.store.engine import Database
+from edgetrust.store.records import milliseconds
+from edgetrust.store.schema import session_subscriptions, sessions
+
+Done = Callable[[BaseException | None], None]
+
+_KNOWN = select(sessions.c.created_ms).where(
+    sessions.c.device == bindparam("of_device"), sessions.c.module == bindparam("of_module")
+)
+_FILTERS = select(session_subscriptions.c.filter, session_subscriptions.c.qos).where(
+    session_subscriptions.c.device == bindparam("of_device"), session_subscriptions.c.module == bindparam("of_module")
+)
+
+
+class Sessions:
+    """Stored sessions by client identifier: `device` or `device/module`. Methods raise the store's errors."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def load(self, client_id: str) -> Mapping[str, int] | None:
+        """Filter -> granted QoS of the stored session, None if there is none."""
+        keys = _keys(client_id)
+
+        def work(connection: Connection) -> dict[str, int] | None:
+            if connection.execute(_KNOWN, keys).first() is None:
+                return None
+            return {row.filter: row.qos for row in connection.execute(_FILTERS, keys)}
+
+        return await self._database.read(work)
+
+    def save(self, client_id: str, filters: Mapping[str, int], done: Done) -> None:
+        """Keep exactly these filters; `done(None)` once they are on disk."""
+        kept, keys = dict(filters), _keys(client_id)
+        created_ms = milliseconds(self._clock.now())
+
+        def work(connection: Connection) -> None:
+            row = {"device": keys["of_device"], "module": keys["of_module"]}
+            if connection.execute(_KNOWN, keys).first() is None:
+                connection.execute(insert(sessions), {**row, "created_ms": created_ms})
+            table = session_subscriptions
+            connection.execute(delete(table).where(table.c.device == row["device"], table.c.module == row["module"]))
+            if kept:
+                connection.execute(insert(table), [{**row, "filter": text, "qos": qos} for text, qos in kept.items()])
+
+        self._database.post(work, done)
+
+    def discard(self, client_id: str, done: Done) -> None:
+        """Forget the session: CleanSession 1."""
+        keys = _keys(client_id)
+
+        def work(connection: Connection) -> None:
+            for table in (session_subscriptions, sessions):
+                of_client = (table.c.device == keys["of_device"], table.c.module == keys["of_module"])
+                connection.execute(delete(table).where(*of_client))
+
+        self._database.post(work, done)
+
+
+def _keys(client_id: str) -> dict[str, str]:
+    device, _slash, module = client_id.partition("/")
+    return {"of_device": device, "of_module": module}
