@@ -27,7 +27,6 @@ from edgetrust.protocol.iothub.identifiers import (
 _HOST = re.compile(r"[A-Za-z0-9._\-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 _API_VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?")
 _VERSION_KEY, _CHAIN_KEY = "api-version", "auth-chain"
-_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class UserNameError(PeerError):
@@ -48,7 +47,7 @@ class UserName:
     device: str
     module: str | None
     api_version: str
-    parameters: Mapping[str, str] = field(default=_NONE)
+    parameters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     auth_chain: tuple[str, ...] = ()
 
     @property
