@@ -7,7 +7,6 @@ will never be. Nothing is acknowledged to a peer before `done(None)`.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edgetrust.pki.chain import TrustBundle
@@ -82,14 +81,20 @@ class Subscriptions(Protocol):
     def discard(self, client_id: str, done: Done) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Protocol):
     """A cloud-to-device message that is leased to a connection. `deliveries` counts this one."""
 
-    sequence: int
-    properties: str
-    body: bytes
-    deliveries: int
+    @property
+    def sequence(self) -> int: ...
+
+    @property
+    def properties(self) -> str: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def deliveries(self) -> int: ...
 
 
 class Commands(Protocol):
