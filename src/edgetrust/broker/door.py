@@ -1,6 +1,7 @@
 """The door: from a CONNECT to a session, or to a refusal that is on record.
 
-In this order, and nothing observable changes before the verdict (a connected client is not disturbed by a wrong CONNECT):
+In this order, and nothing observable changes before the verdict (a connected client is not disturbed by a wrong
+CONNECT):
 
     user name => claim          who does it say it is; on which hub
     client identifier agrees
@@ -10,7 +11,8 @@ In this order, and nothing observable changes before the verdict (a connected cl
     record                      audit
     act                         refused: CONNACK and close.  accepted: session, take-over, CONNACK 0
 
-The client learns only what MQTT 3.1.1 allows: 1 protocol level, 2 identifier, 3 try again later, 4 user name, 5 refused.
+The client learns only what MQTT 3.1.1 allows: 1 protocol level, 2 identifier, 3 try again later, 4 user name, 5
+refused.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ _CODES = {
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """Whose door this is. `hub` is the name of the hub that identities belong to; `place` names the listener in records.
+    """Whose door this is. `hub` is the name of the hub that identities belong to; `place` names the listener in
+    records.
 
     `any_host`: do not check the host in the user name (a gateway's clients say the hub's name or the gateway's).
     """
@@ -67,12 +70,14 @@ class Door:
         """Decide on one CONNECT. Answers it on `stream`; the session when it was accepted, None when it was refused."""
         claimed = self._claim(packet)
         if isinstance(claimed, Refused):
-            return self._refuse(claimed, stream, f"{packet.client_id} as {packet.user_name}")
+            self._refuse(claimed, stream, f"{packet.client_id} as {packet.user_name}")
+            return None
         decided_on = self._around.registry.version
         verdict, credential = await self._decide(claimed, packet.password, stream)
         match verdict:
             case Refused():
-                return self._refuse(verdict, stream, str(claimed))
+                self._refuse(verdict, stream, str(claimed))
+                return None
             case Accepted():
                 session = await self._accept(verdict, credential, packet, stream)
             case _:
@@ -82,7 +87,9 @@ class Door:
         return session
 
     async def decide_again(self, session: Session) -> Verdict:
-        """The decision on an open session, with what is registered now. A refusal is recorded and closes the connection."""
+        """The decision on an open session, with what is registered now. A refusal is recorded and closes the
+        connection.
+        """
         around = self._around
         found = await self._find(session.identity)
         credential = session.credential or credential_from(None, session.stream.peer_chain)
@@ -134,9 +141,7 @@ class Door:
 
     def _record(self, verdict: Verdict, stream: Stream, claimed: str = "") -> None:
         at = self._around.clock.now()
-        self._auditor.record(
-            record(verdict, at=at, place=self._house.place, peer=stream.peer_address, claimed=claimed)
-        )
+        self._auditor.record(record(verdict, at=at, place=self._house.place, peer=stream.peer_address, claimed=claimed))
 
     def _refuse(self, refused: Refused, stream: Stream, claimed: str) -> None:
         self._record(refused, stream, claimed)

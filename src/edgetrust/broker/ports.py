@@ -1,7 +1,7 @@
 """What the broker needs from the world. Each port is as wide as the broker uses it, not wider.
 
-Durable work is a call with `done`: it returns at once and calls `done(None)` when the thing is on disk, or `done(error)` when it
-will never be. Nothing is acknowledged to a peer before `done(None)`.
+Durable work is a call with `done`: it returns at once and calls `done(None)` when the thing is on disk, or
+`done(error)` when it will never be. Nothing is acknowledged to a peer before `done(None)`.
 """
 
 from __future__ import annotations

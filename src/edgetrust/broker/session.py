@@ -4,11 +4,12 @@ Rules:
 1. PUBLISH to a telemetry topic: the message is stamped with the authenticated identity, appended to the endpoint, and
    acknowledged when the endpoint says it is durable. All publishes of one wake-up are one append.
 2. SUBSCRIBE: the filters are granted at most QoS 1; with CleanSession 0 they are stored before they are acknowledged.
-3. A topic or filter that is not this client's, or not one of the service's, ends the connection (hub specification 3.6, 3.7).
-4. The module `$edgeHub` may publish as the devices below its gateway; whether a device is below is asked once and remembered until
-   the registry changes. While it is asked, nothing more is read, so order is kept.
-5. Cloud-to-device messages are leased from the queue, sent at QoS 1, and complete with their PUBACK; a lost connection gives them
-   back.
+3. A topic or filter that is not this client's, or not one of the service's, ends the connection (hub specification
+   3.6, 3.7).
+4. The module `$edgeHub` may publish as the devices below its gateway; whether a device is below is asked once and
+   remembered until the registry changes. While it is asked, nothing more is read, so order is kept.
+5. Cloud-to-device messages are leased from the queue, sent at QoS 1, and complete with their PUBACK; a lost
+   connection gives them back.
 6. The will is sent when the connection ends without DISCONNECT.
 """
 
@@ -206,7 +207,9 @@ class Session:
         return True
 
     def _enter_topic(self, topic: str) -> bool:
-        """Read a topic and see that this client may publish there. False: it may not (the session is over) or it is not known yet."""
+        """Read a topic and see that this client may publish there. False: it may not (the session is over) or it is
+        not known yet.
+        """
         try:
             parsed = iothub.parse_publish_topic(topic)
         except TopicError as problem:

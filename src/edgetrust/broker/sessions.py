@@ -2,10 +2,10 @@
 
 Rules:
 1. A session is built from an `Accepted` and nothing else.
-2. A second accepted connection of the same identity closes the first, after the second was accepted and recorded (never before:
-   a wrong password must not disturb the connected client).
-3. A session ends when its credential does (`valid_until`), and is decided again whenever something it rests on changes; if that
-   decision refuses, the connection is closed.
+2. A second accepted connection of the same identity closes the first, after the second was accepted and recorded
+   (never before: a wrong password must not disturb the connected client).
+3. A session ends when its credential does (`valid_until`), and is decided again whenever something it rests on
+   changes; if that decision refuses, the connection is closed.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from edgetrust.trust.verdict import Accepted, Check, Refused, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One decision: when, where it was asked, about whom, and how it went. `reason` is the slug of a refusal, or how it was accepted.
+    """One decision: when, where it was asked, about whom, and how it went. `reason` is the slug of a refusal, or how
+    it was accepted.
 
     `peer` is the peer's address, `place` the listener or route that asked.
     """

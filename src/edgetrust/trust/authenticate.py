@@ -3,17 +3,19 @@
 Rules, in the order they are checked; the first that fails is the reason.
 
 1. There is a registration, it may still be relied on, it is enabled, and so is its device.
-2. The credential is of the kind that the registration names. What is registered decides, never "whichever works": a password is
-   judged as a password, whatever certificate lies beside it.
-3. SAS: the token covers this identity on one of our names, has not expired (five minutes of skew), and is signed with the primary
-   or secondary key; a module may also be vouched for by its device's keys, anything by a shared access policy.
-4. Thumbprint: the end-entity certificate is within its dates and its hash equals a registered one. No chain, no name, no usage:
-   the registration pins this one certificate.
-5. Certificate authority: common name equal to the identity, byte for byte; within its dates; not a CA itself; and a chain, valid in
-   every part, to a CA that the hub has verified. Not for edge devices, unless the policy says so.
+2. The credential is of the kind that the registration names. What is registered decides, never "whichever works": a
+   password is judged as a password, whatever certificate lies beside it.
+3. SAS: the token covers this identity on one of our names, has not expired (five minutes of skew), and is signed with
+   the primary or secondary key; a module may also be vouched for by its device's keys, anything by a shared access
+   policy.
+4. Thumbprint: the end-entity certificate is within its dates and its hash equals a registered one. No chain, no name,
+   no usage: the registration pins this one certificate.
+5. Certificate authority: common name equal to the identity, byte for byte; within its dates; not a CA itself; and a
+   chain, valid in every part, to a CA that the hub has verified. Not for edge devices, unless the policy says so.
 
-Total: for every input it returns a verdict and never raises. Pure: time is an argument. It knows nothing of where a registration
-came from, of MQTT or HTTP, or of what the peer will be told. Hub and gateway call it with the same facts and get the same answer.
+Total: for every input it returns a verdict and never raises. Pure: time is an argument. It knows nothing of where a
+registration came from, of MQTT or HTTP, or of what the peer will be told. Hub and gateway call it with the same facts
+and get the same answer.
 """
 
 from __future__ import annotations
@@ -159,7 +161,9 @@ def _missing(checks: _Checks, claim: Identity, registration: Registration | Miss
 
 def _usable(checks: _Checks, registration: Registration, now: datetime) -> _No | None:
     if registration.trusted_until is not None and now > registration.trusted_until:
-        detail = f"the copy is of {registration.as_of:%Y-%m-%d %H:%M:%SZ} and was good until {registration.trusted_until}"
+        detail = (
+            f"the copy is of {registration.as_of:%Y-%m-%d %H:%M:%SZ} and was good until {registration.trusted_until}"
+        )
         return checks.failed("fresh", Reason.REGISTRATION_STALE, detail)
     if not registration.enabled:
         return checks.failed("enabled", Reason.DISABLED, f"{registration.identity} is disabled in the registry")
@@ -217,7 +221,9 @@ def _signing_keys(token: SasToken, registration: Registration) -> list[tuple[How
 
 
 def _covers(token: SasToken, claim: Identity, policy: Policy) -> bool:
-    """A token for the hub (of a policy), for the device, or for the module itself covers a claim; a module's never its device."""
+    """A token for the hub (of a policy), for the device, or for the module itself covers a claim; a module's never
+    its device.
+    """
     if token.policy and covers(token, policy.hosts, None, None):
         return True
     if covers(token, policy.hosts, claim.device, claim.module):
@@ -226,7 +232,9 @@ def _covers(token: SasToken, claim: Identity, policy: Policy) -> bool:
 
 
 def _instant(unix_seconds: int) -> datetime:
-    """Seconds since 1970 as a time; what lies outside the calendar becomes its nearest end (minus room for the skew)."""
+    """Seconds since 1970 as a time; what lies outside the calendar becomes its nearest end (minus room for the
+    skew).
+    """
     latest = datetime(9999, 12, 30, tzinfo=UTC)
     if unix_seconds >= latest.timestamp():
         return latest
@@ -394,7 +402,9 @@ def _listed(registered: Thumbprints) -> str:
 
 
 def _blame_clock(reason: Reason, registration: Registration | Missing | None, now: datetime) -> Reason:
-    """A "not yet valid" by a clock that reads earlier than this software, or than the registration, is about the clock."""
+    """A "not yet valid" by a clock that reads earlier than this software, or than the registration, is about the
+    clock.
+    """
     if reason not in _EARLY:
         return reason
     as_of = registration.as_of if registration is not None else None

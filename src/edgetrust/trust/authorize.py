@@ -1,8 +1,8 @@
 """May this session do this? Asked once per operation, of an identity that has been accepted.
 
-Rules: an identity acts for itself only; a device may also act on its own modules' registrations (the edge runtime does). The
-module `$edgeHub` of an edge device also acts for the identities below that device: whether one is below is a fact that the
-caller looks up in the registry and passes in.
+Rules: an identity acts for itself only; a device may also act on its own modules' registrations (the edge runtime
+does). The module `$edgeHub` of an edge device also acts for the identities below that device: whether one is below is
+a fact that the caller looks up in the registry and passes in.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Operation(StrEnum):
 def authorize(
     accepted: Accepted, operation: Operation, subject: Identity, *, below: bool = False
 ) -> Accepted | Refused:
-    """`accepted` asks to do `operation` as, or to, `subject`. `below`: the registry says that subject is below its device."""
+    """`accepted` asks to do `operation` as, or to, `subject`. `below`: the registry says that subject is below its
+    device.
+    """
     actor = accepted.identity
     if actor == subject:
         return accepted

@@ -1,15 +1,25 @@
 """Credential: what the peer showed. Not yet believed.
 
-A password, when there is one, is the credential: a certificate beside it is never looked at, so a wrong password is not rescued
-by a good certificate. A password that is no SAS token is a malformed token, not the absence of one.
+A password, when there is one, is the credential: a certificate beside it is never looked at, so a wrong password is
+not rescued by a good certificate. A password that is no SAS token is a malformed token, not the absence of one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgetrust.pki.chain import Chain
+from edgetrust.pki.chain import Chain, ChainError
 from edgetrust.protocol.sas import SasError, SasToken, parse_token
+
+__all__ = [
+    "ClientChain",
+    "Credential",
+    "MalformedChain",
+    "MalformedToken",
+    "NoCredential",
+    "SasToken",
+    "credential_from",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,6 @@ def credential_from(password: str | None, peer_chain: tuple[bytes, ...]) -> Cred
     if peer_chain:
         try:
             return ClientChain(Chain.from_der(peer_chain))
-        except ValueError as problem:
+        except ChainError as problem:
             return MalformedChain(str(problem))
     return NoCredential()

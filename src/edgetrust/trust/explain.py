@@ -1,7 +1,7 @@
 """Explain: for each reason what it means, how to confirm it with tools that are not ours, and how to mend it.
 
-This is what `edgetrust explain REASON` prints and what the reference page of reasons is made of. Commands use placeholders in
-capitals. Nothing here is ever sent to the peer.
+This is what `edgetrust explain REASON` prints and what the reference page of reasons is made of. Commands use
+placeholders in capitals. Nothing here is ever sent to the peer.
 """
 
 from __future__ import annotations

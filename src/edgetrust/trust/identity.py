@@ -1,7 +1,8 @@
 """Identity: the name of a device or a module in one hub.
 
-Parsing refuses, it never repairs: no trimming, no case folding, no decoding. Device and module identifiers are case-sensitive
-(hub specification 1.1); the hub's name is a DNS name and is kept in lower case by whoever makes the identity.
+Parsing refuses, it never repairs: no trimming, no case folding, no decoding. Device and module identifiers are case-
+sensitive (hub specification 1.1); the hub's name is a DNS name and is kept in lower case by whoever makes the
+identity.
 """
 
 from __future__ import annotations

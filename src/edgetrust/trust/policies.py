@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from edgetrust.trust.authenticate import Policy, authenticate
-from edgetrust.trust.credential import Credential
-from edgetrust.trust.identity import Identity
 from edgetrust.pki.chain import TrustBundle
+from edgetrust.trust.authenticate import Policy, authenticate
+from edgetrust.trust.credential import Credential, SasToken
+from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import NoAuthentication, Registration, SasKeys
 from edgetrust.trust.verdict import Accepted, Check, Reason, Refused, Verdict
 
@@ -62,8 +62,8 @@ def authenticate_service(
         case Refused():
             return verdict
         case Accepted():
-            name = getattr(credential, "policy", None)
-            if name in policies and needed in policies[name].rights:
+            name = credential.policy if isinstance(credential, SasToken) else None
+            if name is not None and needed in policies[name].rights:
                 return verdict
             check = Check("right", False, f"policy {name!r} does not hold {needed.value}")
             return Refused(claim, Reason.NOT_AUTHORIZED, (*verdict.checks, check))

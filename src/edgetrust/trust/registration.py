@@ -1,7 +1,7 @@
 """Registration: what the registry says of an identity, at a moment.
 
-The hub reads it from SQL, a gateway from its copy of the scope; `authenticate` sees no difference. `Missing` says why there is
-none, because "nobody knows it", "not below this gateway" and "cannot ask now" call for different fixes.
+The hub reads it from SQL, a gateway from its copy of the scope; `authenticate` sees no difference. `Missing` says why
+there is none, because "nobody knows it", "not below this gateway" and "cannot ask now" call for different fixes.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ Authentication = SasKeys | Thumbprints | CertificateAuthority | NoAuthentication
 class Registration:
     """One identity as registered.
 
-    `scope` and `parents` are device scopes (`ms-azure-iot-edge://device-generation`). For a module, `device_keys` are its
-    device's symmetric keys (a token of the device may speak for it) and `device_enabled` its device's status.
-    `policy_keys` are the hub's shared access policies that hold the right DeviceConnect, by name.
-    `revoked` are certificates of this identity that must not be accepted again.
-    `as_of` is when this was true at the source; after `trusted_until` a copy may not decide any more (None: no deadline).
+    `scope` and `parents` are device scopes (`ms-azure-iot-edge://device-generation`). For a module, `device_keys` are
+    its device's symmetric keys (a token of the device may speak for it) and `device_enabled` its device's status.
+    `policy_keys` are the hub's shared access policies that hold the right DeviceConnect, by name. `revoked` are
+    certificates of this identity that must not be accepted again. `as_of` is when this was true at the source; after
+    `trusted_until` a copy may not decide any more (None: no deadline).
     """
 
     identity: Identity

@@ -1,8 +1,8 @@
 """Verdict: what was decided, from which checks, for which reason.
 
 Both verdicts refuse to be a truth value: `match` them. A session can only be built from an `Accepted`.
-`Reason` is a stable slug: log field, metric label, documentation anchor. The peer is told only what its protocol allows; the
-operator is told everything.
+`Reason` is a stable slug: log field, metric label, documentation anchor. The peer is told only what its protocol
+allows; the operator is told everything.
 """
 
 from __future__ import annotations
