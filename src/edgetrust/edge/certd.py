@@ -1,0 +1,349 @@
+"""The certificates of a gateway: its device identity, its Edge CA, and the server certificate that devices see.
+
+Rules. What comes from files is copied into the store at every start and whenever the files change, so that the store
+always shows what is in use. The quickstart Edge CA signs itself, is used again after a restart, and renews itself
+with a new key; renewal is written so that a crash at any point leaves a certificate and a key that belong together.
+The server certificate is issued anew at every start with a key that is never stored, lives 30 days at most and no
+longer than the Edge CA, and is issued again while serving. Without a usable Edge CA nothing is served. Source: edge
+specification 3, 5.2 to 5.5, 6.1.
+
+It knows nothing of connections; who serves with a certificate asks for it here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from edgetrust.clock import Clock
+from edgetrust.edge.files import (
+    DEVICE_ID,
+    EDGE_CA,
+    TRUST_BUNDLE_USER,
+    Layout,
+    certificate_file_name,
+    read_file,
+    server_certificate_id,
+)
+from edgetrust.edge.renewal import AutoRenew, is_due
+from edgetrust.edge.settings import DeviceCertificate, EdgeCaFiles, QuickstartCa, Settings
+from edgetrust.errors import ConfigError, Error, IntegrityError
+from edgetrust.pki.chain import Chain, ChainError, TrustBundle, key_matches
+from edgetrust.pki.issue import Issuer, self_signed
+from edgetrust.pki.keys import KeyAlgorithm
+from edgetrust.pki.names import Names
+from edgetrust.pki.profiles import EDGE_CA_SELF_SIGNED, GATEWAY_SERVER
+from edgetrust.pki.softkeys import FileKeyStore, SoftKey, load_key_file, write_public
+from edgetrust.pki.verify import ChainFailure, ChainReason, Purpose, verify_chain
+from edgetrust.telemetry import EVENT_CERTIFICATE_ISSUED, EVENT_QUICKSTART_CA
+from edgetrust.trust.authorize import EDGE_HUB
+
+_TEMPORARY = f"{EDGE_CA}-temp"
+_SERVER_LIFE = AutoRenew()
+_log = structlog.get_logger()
+
+
+class EdgeCaError(Error):
+    """There is no Edge CA to issue with. Nothing is served without one; exit code 1."""
+
+
+_FIXES = {
+    ChainReason.EXPIRED: ("edge-ca-expired", "issue a new Edge CA certificate and name it in [edge_ca] cert and pk"),
+    ChainReason.NOT_YET_VALID: ("edge-ca-not-yet-valid", "set the clock of this machine, or wait"),
+    ChainReason.NOT_A_CA: ("edge-ca-not-a-ca", "it needs basicConstraints critical CA:TRUE and keyUsage keyCertSign"),
+}
+
+
+class CertificateStore:
+    """Chains in PEM files, mode 0644, under the file names of the real certificate service."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def path(self, certificate_id: str) -> Path:
+        """Where the chain is, or would be."""
+        return self._directory / certificate_file_name(certificate_id)
+
+    def load(self, certificate_id: str) -> Chain | None:
+        """The stored chain, None when there is none. Raises ConfigError when it cannot be read."""
+        path = self.path(certificate_id)
+        return read_chain(path) if path.exists() else None
+
+    def save(self, certificate_id: str, chain: Chain) -> None:
+        """Replace the stored chain; nothing is written when it is the same."""
+        pem = chain.pem().encode()
+        path = self.path(certificate_id)
+        if not path.exists() or path.read_bytes() != pem:
+            write_public(path, pem)
+
+    def delete(self, certificate_id: str) -> None:
+        """Forget the chain, if it is there."""
+        self.path(certificate_id).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCertificate:
+    """What a listener presents, and the identifier it is stored under: the end entity, then the whole Edge CA file."""
+
+    certificate_id: str
+    chain: Chain
+    key: SoftKey
+
+
+class GatewayCertificates:
+    """Holds and renews the certificates of one gateway."""
+
+    def __init__(self, layout: Layout, keys: FileKeyStore, settings: Settings, clock: Clock) -> None:
+        self.store = CertificateStore(layout.certificates)
+        self._keys = keys
+        self._settings = settings
+        self._clock = clock
+        self._issuer: Issuer | None = None
+        self._bundle: TrustBundle | None = None
+
+    # Start ----------------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Bring device identity, Edge CA and trust bundle into use. Raises ConfigError or EdgeCaError."""
+        self.take_device_identity()
+        self._issuer = self._edge_ca()
+        self._bundle = self._trust_bundle()
+
+    @property
+    def issuer(self) -> Issuer:
+        """The Edge CA."""
+        assert self._issuer is not None, "prepare() comes first"
+        return self._issuer
+
+    @property
+    def trust_bundle(self) -> TrustBundle:
+        """The whole Edge CA file and `trust_bundle_cert` (edge specification 5.7)."""
+        assert self._bundle is not None, "prepare() comes first"
+        return self._bundle
+
+    # The device's identity ------------------------------------------------------------------------------------------
+
+    def take_device_identity(self) -> Chain | None:
+        """Copy the identity certificate and its key into the stores; None when the device uses a symmetric key.
+
+        Its expiry is not looked at here: the hub refuses it, and everything else goes on (edge specification 4.8).
+        """
+        credential = self._settings.credential
+        if not isinstance(credential, DeviceCertificate):
+            return None
+        return self._take(DEVICE_ID, credential.certificate, credential.key)
+
+    def _take(self, identifier: str, certificate: Path, key_file: Path) -> Chain:
+        chain, key = read_chain(certificate), load_key_file(key_file)
+        try:
+            key_matches(chain, key)
+        except IntegrityError as problem:
+            raise ConfigError(
+                f"the key {key_file} does not belong to the certificate {certificate}",
+                reason=problem.reason,
+                fix=f"compare: openssl x509 -noout -pubkey -in {certificate}; openssl pkey -pubout -in {key_file}",
+            ) from problem
+        self._keys.import_pem(identifier, key.private_pem())
+        self.store.save(identifier, chain)
+        return chain
+
+    # The Edge CA ----------------------------------------------------------------------------------------------------
+
+    def _edge_ca(self) -> Issuer:
+        match self._settings.edge_ca:
+            case EdgeCaFiles() as files:
+                return self._checked(self._from_files(files), str(files.certificate))
+            case QuickstartCa() as quickstart:
+                self._finish_interrupted_renewal()
+                issuer = self._quickstart(quickstart)
+                self._check_names(issuer.certificate, "the quickstart Edge CA")
+                return issuer
+
+    def _from_files(self, files: EdgeCaFiles) -> Issuer:
+        chain = self._take(EDGE_CA, files.certificate, files.key)
+        return Issuer(self._keys.load(EDGE_CA), chain)
+
+    def _checked(self, issuer: Issuer, where: str) -> Issuer:
+        self._check_names(issuer.certificate, where)
+        now = self._clock.now()
+        alone = verify_chain(
+            Chain((issuer.certificate,)), TrustBundle((issuer.certificate,), as_of=now), Purpose.CA, now
+        )
+        if isinstance(alone, ChainFailure):
+            reason, fix = _FIXES.get(alone.reason, ("edge-ca-unusable", "issue an Edge CA certificate anew"))
+            raise EdgeCaError(f"{where}: the Edge CA cannot issue: {alone.detail}", reason=reason, fix=fix)
+        if issuer.chain.intermediates:
+            above = TrustBundle(issuer.chain.intermediates, as_of=now)
+            outcome = verify_chain(issuer.chain, above, Purpose.CA, now)
+            if isinstance(outcome, ChainFailure):
+                _log.warning("edge_ca.chain", file=where, certificate=outcome.certificate, detail=outcome.detail)
+        return issuer
+
+    def _check_names(self, certificate: x509.Certificate, where: str) -> None:
+        name = _common_name(certificate)
+        for taken, what in ((self._settings.hostname, "hostname"), (self._settings.device, "device id")):
+            if name == taken:
+                raise EdgeCaError(
+                    f"{where}: the common name of the Edge CA is {name!r}, which is also the {what}",
+                    reason="edge-ca-common-name",
+                    fix="give the Edge CA another common name: to clients the chain would look like a loop",
+                )
+
+    def _quickstart(self, wanted: QuickstartCa) -> Issuer:
+        stored = self.store.load(EDGE_CA)
+        if stored is not None and not _is_self_signed(stored.end_entity):
+            _log.info(EVENT_QUICKSTART_CA, detail="it takes the place of an Edge CA that came from files")
+            stored = None
+        if stored is None:
+            return self._new_quickstart(wanted, wanted.common_name or f"aziot-edge CA {self._settings.device}")
+        issuer = self._stored_quickstart(stored)
+        if is_due(issuer.certificate, wanted.auto_renew, self._clock.now()):
+            return self._renewed_quickstart(wanted, issuer)
+        return issuer
+
+    def _stored_quickstart(self, stored: Chain) -> Issuer:
+        try:
+            return Issuer(self._keys.load(EDGE_CA), stored)
+        except IntegrityError as problem:
+            raise EdgeCaError(
+                f"the Edge CA certificate {self.store.path(EDGE_CA)} cannot be used: {problem.message}",
+                reason="edge-ca-key-missing" if problem.reason == "key-missing" else problem.reason,
+                fix=f"restore its key, or delete {self.store.path(EDGE_CA)} to have a new Edge CA made",
+            ) from problem
+
+    def _renewed_quickstart(self, wanted: QuickstartCa, issuer: Issuer) -> Issuer:
+        name = _common_name(issuer.certificate)
+        return self._new_quickstart(wanted, name or f"aziot-edge CA {self._settings.device}")
+
+    def _new_quickstart(self, wanted: QuickstartCa, common_name: str) -> Issuer:
+        """Sign a new Edge CA with a new key. Certificate first under a temporary name, then the key, then its place."""
+        if self._keys.exists(_TEMPORARY):
+            self._keys.delete(_TEMPORARY)
+        key = self._keys.create(_TEMPORARY, KeyAlgorithm.RSA2048)
+        life = timedelta(days=wanted.days)
+        profile = EDGE_CA_SELF_SIGNED.with_validity(life)
+        chain = self_signed(key, profile, Names(common_name), self._clock.now(), validity=life)
+        self.store.save(_TEMPORARY, chain)
+        self._finish_interrupted_renewal()
+        _issued(EDGE_CA, chain)
+        return Issuer(self._keys.load(EDGE_CA), chain)
+
+    def _finish_interrupted_renewal(self) -> None:
+        """Put a renewed Edge CA in its place, or forget one that cannot be finished; the steps may be cut off
+        anywhere.
+        """
+        renewed = self.store.load(_TEMPORARY)
+        if renewed is not None and self._belongs(renewed, _TEMPORARY):
+            self._keys.move(_TEMPORARY, EDGE_CA)
+        if renewed is not None and self._belongs(renewed, EDGE_CA):
+            self.store.save(EDGE_CA, renewed)
+        self.store.delete(_TEMPORARY)
+        if self._keys.exists(_TEMPORARY):
+            self._keys.delete(_TEMPORARY)
+
+    def _belongs(self, chain: Chain, key_id: str) -> bool:
+        if not self._keys.exists(key_id):
+            return False
+        try:
+            key_matches(chain, self._keys.load(key_id))
+        except IntegrityError:
+            return False
+        return True
+
+    # While serving --------------------------------------------------------------------------------------------------
+
+    def refresh_edge_ca(self) -> bool:
+        """Renew the quickstart Edge CA when it is due, or take up replaced files. Whether there is another Edge CA now.
+
+        Raises Error when the replacement cannot be used; what was in use stays in use.
+        """
+        before = self.issuer.certificate
+        match self._settings.edge_ca:
+            case EdgeCaFiles() as files:
+                if read_chain(files.certificate).end_entity == before:
+                    return False
+                chain, key = read_chain(files.certificate), load_key_file(files.key)
+                self._checked(Issuer(key, chain), str(files.certificate))  # before anything in use is replaced
+                self._issuer = self._from_files(files)
+            case QuickstartCa() as quickstart:
+                if not is_due(before, quickstart.auto_renew, self._clock.now()):
+                    return False
+                self._issuer = self._renewed_quickstart(quickstart, self.issuer)
+        self._bundle = self._trust_bundle()
+        return True
+
+    def server_is_due(self, current: ServerCertificate) -> bool:
+        """Whether a new server certificate would help: it is due, and the Edge CA can give it a longer life."""
+        leaf, now = current.chain.end_entity, self._clock.now()
+        if current.chain.certificates[1] != self.issuer.certificate:
+            return True
+        capped = leaf.not_valid_after_utc >= self.issuer.certificate.not_valid_after_utc
+        return not capped and is_due(leaf, _SERVER_LIFE, now)
+
+    # Issuing --------------------------------------------------------------------------------------------------------
+
+    def issue_server(self, generation: str) -> ServerCertificate:
+        """A new server certificate of `$edgeHub` with a new key, stored with the whole Edge CA file.
+
+        Common name and first SAN are the hostname (an iPAddress for an address), then `edgeHub`. Raises EdgeCaError.
+        """
+        settings = self._settings
+        certificate_id = server_certificate_id(
+            EDGE_HUB, generation, keep_dollar=settings.keep_dollar_in_certificate_ids
+        )
+        key = SoftKey.generate(certificate_id, settings.server_key)
+        names = Names.for_hosts(settings.hostname, EDGE_HUB.removeprefix("$"))
+        try:
+            chain = self.issuer.issue(key.public_key(), GATEWAY_SERVER, names, self._clock.now())
+        except IntegrityError as problem:
+            reason = "edge-ca-expired" if problem.reason == "issuer-expired" else problem.reason
+            raise EdgeCaError(
+                f"no server certificate for {settings.hostname!r}: {problem.message}", reason=reason, fix=problem.fix
+            ) from problem
+        self.store.save(certificate_id, chain)
+        _issued(certificate_id, chain)
+        return ServerCertificate(certificate_id, chain, key)
+
+    # What downstream certificates may chain to ----------------------------------------------------------------------
+
+    def _trust_bundle(self) -> TrustBundle:
+        anchors = self.issuer.chain.certificates
+        if self._settings.trust_bundle is not None:
+            user = read_chain(self._settings.trust_bundle)
+            self.store.save(TRUST_BUNDLE_USER, user)
+            anchors = (*anchors, *user.certificates)
+        return TrustBundle(anchors, as_of=self._clock.now())
+
+
+def read_chain(path: Path) -> Chain:
+    """The certificates of a PEM file. Raises ConfigError."""
+    try:
+        return Chain.from_pem(read_file(path))
+    except ChainError as problem:
+        raise ConfigError(f"{path}: {problem.message}", reason="config-not-a-certificate") from problem
+
+
+def _issued(certificate_id: str, chain: Chain) -> None:
+    leaf = chain.end_entity
+    _log.info(
+        EVENT_CERTIFICATE_ISSUED,
+        certificate_id=certificate_id,
+        subject=leaf.subject.rfc4514_string(),
+        until=leaf.not_valid_after_utc.isoformat(),
+        thumbprint=chain.thumbprint().hex(),
+    )
+
+
+def _is_self_signed(certificate: x509.Certificate) -> bool:
+    return certificate.issuer == certificate.subject
+
+
+def _common_name(certificate: x509.Certificate) -> str | None:
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    value = names[0].value if names else None
+    return value if isinstance(value, str) else None

@@ -1,0 +1,169 @@
+"""The shape of `config.toml`: every key of the real file, and ours below `[edgetrust]`.
+
+It says only which keys there are and what type each has, so that a misspelt key is found and the nearest one named.
+What the values mean, and which of them are offered here, is decided in `settings`. Source: edge specification 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+Tree = dict[str, Any]
+"""A table that has no effect here; its keys are its owner's business."""
+
+
+class AutoRenewTable(msgspec.Struct, frozen=True):
+    """`auto_renew`: all three keys or none."""
+
+    rotate_key: bool
+    threshold: str
+    retry: str
+
+
+class KeyLocation(msgspec.Struct, frozen=True):
+    """`device_id_pk`: the key itself (base64), or where it is."""
+
+    value: str | None = None
+    uri: str | None = None
+
+
+class IssuedTable(msgspec.Struct, frozen=True):
+    """A certificate to be issued instead of read from a file."""
+
+    method: str
+    common_name: str | None = None
+    subject: dict[str, str] | None = None
+    expiry_days: int | None = None
+    url: str | None = None
+    username: str | None = None
+    password: str | None = None
+    identity_cert: str | None = None
+    identity_pk: str | None = None
+    bootstrap_identity_cert: str | None = None
+    bootstrap_identity_pk: str | None = None
+    auto_renew: AutoRenewTable | None = None
+
+
+class AuthenticationTable(msgspec.Struct, frozen=True):
+    """`[provisioning.authentication]`."""
+
+    method: str
+    device_id_pk: KeyLocation | None = None
+    identity_cert: str | IssuedTable | None = None
+    identity_pk: str | None = None
+
+
+class AttestationTable(msgspec.Struct, frozen=True):
+    """`[provisioning.attestation]`, of DPS."""
+
+    method: str
+    registration_id: str | None = None
+    symmetric_key: KeyLocation | None = None
+    identity_cert: str | IssuedTable | None = None
+    identity_pk: str | None = None
+
+
+class ProvisioningTable(msgspec.Struct, frozen=True):
+    """`[provisioning]`."""
+
+    source: str
+    connection_string: str | None = None
+    iothub_hostname: str | None = None
+    device_id: str | None = None
+    authentication: AuthenticationTable | None = None
+    global_endpoint: str | None = None
+    id_scope: str | None = None
+    payload: Tree | None = None
+    attestation: AttestationTable | None = None
+
+
+class EdgeCaTable(msgspec.Struct, frozen=True):
+    """`[edge_ca]`: from files, issued, or quickstart."""
+
+    cert: str | None = None
+    pk: str | None = None
+    method: str | None = None
+    common_name: str | None = None
+    subject: dict[str, str] | None = None
+    expiry_days: int | None = None
+    auto_generated_edge_ca_expiry_days: int | None = None
+    url: str | None = None
+    username: str | None = None
+    password: str | None = None
+    identity_cert: str | None = None
+    identity_pk: str | None = None
+    bootstrap_identity_cert: str | None = None
+    bootstrap_identity_pk: str | None = None
+    auto_renew: AutoRenewTable | None = None
+
+
+class ListenTable(msgspec.Struct, frozen=True):
+    """`[edgetrust.listen]`: where this gateway listens."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
+    mqtt_port: int = 8883
+    https_port: int = 443
+
+
+class UpstreamTable(msgspec.Struct, frozen=True):
+    """`[edgetrust.upstream]`: how the hub is reached. `host` is dialled instead of the hub's name, which is still
+    verified.
+    """
+
+    host: str | None = None
+    mqtt_port: int = 8883
+    https_port: int = 443
+    ca: str | None = None
+
+
+class GatewayTable(msgspec.Struct, frozen=True):
+    """`[edgetrust.gateway]`: what the real product does not let one choose."""
+
+    x509_ca_anchor: str = "hub+bundle"
+    require_cn_match_for_thumbprint: bool = False
+    module_cert_id_style: str = "1.2"
+    server_key: str = "rsa-2048"
+
+
+class EdgetrustTable(msgspec.Struct, frozen=True):
+    """`[edgetrust]`: all our extensions of the real file."""
+
+    listen: ListenTable = ListenTable()
+    upstream: UpstreamTable = UpstreamTable()
+    gateway: GatewayTable = GatewayTable()
+
+
+class ConfigFile(msgspec.Struct, frozen=True):
+    """The whole file."""
+
+    hostname: str | None = None
+    parent_hostname: str | None = None
+    local_gateway_hostname: str | None = None
+    trust_bundle_cert: str | None = None
+    manifest_trust_bundle_cert: str | None = None
+    allow_elevated_docker_permissions: bool | None = None
+    auto_reprovisioning_mode: str | None = None
+    imported_master_encryption_key: str | None = None
+    additional_info: str | None = None
+    prefer_module_identity_cache: bool = False
+    cloud_timeout_sec: int = 70
+    cloud_retries: int = 1
+    iotedge_max_requests: Tree | None = None
+    aziot_max_requests: Tree | None = None
+    provisioning: ProvisioningTable | None = None
+    cert_issuance: Tree | None = None
+    edge_ca: EdgeCaTable | None = None
+    preloaded_keys: Tree | None = None
+    preloaded_certs: Tree | None = None
+    aziot_keys: Tree | None = None
+    tpm: Tree | None = None
+    localid: Tree | None = None
+    agent: Tree | None = None
+    connect: Tree | None = None
+    listen: Tree | None = None
+    watchdog: Tree | None = None
+    moby_runtime: Tree | None = None
+    image_garbage_collection: Tree | None = None
+    edgetrust: EdgetrustTable = EdgetrustTable()

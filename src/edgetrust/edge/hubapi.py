@@ -1,0 +1,249 @@
+"""HTTPS to the hub: one face as the device, one as its module `$edgeHub`.
+
+Rules. The hub is always verified: its chain by the configured bundle, or else the machine's trust store, and its name
+by the name that is configured, whatever address is dialled. A hub that cannot be reached, answers 5xx or 429, is
+UnavailableError; a hub that is not who it should be is HubNotTrustedError and says why; every other answer is the
+caller's to read. Sources: edge specification 4.6, hub specification 8, 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from edgetrust.clock import Clock
+from edgetrust.edge.certd import read_chain
+from edgetrust.edge.settings import Settings, UpstreamAddress
+from edgetrust.errors import ConfigError, UnavailableError
+from edgetrust.limits import HUB_REQUEST_SECONDS, TRUST_REREAD_SECONDS
+from edgetrust.pki.chain import TrustBundle, load_system_bundle
+from edgetrust.pki.keys import SecretBytes
+from edgetrust.protocol.sas import sign
+
+SCOPE_API = "2020-06-30-preview"
+MODULE_API = "2017-11-08-preview"
+
+_SERVER_ERROR = 500
+_TOO_MANY_REQUESTS = 429
+
+
+class HubNotTrustedError(UnavailableError):
+    """Whoever answers at the hub's address did not prove to be the hub. Nothing was sent to it; exit code 1."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status and the JSON that came with it, None when there was none."""
+
+    status: int
+    body: Any
+
+    @property
+    def problem(self) -> str:
+        """What the hub says is wrong, for a person."""
+        text = self.body.get("Message") or self.body.get("errorMessage") if isinstance(self.body, dict) else None
+        return f"{self.status} {str(text)[:300]}" if text else f"HTTP {self.status}"
+
+
+class HubTrust:
+    """The trust anchors that the hub is verified by, read again every minute: replacing the file needs no restart."""
+
+    def __init__(self, address: UpstreamAddress, clock: Clock) -> None:
+        self._address = address
+        self._clock = clock
+        self._bundle: TrustBundle | None = None
+        self._read_at = 0.0
+
+    def bundle(self) -> TrustBundle:
+        """The anchors now. Raises ConfigError when they cannot be read."""
+        now = self._clock.monotonic()
+        if self._bundle is None or now - self._read_at > TRUST_REREAD_SECONDS:
+            self._bundle, self._read_at = self._read(), now
+        return self._bundle
+
+    def _read(self) -> TrustBundle:
+        now = self._clock.now()
+        if self._address.ca is None:
+            return load_system_bundle(now)
+        return TrustBundle(read_chain(self._address.ca).certificates, as_of=now)
+
+    def source(self) -> str:
+        """Where the anchors come from, for a person."""
+        return str(self._address.ca) if self._address.ca is not None else "the trust store of this machine"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFiles:
+    """A certificate to show to the hub, and its key."""
+
+    certificate: Path
+    key: Path
+
+
+class HubApi:
+    """Calls to one hub as one identity. `authorization` gives the header's value, None when the certificate says it
+    all.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        trust: HubTrust,
+        *,
+        authorization: Callable[[], str | None],
+        client: ClientFiles | None = None,
+    ) -> None:
+        self._hub = settings.hub
+        self._port = settings.upstream.https_port
+        self._trust = trust
+        self._authorization = authorization
+        self._client = client
+        self._tls: tuple[str, ssl.SSLContext] | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._dial = settings.upstream.host
+
+    async def close(self) -> None:
+        """Close what is open; a later call opens anew."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def forget_certificate(self) -> None:
+        """Read the client certificate again at the next call, on a new connection."""
+        self._tls = None
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        api_version: str,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        if_match: str | None = None,
+        timeout_seconds: float = HUB_REQUEST_SECONDS,
+    ) -> Answer:
+        """One request. `path` is made with `hub_path`. Raises UnavailableError, HubNotTrustedError, ConfigError."""
+        url = f"https://{self._hub}:{self._port}{path}?{urlencode({**(query or {}), 'api-version': api_version})}"
+        headers = {"Accept": "application/json"}
+        if (authorization := self._authorization()) is not None:
+            headers["Authorization"] = authorization
+        if if_match is not None:
+            headers["If-Match"] = if_match
+        data = None
+        if body is not None:
+            data, headers["Content-Type"] = json.dumps(body).encode(), "application/json; charset=utf-8"
+        context = await asyncio.to_thread(self._context)
+        try:
+            async with (
+                asyncio.timeout(timeout_seconds),
+                self._opened().request(
+                    method, URL(url, encoded=True), headers=headers, data=data, ssl=context
+                ) as response,
+            ):
+                return await _read(response)
+        except aiohttp.ClientConnectorCertificateError as problem:
+            raise self._not_trusted(problem.certificate_error) from problem
+        except (aiohttp.ClientError, OSError, TimeoutError) as problem:
+            what = "does not answer in time" if isinstance(problem, TimeoutError) else f"cannot be reached: {problem}"
+            raise UnavailableError(f"the hub {self._hub} {what}", reason="hub-unreachable") from problem
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            connector = aiohttp.TCPConnector(resolver=_Dial(self._dial), ttl_dns_cache=None, limit=16)
+            self._session = aiohttp.ClientSession(
+                connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._session
+
+    def _context(self) -> ssl.SSLContext:
+        bundle = self._trust.bundle()
+        if self._tls is not None and self._tls[0] == bundle.version:
+            return self._tls[1]
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        context.hostname_checks_common_name = False
+        if bundle.anchors:
+            context.load_verify_locations(cadata=bundle.pem())
+        if self._client is not None:
+            try:
+                context.load_cert_chain(self._client.certificate, self._client.key)
+            except (ssl.SSLError, OSError) as problem:
+                raise ConfigError(
+                    f"the device identity {self._client.certificate} cannot be used: {problem}",
+                    reason="device-identity-unusable",
+                ) from problem
+        self._tls = (bundle.version, context)
+        return context
+
+    def _not_trusted(self, problem: BaseException) -> HubNotTrustedError:
+        why = getattr(problem, "verify_message", "") or str(problem)
+        return HubNotTrustedError(
+            f"the hub {self._hub} is not trusted: {why} (verified by {self._trust.source()})",
+            reason="hub-not-trusted",
+            fix="name the PEM file with the hub's root in [edgetrust.upstream] ca, or set SSL_CERT_FILE; "
+            "if the name is wrong, correct iothub_hostname",
+        )
+
+
+class _Dial(AbstractResolver):
+    """Resolves every name to the configured address; TLS still verifies the name in the URL."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(self._host, port, family=family, type=socket.SOCK_STREAM)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=int(address[1]),
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def hub_path(*segments: str) -> str:
+    """A path of percent-encoded segments."""
+    return "".join(f"/{quote(segment, safe='')}" for segment in segments)
+
+
+def sas_authorization(hub: str, segments: tuple[str, ...], key: SecretBytes, clock: Clock, life_seconds: int) -> str:
+    """An Authorization value for `hub/segment/...`, signed with `key`."""
+    resource = quote("/".join((hub, *segments)), safe="")
+    return sign(key.reveal(), resource, int(clock.now().timestamp()) + life_seconds, None)
+
+
+async def _read(response: aiohttp.ClientResponse) -> Answer:
+    text = await response.read()
+    if response.status >= _SERVER_ERROR or response.status == _TOO_MANY_REQUESTS:
+        raise UnavailableError(f"the hub answers HTTP {response.status}", reason="hub-unavailable")
+    try:
+        body = json.loads(text) if text.strip() else None
+    except ValueError:
+        body = None
+    return Answer(response.status, body)

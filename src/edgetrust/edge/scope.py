@@ -1,0 +1,304 @@
+"""The gateway's registry: a copy of its part of the hub's, good for deciding without the hub.
+
+Rules (edge specification 6.4, 6.5):
+1. The hub is the source of truth. A full synchronisation replaces the copy; who is not in it any more is not below
+this gateway.
+2. Somebody the copy does not know is asked for at once, and then not again for two minutes. Somebody it knows but who
+is refused
+   by it is asked for once in two minutes, since the copy may be behind.
+3. An answer of the hub changes the copy: returned - kept; not allowed - not a child, removed; not found - unknown,
+removed. No
+   answer changes nothing: the copy decides as long as it has to, also after a restart, and is encrypted on disk.
+4. Older never overwrites newer: an answer counts from the time its question was sent.
+5. "Nobody knows it", "not below this gateway" and "cannot be asked now" are told apart.
+6. X.509 CA authentication accepts the CAs of the trust bundle and those that the hub has verified.
+
+Whoever has open connections listens for what changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import structlog
+from cryptography import x509
+
+from edgetrust.clock import Clock
+from edgetrust.edge.certd import read_chain
+from edgetrust.errors import ConfigError, IntegrityError, RefusedError, UnavailableError
+from edgetrust.limits import (
+    ASKED_KEPT,
+    EDGE_DEPTH,
+    ON_DEMAND_AT_ONCE,
+    ON_DEMAND_PAUSE_SECONDS,
+    SCOPE_REFRESH_SPACING_SECONDS,
+)
+from edgetrust.pki.chain import TrustBundle
+from edgetrust.pki.softkeys import write_public
+from edgetrust.store.snapshot import ScopeSnapshot
+from edgetrust.telemetry import EVENT_SCOPE_SYNCHRONISED
+from edgetrust.trust.identity import Identity
+from edgetrust.trust.registration import CertificateAuthority, Missing, MissingWhy, Registration
+
+T = TypeVar("T")
+Changed = Callable[[frozenset[Identity] | None], None]
+"""Told which identities changed; None when everybody may be concerned."""
+_log = structlog.get_logger()
+
+
+class Source(Protocol):
+    """The hub, as far as the registry asks it. All may raise UnavailableError or RefusedError (of our own token)."""
+
+    async def everything(self) -> list[Registration]: ...
+
+    async def one(self, identity: Identity) -> tuple[Registration, ...] | Missing: ...
+
+    async def authorities(self) -> tuple[x509.Certificate, ...] | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Absent:
+    """What the hub said of somebody who is not in the copy, and when (monotonic) it was asked."""
+
+    missing: Missing
+    asked_at: float
+
+
+class ScopeRegistry:
+    """The broker's Registry port over the synchronised copy. `local` gives the gateway's own trust bundle."""
+
+    def __init__(
+        self,
+        source: Source,
+        snapshot: ScopeSnapshot,
+        *,
+        hub: str,
+        local: Callable[[], TrustBundle],
+        authorities_file: Path | None,
+        clock: Clock,
+    ) -> None:
+        self._source = source
+        self._snapshot = snapshot
+        self._hub = hub
+        self._local = local
+        self._authorities_file = authorities_file
+        self._clock = clock
+        self._known: dict[Identity, Registration] = {}
+        self._absent: OrderedDict[Identity, _Absent] = OrderedDict()
+        self._asked: OrderedDict[Identity, float] = OrderedDict()
+        self._asking: dict[Identity, asyncio.Task[bool]] = {}
+        self._at_once = asyncio.Semaphore(ON_DEMAND_AT_ONCE)
+        self._synchronising = asyncio.Lock()
+        self._authorities: tuple[x509.Certificate, ...] = ()
+        self._bundle: tuple[TrustBundle, TrustBundle] | None = None
+        self._unreachable_until = 0.0
+        self._listeners: list[Changed] = []
+        self._version = 0
+        self.as_of: datetime | None = None
+
+    # Start ----------------------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Take up the copy on disk. One that cannot be opened is forgotten: the hub gives a new one."""
+        try:
+            self._known = {registration.identity: registration for registration in await self._snapshot.load()}
+            self.as_of = await self._snapshot.as_of()
+        except IntegrityError as problem:
+            _log.error("scope.copy_unreadable", reason=problem.reason, detail=problem.message, fix=problem.fix)
+            await self._snapshot.clear()
+        self._load_authorities()
+        self._version += 1
+
+    def _load_authorities(self) -> None:
+        if self._authorities_file is None or not self._authorities_file.exists():
+            return
+        try:
+            self._authorities = read_chain(self._authorities_file).certificates
+        except ConfigError as problem:
+            _log.error("scope.authorities_unreadable", detail=problem.message)
+
+    def listen(self, changed: Changed) -> None:
+        """Call `changed` after every change of the copy."""
+        self._listeners.append(changed)
+
+    # The port -------------------------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        """Grows with every change of the copy."""
+        return self._version
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    async def find(self, identity: Identity) -> Registration | Missing:
+        """The registration of `identity`; asks the hub about somebody new."""
+        if (known := self._known.get(identity)) is not None:
+            return known
+        absent = self._absent.get(identity)
+        if absent is not None and self._clock.monotonic() - absent.asked_at < SCOPE_REFRESH_SPACING_SECONDS:
+            return absent.missing
+        await self._ask(identity)
+        if (known := self._known.get(identity)) is not None:
+            return known
+        absent = self._absent.get(identity)
+        return absent.missing if absent is not None else await self._without_the_hub(identity)
+
+    async def _without_the_hub(self, identity: Identity) -> Missing:
+        remembered = await self._snapshot.find(identity)
+        if isinstance(remembered, Missing) and remembered.why is MissingWhy.NOT_A_CHILD:
+            return remembered
+        return Missing(MissingWhy.UNAVAILABLE, self.as_of)
+
+    async def is_below(self, device: str, gateway: Identity) -> bool:
+        """Whether `device` is below `gateway`, by what the copy says of parents; a gateway is not below itself."""
+        wanted = self._known.get(gateway)
+        current = self._known.get(Identity(self._hub, device))
+        by_scope = {one.scope: one for one in self._known.values() if one.edge and one.scope is not None}
+        for _ in range(EDGE_DEPTH):
+            if wanted is None or wanted.scope is None or current is None:
+                return False
+            if wanted.scope in current.parents:
+                return True
+            current = next((by_scope[parent] for parent in current.parents if parent in by_scope), None)
+        return False
+
+    def bundle(self) -> TrustBundle:
+        """The trust bundle of this gateway and the CAs that the hub has verified."""
+        local = self._local()
+        if self._bundle is None or self._bundle[0] is not local:
+            self._bundle = (local, local.with_(anchors=self._authorities) if self._authorities else local)
+        return self._bundle[1]
+
+    # On demand ------------------------------------------------------------------------------------------------------
+
+    async def refresh(self, identity: Identity) -> bool:
+        """Ask the hub about somebody who was refused by the copy, unless that was done in the last two minutes.
+
+        Whether the copy is fresh now, so that deciding again makes sense.
+        """
+        asked_at = self._asked.get(identity)
+        if asked_at is not None and self._clock.monotonic() - asked_at < SCOPE_REFRESH_SPACING_SECONDS:
+            return False
+        return await self._ask(identity)
+
+    async def _ask(self, identity: Identity) -> bool:
+        """One question about `identity`, however many wait for the answer. False: no answer."""
+        task = self._asking.get(identity)
+        if task is None:
+            if self._clock.monotonic() < self._unreachable_until:
+                return False
+            task = self._asking[identity] = asyncio.create_task(self._question(identity))
+            task.add_done_callback(lambda _: self._asking.pop(identity, None))
+        return await asyncio.shield(task)
+
+    async def _question(self, identity: Identity) -> bool:
+        started_at, asked_at = self._clock.now(), self._clock.monotonic()
+        try:
+            async with self._at_once:
+                answer = await self._source.one(identity)
+                authority = isinstance(answer, tuple) and any(
+                    isinstance(one.authentication, CertificateAuthority) for one in answer
+                )
+                if authority:
+                    await self._refresh_authorities()
+            await self._settle(identity, answer, started_at, asked_at)
+        except (UnavailableError, RefusedError) as problem:
+            self._unreachable_until = self._clock.monotonic() + ON_DEMAND_PAUSE_SECONDS
+            _log.warning("scope.not_answered", identity=str(identity), reason=problem.reason, detail=problem.message)
+            return False
+        _keep_bounded(self._asked, identity, asked_at)
+        return True
+
+    async def _settle(
+        self, identity: Identity, answer: tuple[Registration, ...] | Missing, started_at: datetime, asked_at: float
+    ) -> None:
+        match answer:
+            case Missing():
+                if (known := self._known.get(identity)) is not None and known.as_of > started_at:
+                    return
+                gone = self._forget(identity, answer, asked_at)
+                self._tell(gone)
+                if gone:
+                    await self._snapshot.remove(identity)
+                    await self._snapshot.put([(one, started_at) for one in gone])
+            case _:
+                news = [one for one in answer if not self._is_newer(one)]
+                self._tell([one.identity for one in news if self._take(one)])
+                await self._snapshot.put(news)
+
+    def _is_newer(self, than: Registration) -> bool:
+        known = self._known.get(than.identity)
+        return known is not None and known.as_of > than.as_of
+
+    def _take(self, registration: Registration) -> bool:
+        """Put a registration into the copy. Whether that changed anything but its age."""
+        identity = registration.identity
+        before = self._known.get(identity)
+        self._known[identity] = registration
+        self._absent.pop(identity, None)
+        return before is None or replace(before, as_of=registration.as_of) != registration
+
+    def _forget(self, identity: Identity, missing: Missing, asked_at: float) -> list[Identity]:
+        """Remove somebody, for a device with its modules. Who was in the copy before."""
+        _keep_bounded(self._absent, identity, _Absent(missing, asked_at))
+        concerned = [identity]
+        if identity.module is None:
+            concerned += [one for one in self._known if one.module is not None and one.of_device == identity]
+        gone = [one for one in concerned if self._known.pop(one, None) is not None]
+        for one in gone:
+            _keep_bounded(self._absent, one, _Absent(missing, asked_at))
+        return gone
+
+    # Everything -----------------------------------------------------------------------------------------------------
+
+    async def synchronise(self) -> None:
+        """Replace the copy by what the hub has now. Raises UnavailableError or RefusedError; then nothing changed."""
+        async with self._synchronising:
+            started_at, asked_at = self._clock.now(), self._clock.monotonic()
+            listed = {registration.identity: registration for registration in await self._source.everything()}
+            changed = [one.identity for one in listed.values() if not self._is_newer(one) and self._take(one)]
+            missing = Missing(MissingWhy.NOT_A_CHILD, started_at)
+            for identity in [one for one in self._known if one not in listed]:
+                if identity in self._known and self._known[identity].as_of <= started_at:
+                    changed += self._forget(identity, missing, asked_at)
+            self._tell(changed)
+            removed = await self._snapshot.replace(list(self._known.values()), started_at)
+            await self._snapshot.put([(identity, started_at) for identity in removed])
+            self.as_of = started_at
+            await self._refresh_authorities()
+            _log.info(EVENT_SCOPE_SYNCHRONISED, identities=len(self._known), changed=len(changed))
+
+    async def _refresh_authorities(self) -> None:
+        if self._authorities_file is None:
+            return
+        authorities = await self._source.authorities()
+        if authorities is None or set(authorities) == set(self._authorities):
+            return
+        self._authorities, self._bundle = authorities, None
+        pem = TrustBundle(authorities, as_of=self._clock.now()).pem().encode()
+        await asyncio.to_thread(write_public, self._authorities_file, pem)
+        self._version += 1
+        for listener in self._listeners:
+            listener(None)
+
+    def _tell(self, changed: Iterable[Identity]) -> None:
+        identities = frozenset(changed)
+        if not identities:
+            return
+        self._version += 1
+        for listener in self._listeners:
+            listener(identities)
+
+
+def _keep_bounded(kept: OrderedDict[Identity, T], identity: Identity, value: T) -> None:
+    kept[identity] = value
+    kept.move_to_end(identity)
+    if len(kept) > ASKED_KEPT:
+        kept.popitem(last=False)

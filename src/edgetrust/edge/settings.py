@@ -1,0 +1,403 @@
+"""What `config.toml` means: from the shape of the file to what the gateway does, or one clear error.
+
+Rules. A key that would change who is trusted, or where a private key lives, and that is not offered here is an error,
+never silently ignored. A key that only matters to containers or to parts that are not used is a warning. `file://`
+URLs are absolute. Nothing is read but the file itself; certificates and keys are looked at by `certd`. Source: edge
+specification 1.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from edgetrust.config import load_toml
+from edgetrust.edge.configfile import (
+    AuthenticationTable,
+    AutoRenewTable,
+    ConfigFile,
+    EdgeCaTable,
+    GatewayTable,
+    KeyLocation,
+    ListenTable,
+    ProvisioningTable,
+    UpstreamTable,
+)
+from edgetrust.edge.files import read_file
+from edgetrust.edge.renewal import AutoRenew, Period
+from edgetrust.errors import ConfigError
+from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
+from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip
+from edgetrust.protocol.iothub import valid_identifier
+
+CLOUD_TIMEOUT_SECONDS = 70  # the least the real product takes (edge specification 1.1)
+QUICKSTART_DAYS = 90
+MEANINGLESS = {
+    "allow_elevated_docker_permissions": "there are no containers",
+    "moby_runtime": "there are no containers",
+    "image_garbage_collection": "there are no containers",
+    "agent": "modules are not started by this version",
+    "connect": "there is no workload socket in this version",
+    "listen": "there is no workload socket in this version; ports are set in [edgetrust.listen]",
+    "watchdog": "modules are not started by this version",
+    "iotedge_max_requests": "there is no workload socket in this version",
+    "aziot_max_requests": "the services run in one process",
+    "auto_reprovisioning_mode": "it concerns DPS only",
+    "tpm": "it concerns DPS only",
+    "localid": "there are no local identities",
+    "cert_issuance": "no certificate is issued by EST or a local CA in this version",
+    "preloaded_keys": "nothing asks for preloaded keys in this version",
+    "preloaded_certs": "nothing asks for preloaded certificates in this version",
+    "additional_info": "it is not sent to the hub",
+    "imported_master_encryption_key": "nothing of version 1.1 is read",
+    "manifest_trust_bundle_cert": "manifests are not signed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKey:
+    """The device authenticates to the hub with SAS tokens made with this key."""
+
+    key: SecretBytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCertificate:
+    """The device authenticates to the hub with its identity certificate."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeCaFiles:
+    """The Edge CA comes from files (end entity of the file first, then its issuers) and is never renewed here."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class QuickstartCa:
+    """The Edge CA is self-signed and renews itself. `common_name` None: `aziot-edge CA <device id>`."""
+
+    days: int
+    common_name: str | None
+    auto_renew: AutoRenew
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where the gateway listens. Port 0: any free one."""
+
+    host: str
+    mqtt_port: int
+    https_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamAddress:
+    """How the hub is reached: `host` is dialled, the hub's name is verified. `ca` None: the system's trust store."""
+
+    host: str
+    mqtt_port: int
+    https_port: int
+    ca: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One gateway. `hub` is in lower case; `warnings` are for the operator."""
+
+    source: Path
+    hostname: str
+    hub: str
+    device: str
+    credential: DeviceKey | DeviceCertificate
+    edge_ca: EdgeCaFiles | QuickstartCa
+    trust_bundle: Path | None
+    listen: Listen
+    upstream: UpstreamAddress
+    hub_verified_anchors: bool
+    thumbprint_needs_common_name: bool
+    keep_dollar_in_certificate_ids: bool
+    server_key: KeyAlgorithm
+    prefer_backup: bool
+    retries: int
+    warnings: tuple[str, ...] = field(default=())
+
+
+def load_settings(path: Path) -> Settings:
+    """Read `config.toml`. Raises ConfigError (exit code 2) that names the key and, where there is one, the fix."""
+    return settings_from(load_toml(path, ConfigFile), path)
+
+
+def settings_from(file: ConfigFile, source: Path) -> Settings:
+    """Give the file its meaning. Raises ConfigError."""
+    reader = _Reader(source)
+    reader.refuse_what_is_not_offered(file)
+    hub, device, credential = reader.provisioning(file.provisioning)
+    hostname = reader.hostname(file.hostname)
+    edge_ca = reader.edge_ca(file.edge_ca)
+    own = file.edgetrust
+    return Settings(
+        source=source,
+        hostname=hostname,
+        hub=hub,
+        device=device,
+        credential=credential,
+        edge_ca=edge_ca,
+        trust_bundle=reader.path("trust_bundle_cert", file.trust_bundle_cert) if file.trust_bundle_cert else None,
+        listen=reader.listen(own.listen),
+        upstream=reader.upstream(own.upstream, hub),
+        hub_verified_anchors=reader.choice("x509_ca_anchor", own.gateway, ("hub+bundle", "bundle")) == "hub+bundle",
+        thumbprint_needs_common_name=own.gateway.require_cn_match_for_thumbprint,
+        keep_dollar_in_certificate_ids=reader.choice("module_cert_id_style", own.gateway, ("1.2", "1.4")) == "1.2",
+        server_key=KeyAlgorithm(reader.choice("server_key", own.gateway, tuple(KeyAlgorithm))),
+        prefer_backup=file.prefer_module_identity_cache,
+        retries=reader.retries(file),
+        warnings=tuple(_warnings(file, edge_ca)),
+    )
+
+
+def _warnings(file: ConfigFile, edge_ca: EdgeCaFiles | QuickstartCa) -> list[str]:
+    found = [f"{key} has no effect: {why}" for key, why in MEANINGLESS.items() if getattr(file, key) is not None]
+    if isinstance(edge_ca, QuickstartCa):
+        found.append(
+            "the Edge CA is the self-signed quickstart one, which no downstream device trusts by itself: "
+            "not for production, set [edge_ca] cert and pk"
+        )
+    elif file.edge_ca is not None and file.edge_ca.auto_renew is not None:
+        found.append("edge_ca.auto_renew has no effect: an Edge CA from files is renewed by replacing the files")
+    return found
+
+
+class _Reader:
+    """Turns single keys into values; errors name the file and the key."""
+
+    def __init__(self, source: Path) -> None:
+        self._source = source
+
+    def wrong(self, message: str, *, fix: str = "", reason: str = "config-wrong-value") -> ConfigError:
+        return ConfigError(f"{self._source}: {message}", reason=reason, fix=fix)
+
+    def not_offered(self, what: str, fix: str) -> ConfigError:
+        return self.wrong(f"{what} is not offered yet", fix=fix, reason="config-not-offered")
+
+    def refuse_what_is_not_offered(self, file: ConfigFile) -> None:
+        if file.parent_hostname is not None or file.local_gateway_hostname is not None:
+            raise self.not_offered(
+                "parent_hostname (a gateway below a gateway)", "remove it and connect this gateway straight to the hub"
+            )
+        if file.aziot_keys is not None:
+            raise self.not_offered("aziot_keys (private keys in PKCS#11 tokens)", "remove it to keep keys in files")
+
+    # [provisioning] -------------------------------------------------------------------------------------------------
+
+    def provisioning(self, table: ProvisioningTable | None) -> tuple[str, str, DeviceKey | DeviceCertificate]:
+        if table is None:
+            raise self.wrong(
+                "[provisioning] is missing",
+                reason="config-missing-key",
+                fix='add [provisioning] with source = "manual" and a connection_string, or iothub_hostname, device_id '
+                "and [provisioning.authentication]",
+            )
+        match table.source:
+            case "manual" if table.connection_string is not None:
+                return self._connection_string(table.connection_string)
+            case "manual":
+                return self._manual(table)
+            case "dps" | "none":
+                raise self.not_offered(f'provisioning.source = "{table.source}"', 'use source = "manual"')
+            case other:
+                raise self.wrong(f"provisioning.source is {other!r}", fix='one of "manual", "dps", "none"')
+
+    def _connection_string(self, text: str) -> tuple[str, str, DeviceKey]:
+        pairs = dict(part.partition("=")[::2] for part in text.split(";") if part)
+        for name in ("HostName", "DeviceId", "SharedAccessKey"):
+            if not pairs.get(name):
+                raise self.wrong(f"provisioning.connection_string has no {name}")
+        key = self._key("provisioning.connection_string: SharedAccessKey", pairs["SharedAccessKey"])
+        return (
+            self._hub("provisioning.connection_string", pairs["HostName"]),
+            self._device("provisioning.connection_string", pairs["DeviceId"]),
+            DeviceKey(key),
+        )
+
+    def _manual(self, table: ProvisioningTable) -> tuple[str, str, DeviceKey | DeviceCertificate]:
+        if table.iothub_hostname is None or table.device_id is None or table.authentication is None:
+            raise self.wrong(
+                "manual provisioning needs a connection_string, or iothub_hostname, device_id and "
+                "[provisioning.authentication]",
+                reason="config-missing-key",
+            )
+        hub = self._hub("provisioning.iothub_hostname", table.iothub_hostname)
+        device = self._device("provisioning.device_id", table.device_id)
+        return hub, device, self._authentication(table.authentication)
+
+    def _authentication(self, table: AuthenticationTable) -> DeviceKey | DeviceCertificate:
+        match table.method:
+            case "sas":
+                return DeviceKey(self._key_location(table.device_id_pk))
+            case "x509":
+                if table.identity_cert is None or (table.identity_pk is None and isinstance(table.identity_cert, str)):
+                    raise self.wrong(
+                        "provisioning.authentication needs identity_cert and identity_pk", reason="config-missing-key"
+                    )
+                if not isinstance(table.identity_cert, str):
+                    raise self.not_offered(
+                        f'provisioning.authentication.identity_cert.method = "{table.identity_cert.method}"',
+                        "name the files in identity_cert and identity_pk",
+                    )
+                return DeviceCertificate(
+                    self.path("provisioning.authentication.identity_cert", table.identity_cert),
+                    self.path("provisioning.authentication.identity_pk", table.identity_pk or ""),
+                )
+            case other:
+                raise self.wrong(f"provisioning.authentication.method is {other!r}", fix='one of "sas", "x509"')
+
+    def _key_location(self, location: KeyLocation | None) -> SecretBytes:
+        name = "provisioning.authentication.device_id_pk"
+        if location is None or (location.value is None) == (location.uri is None):
+            raise self.wrong(f"{name} needs either value or uri", reason="config-missing-key")
+        if location.value is not None:
+            return self._key(name, location.value)
+        content = read_file(self.path(name, location.uri or ""))
+        if not content:
+            raise self.wrong(f"{name}: the file is empty")
+        return SecretBytes(content)  # the real product reads raw bytes there, not base64
+
+    def _key(self, name: str, text: str) -> SecretBytes:
+        try:
+            key = base64.b64decode(text.strip() + "=" * (-len(text.strip()) % 4), validate=True)
+        except (binascii.Error, ValueError) as problem:
+            raise self.wrong(f"{name} is not base64") from problem
+        if not key:
+            raise self.wrong(f"{name} is empty")
+        return SecretBytes(key)
+
+    def _hub(self, name: str, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}", value):
+            raise self.wrong(
+                f"{name}: {value[:80]!r} is not the name of a hub", fix="a host name, without scheme and port"
+            )
+        return value.lower()
+
+    def _device(self, name: str, value: str) -> str:
+        if not valid_identifier(value):
+            raise self.wrong(f"{name}: {value[:140]!r} is not a device id")
+        return value
+
+    # Names, files, choices ------------------------------------------------------------------------------------------
+
+    def hostname(self, configured: str | None) -> str:
+        name = socket.gethostname() if configured is None else configured
+        if not name or len(name) > COMMON_NAME_CHARACTERS:
+            raise self.wrong(
+                f"hostname has {len(name)} characters; the common name of the server certificate takes 1 to "
+                f"{COMMON_NAME_CHARACTERS}"
+            )
+        if as_ip(name) is None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?", name):
+            raise self.wrong(f"hostname: {name!r} is neither a host name nor an address")
+        return name
+
+    def path(self, name: str, url: str) -> Path:
+        """The path of a `file://` URL."""
+        parts = urlsplit(url)
+        if parts.scheme == "pkcs11":
+            raise self.not_offered(f"{name}: a key in a PKCS#11 token", "give a file:// URL")
+        if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            fix = f'"file://{Path(url).absolute()}"' if "://" not in url else 'like "file:///var/aziot/certs/NAME.pem"'
+            raise self.wrong(f"{name}: {url[:200]!r} is not a file:// URL with an absolute path", fix=fix)
+        return Path(unquote(parts.path))
+
+    def choice(self, name: str, table: GatewayTable, known: tuple[str, ...]) -> str:
+        value: str = getattr(table, name)
+        if value not in known:
+            listed = ", ".join(f'"{one}"' for one in known)
+            raise self.wrong(f"edgetrust.gateway.{name} is {value!r}", fix=f"one of {listed}")
+        return value
+
+    def retries(self, file: ConfigFile) -> int:
+        if file.cloud_timeout_sec < CLOUD_TIMEOUT_SECONDS:
+            raise self.wrong(f"cloud_timeout_sec must be at least {CLOUD_TIMEOUT_SECONDS} seconds")
+        if file.cloud_retries < 0:
+            raise self.wrong("cloud_retries must not be negative")
+        return file.cloud_retries
+
+    def listen(self, table: ListenTable) -> Listen:
+        for name, port in (("mqtt_port", table.mqtt_port), ("https_port", table.https_port)):
+            self._port(f"edgetrust.listen.{name}", port, lowest=0)
+        if not table.host:
+            raise self.wrong("edgetrust.listen.host is empty")
+        return Listen(table.host, table.mqtt_port, table.https_port)
+
+    def upstream(self, table: UpstreamTable, hub: str) -> UpstreamAddress:
+        for name, port in (("mqtt_port", table.mqtt_port), ("https_port", table.https_port)):
+            self._port(f"edgetrust.upstream.{name}", port, lowest=1)
+        ca = self.path("edgetrust.upstream.ca", table.ca) if table.ca is not None else None
+        return UpstreamAddress(table.host or hub, table.mqtt_port, table.https_port, ca)
+
+    def _port(self, name: str, port: int, *, lowest: int) -> None:
+        if not lowest <= port <= 65_535:  # noqa: PLR2004 - the highest TCP port
+            raise self.wrong(f"{name} is {port}", fix=f"a number from {lowest} to 65535")
+
+    # [edge_ca] ------------------------------------------------------------------------------------------------------
+
+    def edge_ca(self, table: EdgeCaTable | None) -> EdgeCaFiles | QuickstartCa:
+        if table is None:
+            return QuickstartCa(QUICKSTART_DAYS, None, AutoRenew())
+        if table.cert is not None or table.pk is not None:
+            if table.cert is None or table.pk is None:
+                raise self.wrong("edge_ca needs both cert and pk", reason="config-missing-key")
+            return EdgeCaFiles(self.path("edge_ca.cert", table.cert), self.path("edge_ca.pk", table.pk))
+        if table.method is not None and table.method != "self_signed":
+            raise self.not_offered(f'edge_ca.method = "{table.method}"', "name files in cert and pk")
+        return self._quickstart(table)
+
+    def _quickstart(self, table: EdgeCaTable) -> QuickstartCa:
+        days = table.auto_generated_edge_ca_expiry_days
+        if table.method is not None:
+            days = table.expiry_days if table.expiry_days is not None else QUICKSTART_DAYS
+        if days is None:
+            raise self.wrong(
+                "[edge_ca] has neither cert and pk nor auto_generated_edge_ca_expiry_days",
+                reason="config-missing-key",
+                fix=f"add auto_generated_edge_ca_expiry_days = {QUICKSTART_DAYS}",
+            )
+        if not 1 <= days <= 36_500:  # noqa: PLR2004 - a hundred years
+            raise self.wrong(f"the Edge CA cannot live for {days} days")
+        renew = self._auto_renew("edge_ca.auto_renew", table.auto_renew)
+        if not renew.rotate_key:
+            raise self.wrong("edge_ca.auto_renew.rotate_key must be true for a self-signed Edge CA")
+        return QuickstartCa(days, self._ca_name(table), renew)
+
+    def _ca_name(self, table: EdgeCaTable) -> str | None:
+        if table.common_name is not None and table.subject is not None:
+            raise self.wrong("edge_ca has both common_name and subject")
+        if table.subject is None:
+            return table.common_name
+        others = sorted(set(table.subject) - {"CN"})
+        if others:
+            raise self.not_offered(f"edge_ca.subject with {', '.join(others)}", "give the CN only")
+        return table.subject.get("CN")
+
+    def _auto_renew(self, name: str, table: AutoRenewTable | None) -> AutoRenew:
+        if table is None:
+            return AutoRenew()
+        return AutoRenew(
+            rotate_key=table.rotate_key,
+            threshold=self._period(f"{name}.threshold", table.threshold),
+            retry=self._period(f"{name}.retry", table.retry),
+        )
+
+    def _period(self, name: str, text: str) -> Period:
+        period = Period.parse(text)
+        if period is None:
+            raise self.wrong(f"{name} is {text!r}", fix='a number with %, min or day, like "80%", "30 min" or "10 day"')
+        return period
