@@ -15,7 +15,9 @@ READ_CHUNK_BYTES = 256 * 1024  # the shared read buffer of one event loop
 WRITE_HIGH_WATER_BYTES = 1024 * 1024  # a slow reader is paused here and closed when it stays above
 
 # MQTT ---------------------------------------------------------------------------------------------------------------
-CONNECT_PACKET_BYTES = 16 * 1024  # before authentication nobody may make us hold more; a CONNECT with SAS is under 2 KiB
+CONNECT_PACKET_BYTES = (
+    16 * 1024
+)  # before authentication nobody may make us hold more; a CONNECT with SAS is under 2 KiB
 MESSAGE_BYTES = 262_144  # a device-to-cloud message with its properties, as the cloud service limits it
 PACKET_BYTES = MESSAGE_BYTES + 64 * 1024  # topic, properties and headers around the largest message
 SUBSCRIPTIONS_PER_SESSION = 50  # SDKs use 4; the cloud allows 5; edge modules need more
@@ -68,20 +70,35 @@ ON_DEMAND_SECONDS = 10.0  # a connecting device waits this long for the hub to b
 START_WAIT_SECONDS = 0.7  # a gateway that knows its identity waits this long for the hub before it starts without
 TRUST_REREAD_SECONDS = 60.0  # trust anchors for the hub are read again, so that a replaced file is seen
 ASKED_KEPT = 10_000  # identities that were asked for and are not in the scope: strangers must not fill the memory
+ON_DEMAND_PAUSE_SECONDS = 2.0  # after a question that the hub did not answer, none is asked: devices must not wait in line
 ON_DEMAND_AT_ONCE = 16  # questions to the hub about single identities that are open at the same time
 UPSTREAM_TOKEN_SECONDS = 3_600  # life of the module's SAS token; the connection is renewed at half
-UPSTREAM_RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # a short cut costs little, a long one no load
+UPSTREAM_RETRY_SECONDS = (
+    0.1,
+    0.5,
+    1.0,
+    2.0,
+    4.0,
+    8.0,
+    16.0,
+    32.0,
+    60.0,
+)  # a short cut costs little, a long one no load
 SCOPE_WAIT_SECONDS = 30  # how long the hub holds the question whether the scope has changed
 REAUTHENTICATE_SECONDS = 300.0  # open connections are decided again, as edgeHub does
 
 # The store ----------------------------------------------------------------------------------------------------------
 STORE_BUSY_SECONDS = 10.0  # wait for another process's SQLite transaction; a large group commits in milliseconds
 STORE_READERS = 3  # threads that read; SQL holds the disk or the GIL, more threads only queue elsewhere
-STORE_WRITES_TOGETHER = 64  # small writes that share one commit, so that a reconnect storm does not sync once per session
+STORE_WRITES_TOGETHER = (
+    64  # small writes that share one commit, so that a reconnect storm does not sync once per session
+)
 APPEND_BACKLOG_BYTES = 64 * 1024**2  # messages in memory that wait for the disk, about two seconds of a busy node
 APPEND_GROUP_MESSAGES = 5_000  # in one transaction: larger ones are no cheaper and make the first sender wait
 EVENT_POLL_SECONDS = 1.0  # until messages that another process stored are seen by readers waiting here
-CHANGES_KEPT = 1_000_000  # registry changes that a process which was away can catch up with; then it reads everything anew
+CHANGES_KEPT = (
+    1_000_000  # registry changes that a process which was away can catch up with; then it reads everything anew
+)
 MESSAGE_ID_CHARACTERS = 128
 CA_CERTIFICATES = 100  # registered CA certificates of one hub
 SCOPE_PAGE = 100  # devices on one page of a scope listing unless asked otherwise
@@ -97,7 +114,6 @@ WRITE_LIMIT_BYTES = 16 * 1024 * 1024  # what a reader that does not read may mak
 SLOW_READER_SECONDS = 30.0  # above the high-water mark without taking a byte
 CLOSE_SECONDS = 5.0  # for the peer to take what was written before a close
 LISTEN_BACKLOG = 4_096  # a site's devices come back at once after a power cut; the kernel caps it at somaxconn
-BEFORE_ACCEPTED_BYTES = 64 * 1024  # packets a client may send before its CONNECT is answered; then reading pauses
 CLIENT_TIMEOUT_SECONDS = 30.0  # our own clients: TCP, TLS and CONNACK together
 CLIENT_WINDOW = 64  # unacknowledged publishes of one of our clients
 CLIENT_INCOMING = 1_000  # received messages that wait for the application; then reading pauses

@@ -34,6 +34,8 @@ EVENT_UPSTREAM_CONNECTED = "upstream.connected"
 EVENT_CERTIFICATE_ISSUED = "certificate.issued"
 EVENT_CERTIFICATE_EXPIRING = "certificate.expiring"
 EVENT_QUICKSTART_CA = "edge_ca.quickstart"
+EVENT_HANDSHAKE_FAILED = "tls.handshake_failed"
+EVENT_CONNECTION_FAULT = "connection.fault"
 
 
 def set_up_logging(form: Literal["text", "json"] = "text", *, level: str = "info") -> None:

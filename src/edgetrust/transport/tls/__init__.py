@@ -1,0 +1,1 @@
+"""TLS that asks for a client certificate, accepts any, and hands it on (hub specification 2.4)."""
