@@ -1,10 +1,11 @@
 """A device-to-cloud message as the broker hands it on and the store keeps it.
 
-It decides nothing. A message is what was received plus what the receiver stamps on it; the property bag stays the text it
-was on the wire (hub specification 3.8), since most messages are stored and forwarded without anybody asking what is in it.
+It decides nothing. A message is what was received plus what the receiver stamps on it; the property bag stays the text
+it was on the wire (hub specification 3.8), since most messages are stored and forwarded without anybody asking what is
+in it.
 
-A named tuple and not a dataclass: there is one per message on the hot path, a frozen dataclass of seven fields costs 1.4
-microseconds to make and this 0.5, and a store can bind it to a statement as it stands.
+A named tuple and not a dataclass: there is one per message on the hot path, a frozen dataclass of seven fields costs
+1.4 microseconds to make and this 0.5, and a store can bind it to a statement as it stands.
 """
 
 from __future__ import annotations
