@@ -41,7 +41,7 @@ def wanted_parent(connection: Connection, draft: DeviceDraft, stored: DeviceReco
     if wish == "":
         return None
     parent = _edge_device_of(connection, wish)
-    _check_place(connection, draft.device, parent)
+    _check_place(connection, draft.device, parent, edge)
     return parent
 
 
@@ -84,11 +84,12 @@ def _edge_device_of(connection: Connection, scope: str) -> str:
     return name
 
 
-def _check_place(connection: Connection, device: str, parent: str) -> None:
+def _check_place(connection: Connection, device: str, parent: str, edge: bool) -> None:
     above = ancestors(connection, parent)
     if device in above:
         raise _invalid_scope(f"device {device} cannot be below {parent}, which is below it")
-    if len(above) + _gateways_high(connection, device) > EDGE_DEPTH:
+    # Not yet stored, or not yet as an edge device, it is one gateway all the same.
+    if edge and len(above) + max(1, _gateways_high(connection, device)) > EDGE_DEPTH:
         raise _invalid_scope(f"device {device} below {parent} would make more than {EDGE_DEPTH} gateways in a row")
 
 
