@@ -83,8 +83,8 @@ def lint(
     try:
         subject = _Subject(certificate, certificate.extensions, profile, signer, signer.extensions, now)
         return tuple(finding for rule in _RULES for finding in rule(subject))
-    except _UNREADABLE as error:
-        return (Finding("unreadable", str(error) or type(error).__name__),)
+    except (*_UNREADABLE, UnsupportedAlgorithm) as error:
+        return (Finding("unreadable", f"it cannot be read: {error}"),)
 
 
 def _find(extensions: x509.Extensions, kind: type[E]) -> x509.Extension[E] | None:
@@ -105,15 +105,10 @@ def _form(s: _Subject) -> Iterator[Finding]:
 
 
 def _key_and_signature(s: _Subject) -> Iterator[Finding]:
-    try:
-        fault = key_fault(s.certificate.public_key())
-        algorithm = s.certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm as error:
-        yield Finding("key", f"the key or signature algorithm is not supported: {error}")
-        return
+    fault = key_fault(s.certificate.public_key())
     if fault is not None:
         yield Finding("key", fault)
-    if not isinstance(algorithm, _STRONG):
+    if not isinstance(s.certificate.signature_hash_algorithm, _STRONG):
         yield Finding("signature", "it is not signed with SHA-256 or stronger")
         return
     try:

@@ -216,7 +216,7 @@ class FileKeyStore:
 
     def _path(self, key_id: str) -> Path:
         name = self._file_name(key_id)
-        if name != Path(name).name or name.startswith("."):
+        if not name or name != Path(name).name or name.startswith("."):
             raise ConfigError(
                 f"key {key_id!r} maps to {name!r}, which is not a plain file name", reason="key-file-name"
             )

@@ -430,7 +430,6 @@ class TestTotality:
         ca = pki.issuing.issue("odd ca", **bare, extra=junk)
         assert isinstance(verify_chain(ca.issue("d").chain, pki.bundle, Purpose.DEVICE, NOW), ChainFailure)
 
-    @pytest.mark.filterwarnings("ignore:Parsed a serial number")
     def test_serial_number_0(self) -> None:
         """The certificate service of real gateways never sets one."""
         pki = Pki()
