@@ -118,3 +118,10 @@ CLIENT_TIMEOUT_SECONDS = 30.0  # our own clients: TCP, TLS and CONNACK together
 CLIENT_WINDOW = 64  # unacknowledged publishes of one of our clients
 CLIENT_INCOMING = 1_000  # received messages that wait for the application; then reading pauses
 AUDIT_WAITING = 10_000  # decisions in memory that wait for the disk
+HTTP_KEEP_ALIVE_SECONDS = 120.0  # an idle HTTPS connection; SDKs poll once a minute
+
+# Devices ------------------------------------------------------------------------------------------------------------
+DEVICE_TOKEN_SECONDS = 3_600  # life of a device's SAS token, as the SDKs have it
+DEVICE_RETRY_SECONDS = 0.5  # first pause after a lost connection; doubled each time
+DEVICE_RETRY_MAX_SECONDS = 30.0  # the longest pause: a gateway that is back is found within half a minute
+DEVICE_GIVE_UP_SECONDS = 300.0  # a device that nobody told otherwise tries that long before it says so
