@@ -65,9 +65,9 @@ def reasons() -> str:
         parts += [
             f"## `{reason}`",
             explanation.text,
-            f"To confirm{f' ({remark})' if remark else ''}:",
+            f"**To confirm**{f' ({remark})' if remark else ''}:",
             f"```console\n$ {command}\n```",
-            f"To mend: {explanation.fix}",
+            f"**To mend**: {explanation.fix}",
         ]
     return _page(parts)
 
@@ -146,7 +146,11 @@ def _option(option: Any) -> str:
     names = ", ".join([*option.opts, *option.secondary_opts])
     if option.is_flag or option.count:
         return names
-    return f"{names} {option.metavar or option.type.name.upper()}"
+    value = option.metavar or option.type_descriptor.annotation.__name__
+    return f"{names} {value if option.metavar else _KINDS.get(value, value).upper()}"
+
+
+_KINDS = {"str": "text", "int": "number", "float": "number"}
 
 
 def _described(param: Any) -> str:
@@ -157,8 +161,10 @@ def _described(param: Any) -> str:
         text += f" Default: `{getattr(default, 'value', default)}`."
     if param.required and param.param_type_name == "option":
         text += " Required."
-    if param.multiple:
-        text += " May be given several times."
+    if param.multiple and "repeated" not in text:
+        text += " May be repeated."
+    if param.envvar:
+        text += f" From the environment: `{param.envvar}`."
     return text.strip()
 
 

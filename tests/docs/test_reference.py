@@ -26,6 +26,11 @@ def test_every_reason_has_an_anchor() -> None:
     assert {reason.value for reason in Reason} <= known
 
 
+def test_every_log_event_says_when_it_is_logged() -> None:
+    page = (ROOT / "docs" / "reference" / "log-events.md").read_text()
+    assert re.findall(r"^\| (`\S+`) \|\s*\|$", page, re.MULTILINE) == [], "comment the constant in telemetry.py"
+
+
 def test_what_is_locked_for_running_is_locked_the_same_for_development() -> None:
     pins = {
         name: set(re.findall(r"^\S+==\S+", (ROOT / "requirements" / f"{name}.txt").read_text(), re.MULTILINE))
