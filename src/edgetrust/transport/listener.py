@@ -96,14 +96,14 @@ class Listener:
             except OSError as error:
                 if self._servers and error.errno in _NO_SUCH_ADDRESS:
                     continue  # a machine without IPv6
-                self._stop_accepting()
+                self.stop_accepting()
                 raise
             self._servers.append(server)
             self.port = server.sockets[0].getsockname()[1]
 
     async def close(self, grace: float = limits.CLOSE_SECONDS) -> None:
         """Stop accepting, end every connection, wait at most `grace` seconds for their peers, then cut the rest."""
-        self._stop_accepting()
+        self.stop_accepting()
         for transport in list(self._connections):
             transport.stop(ListenerClosedError("the listener closes"))
         try:
@@ -114,7 +114,9 @@ class Listener:
                 transport.abort()
             await self._idle.wait()
 
-    def _stop_accepting(self) -> None:
+    def stop_accepting(self) -> None:
+        """Close the port; open connections stay."""
+        """Close the port; open connections stay."""
         for server in self._servers:
             server.close()
         self._servers.clear()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -315,7 +316,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self.flush()
         engine = self._engine
         if engine is not None and self._lower is not None and not self._lower.is_closing():
-            engine.close()
+            with suppress(TlsError):  # after a fatal alert there is nothing to say
+                engine.close()
             self._send(engine)
         self._close_lower()
 
