@@ -23,19 +23,23 @@ HANDSHAKES_FAILED = Counter(
     "edgetrust_tls_handshakes_failed", "TLS handshakes that did not finish, by cause.", ["cause"], registry=METRICS
 )
 
-EVENT_ACCEPTED = "connection.accepted"
-EVENT_REFUSED = "connection.refused"
-EVENT_CLOSED = "connection.closed"
-EVENT_READY = "service.ready"
-EVENT_STOPPED = "service.stopped"
-EVENT_SCOPE_SYNCHRONISED = "scope.synchronised"
-EVENT_UPSTREAM_LOST = "upstream.lost"
-EVENT_UPSTREAM_CONNECTED = "upstream.connected"
-EVENT_CERTIFICATE_ISSUED = "certificate.issued"
-EVENT_CERTIFICATE_EXPIRING = "certificate.expiring"
-EVENT_QUICKSTART_CA = "edge_ca.quickstart"
-EVENT_HANDSHAKE_FAILED = "tls.handshake_failed"
-EVENT_CONNECTION_FAULT = "connection.fault"
+EVENT_ACCEPTED = "connection.accepted"  # a peer was accepted, before its session opens (debug)
+EVENT_REFUSED = "connection.refused"  # a peer was refused; with the reason and what the failing check saw
+EVENT_CLOSED = "connection.closed"  # a connection ended; with the cause
+EVENT_READY = "service.ready"  # the listeners are open
+EVENT_STOPPED = "service.stopped"  # everything is closed and on disk
+EVENT_SCOPE_SYNCHRONISED = "scope.synchronised"  # the gateway's copy equals the hub's part for it
+EVENT_UPSTREAM_LOST = "upstream.lost"  # the connection to the hub ended
+EVENT_UPSTREAM_CONNECTED = "upstream.connected"  # the connection to the hub stands
+EVENT_MESSAGE_DROPPED = "upstream.dropped"  # TO WRITE
+EVENT_SCOPE_NOT_SYNCHRONISED = "scope.not_synchronised"  # TO WRITE
+EVENT_GATEWAY_DEGRADED = "gateway.degraded"  # TO WRITE
+EVENT_CERTIFICATE_ISSUED = "certificate.issued"  # a certificate was issued and stored
+EVENT_CERTIFICATE_EXPIRING = "certificate.expiring"  # a certificate nears its end and is not renewed by itself
+EVENT_TASK_FAILED = "task.failed"  # background work ended by an error
+EVENT_QUICKSTART_CA = "edge_ca.quickstart"  # the self-signed Edge CA is in use
+EVENT_HANDSHAKE_FAILED = "tls.handshake_failed"  # a TLS handshake did not finish; with the reason
+EVENT_CONNECTION_FAULT = "connection.fault"  # a defect ended one connection; with the traceback
 
 
 def set_up_logging(form: Literal["text", "json"] = "text", *, level: str = "info") -> None:

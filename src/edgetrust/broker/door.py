@@ -102,7 +102,7 @@ class Door:
                 self._record(verdict, session.stream)
                 session.end(f"decided again: {verdict.reason}")
             case Accepted():
-                session.registry_changed()
+                session.valid_until = verdict.valid_until
             case _:
                 assert_never(verdict)
         return verdict

@@ -166,7 +166,7 @@ class Session:
         self._over = True
         self._stream.close(cause)
 
-    def registry_changed(self) -> None:
+    def forget_scope(self) -> None:
         """What is below this gateway may have changed: ask again at the next publish."""
         self._below.clear()
         self._last_topic = ""

@@ -11,11 +11,12 @@ Rules:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import count
 from typing import TYPE_CHECKING
 
+from edgetrust.trust.authorize import EDGE_HUB
 from edgetrust.trust.identity import Identity
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 
 
 class Sessions:
-    """All open sessions of one actor."""
+    """All open sessions of one actor. `observer` hears who connects (True) and who goes away (False)."""
 
-    def __init__(self) -> None:
+    def __init__(self, observer: Callable[[Identity, bool], None] | None = None) -> None:
+        self._observer = observer
         self._open: dict[Identity, Session] = {}
         self._modules: dict[Identity, set[Identity]] = {}
+        self._gateways: set[Session] = set()
         self._ends: list[tuple[datetime, int, Session]] = []
         self._order = count()
 
@@ -48,17 +51,24 @@ class Sessions:
         self._open[identity] = session
         if identity.module is not None:
             self._modules.setdefault(identity.of_device, set()).add(identity)
+        if identity.module == EDGE_HUB:
+            self._gateways.add(session)
         if session.valid_until is not None:
             heapq.heappush(self._ends, (session.valid_until, next(self._order), session))
         if previous is not None:
             previous.end("taken over by a new connection of the same identity")
+        elif self._observer is not None:
+            self._observer(identity, True)
 
     def leave(self, session: Session) -> None:
         """Forget `session`, unless another has already taken its place."""
+        self._gateways.discard(session)
         identity = session.identity
         if self._open.get(identity) is not session:
             return
         del self._open[identity]
+        if self._observer is not None:
+            self._observer(identity, False)
         modules = self._modules.get(identity.of_device)
         if modules is not None:
             modules.discard(identity)
@@ -69,6 +79,11 @@ class Sessions:
         """The open sessions that rest on the registration of `identity`: its own and, for a device, its modules'."""
         related: Iterable[Identity] = (identity, *self._modules.get(identity, ()))
         return [session for one in related if (session := self._open.get(one)) is not None]
+
+    def forget_scopes(self) -> None:
+        """The registry changed: gateways must ask again what is below them."""
+        for session in self._gateways:
+            session.forget_scope()
 
     def expire(self, now: datetime) -> None:
         """End every session whose credential has run out by `now`."""

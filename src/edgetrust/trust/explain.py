@@ -25,7 +25,7 @@ class Explanation:
 _SHOW_CERT = "openssl x509 -in DEVICE.cert.pem -noout -subject -issuer -dates -fingerprint -sha256"
 _SHOW_DEVICE = "edgetrust device show DEVICE"
 _VERIFY = "openssl verify -show_chain -CAfile ROOT.cert.pem -untrusted DEVICE.chain.pem DEVICE.cert.pem"
-_SEND_KEY = "edgetrust device send DEVICE --key KEY_FILE --count 1"
+_SEND_KEY = "edgetrust device send DEVICE --key-file KEY_FILE --count 1"
 
 _ALL: dict[Reason, Explanation] = {
     Reason.UNKNOWN_IDENTITY: Explanation(

@@ -1,0 +1,54 @@
+"""`edgetrust hub`: serve a hub from its hub.toml, and manage the CA certificates it knows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgetrust.cli.hub_ca import app as ca
+from edgetrust.cli.output import Json, print_json_line, say
+from edgetrust.clock import SystemClock
+from edgetrust.hub.service import Hub
+from edgetrust.hub.settings import load_settings
+from edgetrust.telemetry import set_up_logging
+
+app = typer.Typer(help="Serve a hub; manage the CA certificates it knows.", no_args_is_help=True)
+app.add_typer(ca, name="ca")
+
+
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="hub.toml.")],
+    mqtt_port: Annotated[
+        int | None, typer.Option("--mqtt-port", min=0, max=65535, help="Instead of the file's.")
+    ] = None,
+    https_port: Annotated[
+        int | None, typer.Option("--https-port", min=0, max=65535, help="Instead of the file's.")
+    ] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Serve a hub until it is told to stop. With --json prints one object when it is ready."""
+    from dataclasses import replace
+
+    from edgetrust.cli.running import run
+    from edgetrust.cli.up import describe
+
+    set_up_logging("json" if json else "text")
+    settings = load_settings(config)
+    settings = replace(
+        settings,
+        mqtt_port=settings.mqtt_port if mqtt_port is None else mqtt_port,
+        https_port=settings.https_port if https_port is None else https_port,
+    )
+
+    def ready(hub: Hub) -> None:
+        if json:
+            print_json_line(describe(hub, settings.data))
+        else:
+            say(f"ready: MQTT on {hub.mqtt_port}, HTTPS on {hub.https_port}, pid {os.getpid()}")
+
+    run(lambda: Hub.start(settings, SystemClock()), ready)

@@ -1,0 +1,136 @@
+"""`edgetrust up`: a hub for development and tests in one command. State in one directory, trust included."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgetrust.cli.output import Json, print_facts, print_json_line, say
+from edgetrust.clock import SystemClock
+from edgetrust.errors import UsageError
+from edgetrust.hub.pki import ensure_pki
+from edgetrust.hub.policies import OWNER, connection_string, load_policies
+from edgetrust.hub.service import Hub
+from edgetrust.hub.settings import HubSettings, sqlite_url
+from edgetrust.pki.softkeys import write_private
+from edgetrust.telemetry import set_up_logging
+
+app = typer.Typer()
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_HTTPS, _HTTPS_ELSEWHERE = 443, 8443
+DEFAULT_DIRECTORY = Path("edgetrust-hub")
+
+
+@app.command()
+def up(
+    directory: Annotated[
+        Path, typer.Option("--dir", metavar="D", help="Where everything is kept.")
+    ] = DEFAULT_DIRECTORY,
+    host: Annotated[
+        str, typer.Option("--host", metavar="NAME", help="The hub's name, as clients dial it.")
+    ] = "localhost",
+    bind: Annotated[str, typer.Option("--bind", metavar="ADDRESS", help="Where to listen.")] = "localhost",
+    mqtt_port: Annotated[int, typer.Option("--mqtt-port", min=0, max=65535, help="0 picks a free one.")] = 8883,
+    https_port: Annotated[
+        int | None,
+        typer.Option("--https-port", min=0, max=65535, help="Default 443 where it may be bound, else 8443."),
+    ] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """A hub for development and tests: makes its own CA and keys in the directory, then serves until it is told to
+    stop.
+
+    Prints how to reach it when it is ready: one JSON object with --json, the same in D/up.json.
+    """
+    from edgetrust.cli.running import run
+
+    set_up_logging("json" if json else "text", level="warning")
+    settings = _settings(directory, host, bind, mqtt_port, _https_port(https_port, bind))
+
+    def ready(hub: Hub) -> None:
+        described = describe(hub, directory)
+        write_private(directory / "up.json", (_one_line(described) + "\n").encode())
+        if json:
+            print_json_line(described)
+        else:
+            _show(described)
+
+    run(lambda: Hub.start(settings, SystemClock()), ready)
+
+
+def _settings(directory: Path, host: str, bind: str, mqtt_port: int, https_port: int) -> HubSettings:
+    directory = directory.resolve()
+    if not host.strip() or "/" in host:
+        raise UsageError(f"{host!r} is no host name", reason="host-name-malformed")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    hosts = tuple(dict.fromkeys((host, *_LOOPBACK)))
+    pki = ensure_pki(directory / "pki", hosts, SystemClock().now())
+    return HubSettings(
+        name=host,
+        aliases=hosts[1:],
+        data=directory,
+        database=sqlite_url(directory),
+        certificate=pki.certificate,
+        key=pki.key,
+        trust_bundle=pki.trust_bundle,
+        host=bind,
+        mqtt_port=mqtt_port,
+        https_port=https_port,
+    )
+
+
+def describe(hub: Hub, directory: Path) -> dict[str, Any]:
+    """The object that `up --json` prints. Holds a secret: the service connection string."""
+    settings = hub.settings
+    owner = load_policies(settings.data / "policies.json")[OWNER]
+    address = settings.name if hub.https_port == _HTTPS else f"{settings.name}:{hub.https_port}"
+    return {
+        "hub": {"hostname": settings.name, "mqtt_port": hub.mqtt_port, "https_port": hub.https_port},
+        "trust_bundle": str(settings.trust_bundle),
+        "service_connection_string": connection_string(address, owner),
+        "dps": None,
+        "est": None,
+        "dashboard": None,
+        "dir": str(directory.resolve()),
+        "pid": os.getpid(),
+    }
+
+
+def _https_port(asked: int | None, bind: str) -> int:
+    """443 where this process may bind it, since some clients know no other; else 8443, and says so."""
+    if asked is not None:
+        return asked
+    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bind, _HTTPS))
+        except OSError as problem:
+            say(f"port {_HTTPS} cannot be used ({problem.strerror}): HTTPS is on {_HTTPS_ELSEWHERE}")
+            return _HTTPS_ELSEWHERE
+    return _HTTPS
+
+
+def _one_line(value: object) -> str:
+    import json
+
+    return json.dumps(value)
+
+
+def _show(described: dict[str, Any]) -> None:
+    hub = described["hub"]
+    print_facts(
+        [
+            ("hub", f"{hub['hostname']}, MQTT on {hub['mqtt_port']}, HTTPS on {hub['https_port']}"),
+            ("root to trust", described["trust_bundle"]),
+            ("service", f"the connection string is in {described['dir']}/up.json"),
+            ("next", f"edgetrust device create d1 --dir {described['dir']}"),
+        ]
+    )
+    say("ready; Ctrl-C stops it")

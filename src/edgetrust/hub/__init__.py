@@ -1,0 +1,1 @@
+"""The hub: registry, device connections, messages and the service surface of an IoT-Hub-compatible hub."""

@@ -1,0 +1,63 @@
+"""The hub's shared access policies: the five of the cloud service, with keys of our own, made once and kept in one
+private file.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from edgetrust.errors import IntegrityError
+from edgetrust.pki.keys import SecretBytes
+from edgetrust.pki.softkeys import write_private
+from edgetrust.trust.policies import Right, SharedAccessPolicy
+from edgetrust.trust.registration import SasKeys
+
+OWNER = "iothubowner"
+KEY_BYTES = 32
+
+DEFAULT_RIGHTS: Mapping[str, frozenset[Right]] = {
+    OWNER: frozenset(Right),
+    "service": frozenset({Right.SERVICE_CONNECT}),
+    "device": frozenset({Right.DEVICE_CONNECT}),
+    "registryRead": frozenset({Right.REGISTRY_READ}),
+    "registryReadWrite": frozenset({Right.REGISTRY_READ, Right.REGISTRY_WRITE}),
+}
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    primary: bytes
+    secondary: bytes
+    rights: tuple[Right, ...]
+
+
+def load_policies(path: Path) -> dict[str, SharedAccessPolicy]:
+    """The policies in `path`; made there first (mode 0600) when the file does not exist. Raises IntegrityError."""
+    if not path.exists():
+        write_private(path, msgspec.json.encode({name: _new(rights) for name, rights in DEFAULT_RIGHTS.items()}))
+    try:
+        entries = msgspec.json.decode(path.read_bytes(), type=dict[str, _Entry])
+    except msgspec.DecodeError as problem:
+        raise IntegrityError(
+            f"{path} does not hold shared access policies: {problem}", reason="policies-unreadable"
+        ) from problem
+    return {
+        name: SharedAccessPolicy(
+            name, SasKeys(SecretBytes(entry.primary), SecretBytes(entry.secondary)), frozenset(entry.rights)
+        )
+        for name, entry in entries.items()
+    }
+
+
+def connection_string(host: str, policy: SharedAccessPolicy) -> str:
+    """`HostName=...;SharedAccessKeyName=...;SharedAccessKey=...`, as service clients take it. Secret."""
+    key = base64.b64encode(policy.keys.primary.reveal()).decode()
+    return f"HostName={host};SharedAccessKeyName={policy.name};SharedAccessKey={key}"
+
+
+def _new(rights: frozenset[Right]) -> _Entry:
+    return _Entry(secrets.token_bytes(KEY_BYTES), secrets.token_bytes(KEY_BYTES), tuple(sorted(rights)))

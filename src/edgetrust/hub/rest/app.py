@@ -1,0 +1,19 @@
+"""The hub's HTTPS application: its routes, and what happens around each."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from edgetrust.hub.rest import certificates, devices, messages, operations, scope
+from edgetrust.hub.rest.answers import api_version_named, errors_answered
+from edgetrust.hub.rest.parts import PARTS, Parts
+from edgetrust.limits import HTTP_BODY_BYTES
+
+
+def build_app(parts: Parts) -> web.Application:
+    """The application over `parts`."""
+    app = web.Application(middlewares=[errors_answered, api_version_named], client_max_size=HTTP_BODY_BYTES)
+    app[PARTS] = parts
+    for module in (scope, devices, certificates, messages, operations):
+        app.add_routes(module.routes)
+    return app

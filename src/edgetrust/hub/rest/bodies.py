@@ -1,0 +1,131 @@
+"""Registry records as the bodies that go over the wire, and the other way round (hub specification 5.1 and 5.2)."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+from typing import assert_never
+
+from edgetrust.protocol.registry import (
+    NEVER,
+    AuthenticationBody,
+    AuthenticationType,
+    CapabilitiesBody,
+    DeviceBody,
+    ModuleBody,
+    ScopeListing,
+    Status,
+    SymmetricKeyBody,
+    ThumbprintBody,
+)
+from edgetrust.store.records import AuthenticationDraft, DeviceDraft, DeviceRecord, ModuleDraft, ModuleRecord
+from edgetrust.trust.registration import Authentication, CertificateAuthority, NoAuthentication, SasKeys, Thumbprints
+
+_KINDS: Mapping[type, AuthenticationType] = {
+    SasKeys: AuthenticationType.SAS,
+    Thumbprints: AuthenticationType.SELF_SIGNED,
+    CertificateAuthority: AuthenticationType.CERTIFICATE_AUTHORITY,
+    NoAuthentication: AuthenticationType.NONE,
+}
+
+
+def device_body(record: DeviceRecord) -> DeviceBody:
+    """A device as its clients see it, keys included: who may read the registry may read them."""
+    return DeviceBody(
+        device_id=record.device,
+        generation_id=record.generation,
+        etag=record.etag,
+        connection_state=_state(record.connected),
+        status=Status.ENABLED if record.enabled else Status.DISABLED,
+        status_reason=record.status_reason,
+        connection_state_updated_time=_time(record.connection_changed_at),
+        status_updated_time=_time(record.status_changed_at),
+        last_activity_time=_time(record.last_activity_at),
+        cloud_to_device_message_count=record.c2d_messages,
+        authentication=authentication_body(record.authentication),
+        capabilities=CapabilitiesBody(record.edge),
+        device_scope=record.scope or "",
+        parent_scopes=list(record.parent_scopes),
+    )
+
+
+def module_body(record: ModuleRecord) -> ModuleBody:
+    """A module as its clients see it."""
+    return ModuleBody(
+        module_id=record.module,
+        device_id=record.device,
+        managed_by=record.managed_by,
+        generation_id=record.generation,
+        etag=record.etag,
+        connection_state=_state(record.connected),
+        connection_state_updated_time=_time(record.connection_changed_at),
+        last_activity_time=_time(record.last_activity_at),
+        cloud_to_device_message_count=record.c2d_messages,
+        authentication=authentication_body(record.authentication),
+    )
+
+
+def authentication_body(authentication: Authentication) -> AuthenticationBody:
+    """`authentication` with null where there is nothing."""
+    keys, thumbprints = SymmetricKeyBody(), ThumbprintBody()
+    match authentication:
+        case SasKeys(primary, secondary):
+            keys = SymmetricKeyBody(_base64(primary.reveal()), _base64(secondary.reveal()))
+        case Thumbprints(first, second):
+            thumbprints = ThumbprintBody(first.hex() if first else None, second.hex() if second else None)
+        case CertificateAuthority() | NoAuthentication():
+            pass
+        case _:
+            assert_never(authentication)
+    return AuthenticationBody(keys, thumbprints, _KINDS[type(authentication)])
+
+
+def listing(
+    devices: tuple[DeviceRecord, ...], modules: tuple[ModuleRecord, ...], continuation: str | None
+) -> ScopeListing:
+    """A page of a scope."""
+    return ScopeListing([device_body(one) for one in devices], [module_body(one) for one in modules], continuation)
+
+
+def device_draft(device: str, body: DeviceBody) -> DeviceDraft:
+    """What a client wishes a device to be; the identifier is the one of the path."""
+    return DeviceDraft(
+        device=device,
+        authentication=_authentication_draft(body.authentication),
+        status=body.status,
+        status_reason=body.status_reason,
+        edge=None if body.capabilities is None else body.capabilities.iot_edge,
+        scope=body.device_scope,
+        parent_scopes=None if body.parent_scopes is None else tuple(body.parent_scopes),
+    )
+
+
+def module_draft(device: str, module: str, body: ModuleBody) -> ModuleDraft:
+    """What a client wishes a module to be."""
+    return ModuleDraft(device, module, _authentication_draft(body.authentication), body.managed_by)
+
+
+def _authentication_draft(body: AuthenticationBody | None) -> AuthenticationDraft | None:
+    if body is None:
+        return None
+    keys, thumbprints = body.symmetric_key or SymmetricKeyBody(), body.x509_thumbprint or ThumbprintBody()
+    return AuthenticationDraft(
+        kind=body.type,
+        primary_key=keys.primary_key,
+        secondary_key=keys.secondary_key,
+        primary_thumbprint=thumbprints.primary_thumbprint,
+        secondary_thumbprint=thumbprints.secondary_thumbprint,
+    )
+
+
+def _state(connected: bool) -> str:
+    return "Connected" if connected else "Disconnected"
+
+
+def _time(at: datetime | None) -> str:
+    return NEVER if at is None else at.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def _base64(key: bytes) -> str:
+    return base64.b64encode(key).decode()

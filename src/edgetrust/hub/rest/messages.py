@@ -1,0 +1,142 @@
+"""Messages: cloud-to-device ones in, device-to-cloud ones out for monitors and consumers."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+
+from edgetrust.errors import PeerError
+from edgetrust.hub.rest.answers import json_value
+from edgetrust.hub.rest.parts import PARTS
+from edgetrust.hub.rest.query import number, wait_seconds
+from edgetrust.limits import MESSAGE_BYTES, PAGE_ITEMS
+from edgetrust.protocol.iothub import format_properties, parse_properties
+from edgetrust.store.c2d import C2dDraft
+from edgetrust.store.events import StoredMessage
+from edgetrust.trust.policies import Right
+
+routes = web.RouteTableDef()
+
+_APPLICATION = "iothub-app-"
+_LAST_OFFSET = 2**62
+_SYSTEM_HEADERS = {
+    "iothub-messageid": "$.mid",
+    "iothub-correlationid": "$.cid",
+    "iothub-userid": "$.uid",
+    "iothub-contenttype": "$.ct",
+    "iothub-contentencoding": "$.ce",
+    "iothub-ack": "iothub-ack",
+}
+
+
+class _Offset(msgspec.Struct, frozen=True):
+    offset: int
+
+
+@routes.post("/devices/{device}/messages/devicebound")
+async def send_command(request: web.Request) -> web.Response:
+    """Queue a cloud-to-device message; properties come as headers, as devices send theirs over HTTPS."""
+    parts = request.app[PARTS]
+    await parts.access.service(request, Right.SERVICE_CONNECT)
+    body = await request.read()
+    if len(body) > MESSAGE_BYTES:
+        raise PeerError(f"a message has at most {MESSAGE_BYTES} bytes", reason="message-too-large", status=413)
+    properties: dict[str, str | None] = {}
+    for header, value in request.headers.items():
+        name = header.lower()
+        if name in _SYSTEM_HEADERS:
+            properties[_SYSTEM_HEADERS[name]] = value
+        elif name.startswith(_APPLICATION):
+            properties[unquote(header[len(_APPLICATION) :])] = unquote(value)
+    draft = C2dDraft(
+        request.match_info["device"],
+        body,
+        properties=format_properties(properties),
+        ack=request.headers.get("iothub-ack", "none"),
+        expires_at=_expiry(request.headers.get("iothub-expiry")),
+    )
+    return json_value({"sequenceNumber": await parts.commands.enqueue(draft)}, status=202)
+
+
+@routes.delete("/devices/{device}/commands")
+async def purge_commands(request: web.Request) -> web.Response:
+    """Drop what waits for a device."""
+    parts, device = request.app[PARTS], request.match_info["device"]
+    await parts.access.service(request, Right.SERVICE_CONNECT)
+    await parts.identities.device(device)
+    purged = await parts.commands.purge(device)
+    return json_value({"totalMessagesPurged": purged, "deviceId": device, "moduleId": None})
+
+
+@routes.get("/edgetrust/events")
+async def read_events(request: web.Request) -> web.Response:
+    """The next events after an offset; `latest` begins behind the newest. Waits for news at most `wait_seconds`."""
+    parts = request.app[PARTS]
+    await parts.access.service(request, Right.SERVICE_CONNECT)
+    latest = request.query.get("after") == "latest"
+    after = await parts.events.newest() if latest else number(request, "after", 0, _LAST_OFFSET)
+    limit, wait = number(request, "limit", 100, PAGE_ITEMS), wait_seconds(request)
+    if wait:
+        await parts.events.wait_for(after, wait)
+    page = await parts.events.read(after, max(1, limit), device=request.query.get("device") or None)
+    return json_value({"events": [_event(stored) for stored in page.events], "next": page.read_to})
+
+
+@routes.get("/edgetrust/consumers/{name}")
+async def get_consumer(request: web.Request) -> web.Response:
+    """The offset that a consumer has dealt with."""
+    parts, name = request.app[PARTS], request.match_info["name"]
+    await parts.access.service(request, Right.SERVICE_CONNECT)
+    return json_value({"name": name, "offset": await parts.events.consumed(name)})
+
+
+@routes.put("/edgetrust/consumers/{name}")
+async def put_consumer(request: web.Request) -> web.Response:
+    """Remember what a consumer has dealt with."""
+    parts, name = request.app[PARTS], request.match_info["name"]
+    await parts.access.service(request, Right.SERVICE_CONNECT)
+    try:
+        offset = msgspec.json.decode(await request.read(), type=_Offset).offset
+    except msgspec.DecodeError as problem:
+        raise PeerError(f"the body cannot be read: {problem}", reason="body-malformed", status=400) from problem
+    await parts.events.consume(name, offset, parts.clock.now())
+    return json_value({"name": name, "offset": offset})
+
+
+def _event(stored: StoredMessage) -> dict[str, Any]:
+    message = stored.message
+    bag = parse_properties(message.properties)
+    return {
+        "offset": stored.offset,
+        "device": message.device,
+        "module": message.module,
+        "enqueuedAt": datetime.fromtimestamp(message.enqueued_ms / 1000, UTC).isoformat(timespec="milliseconds"),
+        "properties": {name: value for name, value in bag.items() if not name.startswith("$.")},
+        "systemProperties": {name: value for name, value in bag.items() if name.startswith("$.")},
+        "authMethod": message.auth_method,
+        "messageSource": message.message_source,
+        "body": base64.b64encode(message.body).decode(),
+        "bodyText": _text(message.body),
+    }
+
+
+def _text(body: bytes) -> str | None:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _expiry(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as problem:
+        raise PeerError("iothub-expiry is no ISO 8601 time", reason="argument-invalid", status=400) from problem
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)

@@ -1,0 +1,195 @@
+"""The hub as a whole: opens its store and its listeners, and keeps open connections honest.
+
+Beside the connections runs little:
+    a change of the registry     the sessions that it concerns are decided again at once
+    every second                 sessions whose credential has run out end; what other processes changed is heard; who
+    is connected is written down
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from edgetrust.broker.client import Client
+from edgetrust.broker.door import Door, House
+from edgetrust.broker.session import Session, Surroundings
+from edgetrust.broker.sessions import Sessions
+from edgetrust.clock import Clock
+from edgetrust.config import read_text
+from edgetrust.errors import ConfigError, UnavailableError
+from edgetrust.hub.policies import load_policies
+from edgetrust.hub.presence import Presence
+from edgetrust.hub.registry import HubRegistry
+from edgetrust.hub.rest.access import Access
+from edgetrust.hub.rest.app import build_app
+from edgetrust.hub.rest.parts import Parts
+from edgetrust.hub.settings import HubSettings
+from edgetrust.pki.chain import Chain, ChainError
+from edgetrust.pki.remember import VerifiedChains
+from edgetrust.pki.softkeys import load_key_file
+from edgetrust.store.audit import AuditTrail
+from edgetrust.store.auditing import Auditor
+from edgetrust.store.c2d import C2dQueues
+from edgetrust.store.certificates import CaCertificates
+from edgetrust.store.engine import Database
+from edgetrust.store.events import EventLog
+from edgetrust.store.identities import Identities
+from edgetrust.store.records import Change, ChangeKind
+from edgetrust.store.sessions import Sessions as StoredSessions
+from edgetrust.telemetry import EVENT_READY, EVENT_STOPPED
+from edgetrust.transport import http, listener
+from edgetrust.transport.mqtt.server import MqttServerProtocol
+from edgetrust.transport.tasks import LoopTasks
+from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
+from edgetrust.trust.authenticate import Policy
+from edgetrust.trust.identity import Identity
+
+_TICK_SECONDS = 1.0
+_log = structlog.get_logger()
+
+
+class Hub:
+    """One running hub. `await Hub.start(settings, clock)`, later `await hub.stop()`."""
+
+    def __init__(self, settings: HubSettings, clock: Clock, database: Database) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._database = database
+        self._tasks = LoopTasks()
+
+    @classmethod
+    async def start(cls, settings: HubSettings, clock: Clock) -> Hub:
+        """Open everything. Raises ConfigError, UnavailableError, IntegrityError; then nothing is left open."""
+        slot = ContextSlot(server_context(settings))
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        hub = cls(settings, clock, Database(settings.database))
+        try:
+            await hub._open()
+            await hub._listen(slot)
+        except BaseException:
+            await hub._database.close()
+            raise
+        hub._tasks.start(hub._tick())
+        _log.info(EVENT_READY, hub=settings.name, mqtt_port=hub.mqtt_port, https_port=hub.https_port)
+        return hub
+
+    async def stop(self) -> None:
+        """Close connections, store what waits, close the store."""
+        await asyncio.gather(self._mqtt.close(), self._https.close())
+        await self._tasks.close()
+        await self._presence.write()
+        await self._events.close()
+        await self._trail.flush()
+        await self._database.close()
+        _log.info(EVENT_STOPPED, hub=self.settings.name)
+
+    @property
+    def mqtt_port(self) -> int:
+        """The port that is really open."""
+        return self._mqtt.port
+
+    @property
+    def https_port(self) -> int:
+        """The port that is really open."""
+        return self._https.port
+
+    # Opening --------------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        settings, database, clock = self.settings, self._database, self._clock
+        await database.migrate()
+        policies = load_policies(settings.data / "policies.json")
+        self._identities = Identities(database, clock, settings.name, allow_edge_ca=settings.allow_edge_ca)
+        await self._identities.start_hearing()
+        await self._identities.forget_presence()
+        certificates = await CaCertificates.open(database, clock, self._identities)
+        self._events = await EventLog.open(database)
+        self._trail = AuditTrail(database)
+        commands = C2dQueues(database, clock)
+        self._presence = Presence(self._identities, clock)
+        self._sessions = Sessions(self._presence.note)
+        self._registry = HubRegistry(self._identities, certificates, policies)
+        auditor = Auditor(self._trail)
+        policy = Policy(settings.hosts, edge_by_ca=settings.allow_edge_ca, verify=VerifiedChains().verify)
+        around = Surroundings(
+            registry=self._registry,
+            endpoint=self._events,
+            subscriptions=StoredSessions(database, clock),
+            commands=commands,
+            sessions=self._sessions,
+            tasks=self._tasks,
+            clock=clock,
+        )
+        self._door = Door(House(settings.name, "hub-mqtt"), around, policy, auditor)
+        self._parts = Parts(
+            settings=settings,
+            identities=self._identities,
+            certificates=certificates,
+            events=self._events,
+            commands=commands,
+            trail=self._trail,
+            sessions=self._sessions,
+            registry=self._registry,
+            access=Access(settings.name, self._registry, policies, policy, auditor, clock),
+            clock=clock,
+        )
+        self._identities.listen(self._heard)
+        commands.listen(self._command_waits)
+
+    async def _listen(self, slot: ContextSlot[ServerContext]) -> None:
+        settings, door = self.settings, self._door
+        self._mqtt = await listener.serve(
+            lambda: MqttServerProtocol(lambda: Client(door)), slot, settings.host, settings.mqtt_port, label="mqtt"
+        )
+        try:
+            self._https = await http.serve_http(build_app(self._parts), slot, settings.host, settings.https_port)
+        except BaseException:
+            await self._mqtt.close(0)
+            raise
+
+    # What runs beside the connections -------------------------------------------------------------------------------
+
+    def _heard(self, change: Change) -> None:
+        """The registry changed: forget what was kept of it, then decide again whom it concerns."""
+        self._registry.heard(change, self.settings.name)
+        if change.kind is ChangeKind.AUTHORITIES or change.device is None:
+            concerned = list(self._sessions)
+        else:
+            concerned = self._sessions.concerned(Identity(self.settings.name, change.device, change.module))
+            self._sessions.forget_scopes()
+        if concerned:
+            self._tasks.start(self._decide_again(concerned))
+
+    async def _decide_again(self, sessions: list[Session]) -> None:
+        for session in sessions:
+            await self._door.decide_again(session)
+
+    def _command_waits(self, device: str, module: str | None) -> None:
+        session = self._sessions.of(Identity(self.settings.name, device, module))
+        if session is not None:
+            session.commands_waiting()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self._sessions.expire(self._clock.now())
+            try:
+                await self._identities.catch_up()
+                await self._presence.write()
+            except UnavailableError as problem:
+                _log.warning("store.unavailable", detail=problem.message)
+
+
+def server_context(settings: HubSettings) -> ServerContext:
+    """The TLS identity of the hub. Raises ConfigError, IntegrityError (key and certificate do not belong together)."""
+    return ServerContext(_read_chain(settings.certificate), load_key_file(settings.key))
+
+
+def _read_chain(path: Path) -> Chain:
+    try:
+        return Chain.from_pem(read_text(path))
+    except ChainError as problem:
+        raise ConfigError(f"{path}: {problem.message}", reason="certificate-unreadable") from problem

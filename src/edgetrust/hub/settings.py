@@ -1,0 +1,94 @@
+"""What a hub can be told: hub.toml, or the defaults of `edgetrust up`.
+
+Relative paths are relative to the file they stand in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edgetrust.config import load_toml
+from edgetrust.errors import ConfigError
+
+
+class _HubTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    aliases: tuple[str, ...] = ()
+    data: str = "."
+    database: str | None = None
+    allow_edge_ca: bool = False
+
+
+class _ListenTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    host: str = "0.0.0.0"  # noqa: S104 - a hub serves its network; narrower is a setting
+    mqtt_port: int = 8883
+    https_port: int = 443
+
+
+class _TlsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    certificate: str
+    key: str
+    trust_bundle: str
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    hub: _HubTable
+    tls: _TlsTable
+    listen: _ListenTable = _ListenTable()
+
+
+@dataclass(frozen=True, slots=True)
+class HubSettings:
+    """One hub. `name` is what identities belong to; `aliases` are further names clients may use for it.
+
+    `certificate` holds the server's chain, `key` its private key, `trust_bundle` the roots that clients need (handed
+    out, not used by the hub itself). Everything the hub writes is in `data`; `database` is an SQLAlchemy URL. Port 0
+    picks a free one.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    data: Path
+    database: str
+    certificate: Path
+    key: Path
+    trust_bundle: Path
+    host: str = "0.0.0.0"  # noqa: S104 - as above
+    mqtt_port: int = 8883
+    https_port: int = 443
+    allow_edge_ca: bool = False
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Every name this hub answers to, lower case."""
+        return frozenset(name.lower() for name in (self.name, *self.aliases))
+
+
+def load_settings(path: Path) -> HubSettings:
+    """Read hub.toml. Raises ConfigError."""
+    file = load_toml(path, _File)
+    if not file.hub.name.strip():
+        raise ConfigError(f"{path}: hub.name is empty", reason="config-wrong-value", fix='set name = "HOST NAME"')
+    here = path.resolve().parent
+    data = here / file.hub.data
+    return HubSettings(
+        name=file.hub.name,
+        aliases=file.hub.aliases,
+        data=data,
+        database=file.hub.database or sqlite_url(data),
+        certificate=here / file.tls.certificate,
+        key=here / file.tls.key,
+        trust_bundle=here / file.tls.trust_bundle,
+        host=file.listen.host,
+        mqtt_port=file.listen.mqtt_port,
+        https_port=file.listen.https_port,
+        allow_edge_ca=file.hub.allow_edge_ca,
+    )
+
+
+def sqlite_url(data: Path) -> str:
+    """The database of a hub that was given no other."""
+    return f"sqlite:///{data / 'hub.sqlite'}"
