@@ -40,7 +40,9 @@ labels = st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_si
     lambda t: t == t.strip("-")
 )
 hosts = st.lists(labels, min_size=1, max_size=4).map(".".join).filter(lambda name: dns_fault(name) is None)
-common_names = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=64)
+common_names = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=64).filter(
+    lambda text: len(text.encode()) <= 64
+)
 instants = st.integers(0, 100_000).map(lambda minutes: NOW + timedelta(minutes=minutes))
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,12 +22,12 @@ from typing import Final, Literal
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.verification import Store
 
 from edgetrust import limits
 from edgetrust.errors import ConfigError, IntegrityError, PeerError
 from edgetrust.pki.keys import KeyHandle, public_der
+from edgetrust.pki.oddities import accept_oddities
 
 _HEX_DIGITS: Final[Mapping[int, Literal["sha1", "sha256"]]] = {40: "sha1", 64: "sha256"}
 _PEM_BLOCK: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -39,13 +38,6 @@ _SYSTEM_FILES: Final = (
     Path("/etc/pki/tls/certs/ca-bundle.crt"),  # older Fedora, RHEL
     Path("/etc/ssl/ca-bundle.pem"),  # SUSE
     Path("/etc/ssl/cert.pem"),  # Alpine, BSDs
-)
-_SILENCE: Final = (
-    "ignore",
-    re.compile("Parsed a serial number", re.IGNORECASE),
-    CryptographyDeprecationWarning,
-    None,
-    0,
 )
 _SYSTEM_DIRECTORIES: Final = (Path("/etc/ssl/certs"), Path("/etc/pki/tls/certs"))
 
@@ -102,19 +94,10 @@ class Thumbprint:
         return self.openssl()
 
 
-def _accept_serial_0() -> None:
-    """IoT Edge's certificate service gives every certificate the serial number 0, and some roots have it: reading one
-    must neither warn nor fail. Warning filters are process-wide, so that this is asked before each reading and costs a
-    comparison.
-    """
-    if not warnings.filters or warnings.filters[0] != _SILENCE:
-        warnings.filterwarnings("ignore", "Parsed a serial number", CryptographyDeprecationWarning)
-
-
 def _parse(pem: bytes) -> tuple[x509.Certificate, ...]:
     if len(pem) > limits.PEM_BYTES:
         raise ChainError(f"more than {limits.PEM_BYTES} bytes of certificates", reason="chain-malformed", status=413)
-    _accept_serial_0()
+    accept_oddities()
     try:
         return tuple(x509.load_pem_x509_certificates(pem))
     except (ValueError, x509.InvalidVersion) as error:
@@ -143,7 +126,7 @@ class Chain:
     @classmethod
     def from_der(cls, certificates: Iterable[bytes]) -> Chain:
         """Certificates as a TLS peer sent them. Raises ChainError."""
-        _accept_serial_0()
+        accept_oddities()
         try:
             return cls(tuple(x509.load_der_x509_certificate(der) for der in certificates))
         except (ValueError, x509.InvalidVersion) as error:
@@ -282,7 +265,7 @@ def _read_place(place: Path, *, missing_ok: bool = True) -> list[x509.Certificat
 
 
 def _readable(block: bytes) -> list[x509.Certificate]:
-    _accept_serial_0()
+    accept_oddities()
     try:
         return [x509.load_pem_x509_certificate(block)]
     except (ValueError, x509.InvalidVersion):

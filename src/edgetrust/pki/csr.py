@@ -19,6 +19,7 @@ from edgetrust import limits
 from edgetrust.errors import PeerError
 from edgetrust.pki.keys import KeyHandle, PublicKey, key_fault, signing_key
 from edgetrust.pki.names import Names
+from edgetrust.pki.oddities import accept_oddities
 
 
 class CsrError(PeerError):
@@ -89,6 +90,7 @@ def parse_csr(data: bytes) -> Csr:
     """A CSR from PEM or DER. Raises CsrError."""
     if len(data) > limits.PEM_BYTES:
         raise CsrError(f"a CSR of {len(data)} bytes", reason="too-large", status=413)
+    accept_oddities()
     pem = data.lstrip().startswith(b"-----BEGIN")
     try:
         request = x509.load_pem_x509_csr(data) if pem else x509.load_der_x509_csr(data)
@@ -97,7 +99,8 @@ def parse_csr(data: bytes) -> Csr:
     except (ValueError, x509.InvalidVersion) as error:
         raise CsrError(f"not a PKCS#10 request: {error}", reason="not-a-csr") from error
     key = _fit_key(request)
-    _verify_signature(request)
+    if not request.is_signature_valid:
+        raise CsrError("the signature does not fit the public key", reason="bad-signature")
     der = request.public_bytes(serialization.Encoding.DER)
     return Csr(der, subject, key, _extensions(request), _challenge_password(request))
 
@@ -111,15 +114,6 @@ def _fit_key(request: x509.CertificateSigningRequest) -> PublicKey:
     if fault is not None or not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise CsrError(f"the public key cannot be used: {fault}", reason="weak-key")
     return key
-
-
-def _verify_signature(request: x509.CertificateSigningRequest) -> None:
-    try:
-        valid = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise CsrError(f"the signature cannot be verified: {error}", reason="bad-signature") from error
-    if not valid:
-        raise CsrError("the signature does not fit the public key", reason="bad-signature")
 
 
 def _extensions(request: x509.CertificateSigningRequest) -> tuple[x509.Extension[x509.ExtensionType], ...]:

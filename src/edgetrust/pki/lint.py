@@ -121,8 +121,8 @@ def _subject_name(s: _Subject) -> Iterator[Finding]:
     names = s.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if len(names) > 1:
         yield Finding("subject", "it has more than one common name")
-    if any(not 0 < len(str(name.value)) <= COMMON_NAME_CHARACTERS for name in names):
-        yield Finding("subject", f"its common name has not 1 to {COMMON_NAME_CHARACTERS} characters")
+    if any(not 0 < len(str(name.value).encode()) <= COMMON_NAME_CHARACTERS for name in names):
+        yield Finding("subject", f"its common name has not 1 to {COMMON_NAME_CHARACTERS} bytes")
     if s.profile.is_ca and not names:
         yield Finding("subject", "a CA needs a common name")
     if not s.self_signed and s.certificate.subject == s.issuer.subject:

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from edgetrust.errors import UsageError
 
-COMMON_NAME_CHARACTERS: Final = 64  # RFC 5280, upper bound ub-common-name
+COMMON_NAME_CHARACTERS: Final = 64  # RFC 5280, ub-common-name; counted in UTF-8 bytes, as the strictest readers do
 DNS_NAME_CHARACTERS: Final = 253
 _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _WILDCARD_LABELS: Final = 3  # "*.hub.example": OpenSSL's rule, so that "*.com" covers nothing
@@ -39,13 +39,13 @@ class Names:
     organization: str | None = None
 
     def __post_init__(self) -> None:
-        if len(self.common_name) > COMMON_NAME_CHARACTERS:
-            raise UsageError(
-                f"a common name has at most {COMMON_NAME_CHARACTERS} characters, this one has {len(self.common_name)}: "
-                f"{self.common_name!r}",
-                reason="common-name-too-long",
-                fix="use a shorter name; longer host names are possible only as subject alternative names",
-            )
+        for what, text in (("a common name", self.common_name), ("an organization", self.organization or "")):
+            if len(text.encode()) > COMMON_NAME_CHARACTERS:
+                raise UsageError(
+                    f"{what} has at most {COMMON_NAME_CHARACTERS} bytes in UTF-8, this one has {len(text.encode())}: {text!r}",
+                    reason="common-name-too-long",
+                    fix="use a shorter name; longer host names are possible only as subject alternative names",
+                )
         for name in self.dns:
             if dns_fault(name) is not None:
                 raise UsageError(f"{name!r} is not a DNS name: {dns_fault(name)}", reason="name-malformed")

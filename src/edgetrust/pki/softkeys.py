@@ -201,7 +201,7 @@ class FileKeyStore:
         except FileNotFoundError:
             raise KeyMissingError(key_id) from None
         except PermissionError as error:
-            raise _not_permitted(path, error) from error
+            raise _not_permitted(path.parent, error) from error
         _flush_directory(path.parent)
 
     def move(self, source: str, target: str) -> None:
@@ -211,7 +211,7 @@ class FileKeyStore:
         except FileNotFoundError:
             raise KeyMissingError(source) from None
         except PermissionError as error:
-            raise _not_permitted(path, error) from error
+            raise _not_permitted(path.parent, error) from error
         _flush_directory(path.parent)
 
     def _path(self, key_id: str) -> Path:
@@ -318,25 +318,22 @@ def _not_permitted(path: Path, error: PermissionError) -> ConfigError:
     user = _user_name(os.geteuid())
     place = _first_closed(path)
     wanted = "rwx" if place.is_dir() else "rw"
-    fix = f"chmod u+{wanted} {place}" if _owner(place) == os.geteuid() else f"chown {user} {place}"
+    fix = f"chmod u+{wanted} {place}" if place.lstat().st_uid == os.geteuid() else f"chown {user} {place}"
     return ConfigError(
         f"user {user} may not use {path} ({error.strerror or 'permission denied'})", reason="key-unreadable", fix=fix
     )
 
 
 def _first_closed(path: Path) -> Path:
-    """The outermost directory on the way to `path` that this user may not enter, or `path` itself."""
-    for parent in reversed(path.absolute().parents):
-        if not os.access(parent, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-            return parent
-    return path
-
-
-def _owner(path: Path) -> int | None:
-    try:
-        return path.lstat().st_uid
-    except OSError:
-        return None
+    """What must be opened for this user: the outermost directory they may not enter, else the last that exists."""
+    place = Path("/")
+    for step in (*reversed(path.absolute().parents), path.absolute()):
+        if not os.path.lexists(step):
+            return place
+        place = step
+        if step != path.absolute() and not os.access(step, os.X_OK, effective_ids=True):
+            return step
+    return place
 
 
 def _user_name(uid: int) -> str:

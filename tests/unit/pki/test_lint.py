@@ -25,8 +25,10 @@ from support.pki import (
     UNKNOWN_CRITICAL,
     Encoding,
     Holder,
+    certificate,
     ed25519_key,
     key,
+    key_usage,
     openssl,
     resigned,
     root,
@@ -75,6 +77,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"ca": True, "path_length": 0}, "basic-constraints"),
     ({"ca_critical": False}, "basic-constraints"),
     ({"usage": None}, "key-usage"),
+    ({"usage": None, "extra": ((key_usage(["digital_signature"]), False),)}, "key-usage"),
     ({"usage": ("digital_signature", "key_cert_sign")}, "key-usage"),
     ({"usage": ("digital_signature", "key_encipherment")}, "key-usage"),
     ({"usage": ("key_agreement",)}, "key-usage"),
@@ -122,9 +125,14 @@ def test_version_1(tmp_path: Path) -> None:
     assert "version" in {finding.rule for finding in lint(odd, profiles.DEVICE, CA.certificate, NOW)}
 
 
-def test_another_kind_of_key() -> None:
-    from support.pki import certificate
+def test_serial_number_0() -> None:
+    der = device(serial=1).certificate.public_bytes(Encoding.DER)
+    zero = resigned(der.replace(b"\x02\x01\x01\x30", b"\x02\x01\x00\x30", 1), CA)
+    odd = Chain.from_der([zero]).end_entity
+    assert [finding.rule for finding in lint(odd, profiles.DEVICE, CA.certificate, NOW)] == ["serial"]
 
+
+def test_another_kind_of_key() -> None:
     made = certificate("d", ed25519_key(), CA.certificate, CA.private_key, **LIFE)
     assert "key" in {finding.rule for finding in lint(made, profiles.DEVICE, CA.certificate, NOW)}
 
@@ -147,9 +155,10 @@ def test_an_issuer_without_key_identifier_counts_by_its_key() -> None:
     assert rules(bare.issue("d", **LIFE)) == set()
 
 
+@pytest.mark.filterwarnings("ignore:Attribute's length")
 def test_subjects() -> None:
     def named(*names: str) -> set[str]:
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in names])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name, _validate=False) for name in names])
         public = key("d").public_key()
         builder = (
             x509.CertificateBuilder()
@@ -168,6 +177,7 @@ def test_subjects() -> None:
     assert named("d") == set()
     assert named("d", "e") == {"subject"}
     assert named("CA") == {"subject"}
+    assert named("x" * 65) == {"subject"}
     assert rules(CA.issue("", hosts=("d",), **LIFE)) == set()
     assert rules(CA.authority("", begin=timedelta(0), end=90 * DAY), profiles.EDGE_CA) >= {"subject"}
 

@@ -37,7 +37,12 @@ def test_other_faults() -> None:
     for fields in ({"ips": ("gw",)}, {"ips": ("fe80::1%eth0",)}, {"uris": ("no-colon",)}, {"uris": ("https://ä/",)}):
         with pytest.raises(UsageError):
             Names("x", **fields)
-    with pytest.raises(UsageError) as caught:
-        Names("x" * 65)
-    assert caught.value.reason == "common-name-too-long"
+    for too_long in (
+        {"common_name": "x" * 65},
+        {"common_name": "ä" * 33},
+        {"common_name": "x", "organization": "x" * 65},
+    ):
+        with pytest.raises(UsageError) as caught:
+            Names(**too_long)
+        assert caught.value.reason == "common-name-too-long"
     assert as_ip("::ffff:192.0.2.1") is not None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from edgetrust import limits
 from edgetrust.errors import ConfigError
-from edgetrust.pki.keys import KeyAlgorithm, KeyUnfitError, SecretBytes, public_der
+from edgetrust.pki.keys import KeyAlgorithm, KeyExistsError, KeyUnfitError, SecretBytes, public_der
 from edgetrust.pki.softkeys import FileKeyStore, MemoryKeyStore, SoftKey, load_key_file, write_private, write_public
 from support.pki import key, openssl
 
@@ -136,8 +136,6 @@ def test_a_race_between_creators_has_one_winner(tmp_path: Path, monkeypatch: pyt
     store = FileKeyStore(tmp_path, lambda key_id: f"{key_id}.key")
     first = store.create("k", KeyAlgorithm.P256)
     monkeypatch.setattr(FileKeyStore, "exists", lambda *_: False)  # the other process looked before we wrote
-    from edgetrust.pki.keys import KeyExistsError
-
     with pytest.raises(KeyExistsError):
         store.create("k", KeyAlgorithm.P256)
     assert public_der(store.load("k").public_key()) == public_der(first.public_key())
@@ -157,48 +155,21 @@ def test_a_memory_store_keeps_its_keys_when_a_handle_goes() -> None:
     assert store.load("k").public_key() == made.public_key()
 
 
-PROBE = """
-import os, sys
-from pathlib import Path
-from edgetrust.errors import Error
-from edgetrust.pki.keys import KeyAlgorithm
-from edgetrust.pki.softkeys import FileKeyStore, load_key_file
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-try: load_pem_private_key(b"", None)   # loads OpenSSL while it may still be read
-except ValueError: pass
-uid, root, what = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-os.setgroups([]); os.setgid(uid); os.setuid(uid)
-store = FileKeyStore(root / "keys", lambda key_id: key_id + ".key")
-actions = {
-    "load_file": lambda: load_key_file(root / "keys/k.key"),
-    "load": lambda: store.load("k"),
-    "create": lambda: store.create_secret("new"),
-    "exists": lambda: store.exists("k"),
-    "delete": lambda: store.delete("k"),
-    "move": lambda: store.move("k", "l"),
-}
-try:
-    actions[what]()
-except Error as error:
-    print(error.reason); print(error.message); print(error.fix)
-else:
-    print("no error")
-"""
+@contextmanager
+def acting_as(uid: int) -> Iterator[None]:
+    """Be another user for file access, as only root can."""
+    before = os.geteuid()
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
 
 
-def as_user(uid: int, root: Path, what: str) -> list[str]:
-    """Do something as another user, in a process of its own; needs root, as the CI has."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, str(uid), str(root), what],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+def refused(uid: int, action: Callable[[], object]) -> tuple[str, str, str]:
+    with acting_as(uid), pytest.raises(ConfigError) as caught:
+        action()
+    return caught.value.reason, caught.value.message, caught.value.fix
 
 
 @pytest.fixture
@@ -211,25 +182,31 @@ def shared(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_not_permitted_names_the_user_and_the_one_command(shared: Path) -> None:
-    if os.geteuid() != 0:  # as an ordinary user, the own file made unreadable shows the same
+@pytest.mark.parametrize("uid", [65534, 12345])
+def test_not_permitted_names_the_user_and_the_one_command(shared: Path, uid: int) -> None:
+    if os.geteuid() != 0:  # only root can try as somebody else; one's own file shows the same
         (shared / "keys/k.key").chmod(0)
-        with pytest.raises(ConfigError) as caught:
-            load_key_file(shared / "keys/k.key")
-        assert caught.value.fix == f"chmod u+rw {shared}/keys/k.key"
+        fix = refused(os.geteuid(), lambda: load_key_file(shared / "keys/k.key"))[2]
+        assert fix == f"chmod u+rw {shared}/keys/k.key"
         return
     keys, file = shared / "keys", shared / "keys/k.key"
-    for what in ("load_file", "load", "exists", "delete", "move"):
-        reason, message, fix = as_user(65534, shared, what)
-        assert (reason, fix) == ("key-unreadable", f"chown nobody {keys}"), what
-        assert "user nobody" in message
+    user = {65534: "nobody", 12345: "12345"}[uid]  # the second has no name
+    store = FileKeyStore(keys, lambda key_id: f"{key_id}.key")
+    reads = [lambda: load_key_file(file), lambda: store.load("k")]
+    writes = [lambda: store.create_secret("new"), lambda: store.delete("k"), lambda: store.move("k", "l")]
+    for action in (*reads, *writes, lambda: store.exists("k")):
+        reason, message, fix = refused(uid, action)
+        assert (reason, fix) == ("key-unreadable", f"chown {user} {keys}")
+        assert f"user {user} " in message
     keys.chmod(0o755)
-    for what in ("load_file", "load"):
-        assert as_user(65534, shared, what)[2] == f"chown nobody {file}"
-    for what in ("create", "delete", "move"):
-        assert as_user(65534, shared, what)[2].startswith(f"chown nobody {keys}")
-    assert as_user(12345, shared, "load")[2] == f"chown 12345 {file}"  # a user without a name
-    os.chown(file, 65534, 65534)
-    assert as_user(65534, shared, "load") == ["no error"]
+    for action in reads:
+        assert refused(uid, action)[2] == f"chown {user} {file}"
+    for action in writes:
+        assert refused(uid, action)[2] == f"chown {user} {keys}"
+    missing = FileKeyStore(shared / "new/keys", lambda key_id: f"{key_id}.key")
+    assert refused(uid, lambda: missing.create_secret("s"))[2] == f"chown {user} {shared}"
+    os.chown(file, uid, uid)
+    with acting_as(uid):
+        assert load_key_file(file).key_id == str(file)
     file.chmod(0)
-    assert as_user(65534, shared, "load")[2] == f"chmod u+rw {file}"
+    assert refused(uid, reads[0])[2] == f"chmod u+rw {file}"

@@ -12,6 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edgetrust import limits
 from edgetrust.pki.chain import Chain, TrustBundle
+from edgetrust.pki.diagnosis import diagnose
 from edgetrust.pki.verify import ChainFailure, ChainReason, Purpose, VerifiedChain, verify_chain
 from support import pki as wrong
 from support.pki import CLIENT, NOW, SERVER, Holder, Pki, certificate, key, openssl_verify, root, self_signed
@@ -47,6 +48,14 @@ class TestAccepted:
         assert outcome.anchor == pki.root.certificate
         assert outcome.valid_until == device.certificate.not_valid_after_utc
         assert outcome.valid_from == device.certificate.not_valid_before_utc
+
+    @pytest.mark.parametrize("curve", [wrong.ec.SECP384R1(), wrong.ec.SECP521R1()])
+    @pytest.mark.parametrize("algorithm", [hashes.SHA256(), hashes.SHA384(), hashes.SHA512()])
+    def test_other_curves_and_hashes(self, curve: wrong.ec.EllipticCurve, algorithm: hashes.HashAlgorithm) -> None:
+        ca_key = wrong.ec.generate_private_key(curve)
+        ca = certificate("Curve CA", ca_key, None, ca_key, ca=True, usage=None, eku=None, hash_algorithm=algorithm)
+        end = certificate("d", key("d"), ca, ca_key, hash_algorithm=algorithm)
+        verified(Chain((end,)), TrustBundle((ca,), as_of=NOW))
 
     def test_root_sent_unordered_repeated_and_foreign_certificates(self) -> None:
         pki, other = Pki(intermediates=3), Pki(root_name="Other Root")
@@ -350,6 +359,19 @@ class TestBounds:
         tangle = [root("Maze", serial=number).certificate for number in range(1, 11)]
         device = certificate("d", key("d"), tangle[0], key("Maze"))
         assert refused(Chain((device, *tangle)), Pki().bundle).reason in {ChainReason.UNTRUSTED, ChainReason.TOO_LONG}
+
+    def test_a_chain_of_unfit_certificates_of_one_ca(self) -> None:
+        """After a few of them the first failure stands, though a fit one may come later."""
+        pki = Pki(intermediates=0)
+        unfit = [pki.root.authority("Cross", eku=(SERVER,), serial=2**70 + number) for number in range(6)]
+        sent = Chain((unfit[0].issue("d").certificate, *(holder.certificate for holder in unfit)))
+        failure = refused(sent, pki.bundle)
+        assert (failure.reason, failure.certificate) == (ChainReason.WRONG_USAGE, "CN=Cross")
+
+    def test_the_path_builder_gives_up(self) -> None:
+        pki = Pki()
+        failure = diagnose(pki.device("d").chain, pki.bundle, Purpose.DEVICE, NOW, "out of breath")
+        assert failure == ChainFailure(ChainReason.UNTRUSTED, "CN=d", "out of breath")
 
 
 class TestNames:
