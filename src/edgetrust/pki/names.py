@@ -42,7 +42,7 @@ class Names:
         for what, text in (("a common name", self.common_name), ("an organization", self.organization or "")):
             if len(text.encode()) > COMMON_NAME_CHARACTERS:
                 raise UsageError(
-                    f"{what} has at most {COMMON_NAME_CHARACTERS} bytes in UTF-8, this one has {len(text.encode())}: {text!r}",
+                    f"{what} has at most {COMMON_NAME_CHARACTERS} bytes in UTF-8, not {len(text.encode())}: {text!r}",
                     reason="common-name-too-long",
                     fix="use a shorter name; longer host names are possible only as subject alternative names",
                 )
