@@ -11,7 +11,7 @@ _FIXES: Mapping[ChainReason, str] = {
     ChainReason.EXPIRED: "renew that certificate; compare `date -u` if it should still be valid",
     ChainReason.NOT_YET_VALID: "wait, or compare `date -u` on the machine that issued it and on this one",
     ChainReason.WRONG_USAGE: "issue it with extended key usage serverAuth (servers), clientAuth (devices), or none",
-    ChainReason.INTERMEDIATE_MISSING: "put the intermediates behind the certificate, in the same file",
+    ChainReason.INTERMEDIATE_MISSING: "put that issuer behind the certificate; if it is the root, trust it with --ca",
     ChainReason.PATH_LENGTH: "issue it from a CA that may have that many CAs below it (basicConstraints pathlen)",
     ChainReason.NOT_A_CA: "issue it from a CA certificate (basicConstraints CA:TRUE, keyUsage keyCertSign)",
     ChainReason.SIGNATURE: "issue it again; an issuer of the same name with another key does not count",

@@ -12,22 +12,25 @@ import json as jsonlib
 import sys
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from edgetrust.cli.certificates import read_chain
+from edgetrust.cli.chain_fixes import fix_for
 from edgetrust.cli.client import HubClient, find_hub, read_secret, up_json
 from edgetrust.cli.output import Json, iso, print_json_line, print_line, say
 from edgetrust.clock import SystemClock
 from edgetrust.device.session import CertificateCredential, DeviceSession, KeyCredential, Received, Route
-from edgetrust.errors import ConfigError, Error, UsageError
+from edgetrust.errors import ConfigError, Error, RefusedError, UsageError
 from edgetrust.pki.chain import TrustBundle, key_matches
 from edgetrust.pki.keys import SecretBytes
 from edgetrust.pki.softkeys import load_key_file
+from edgetrust.pki.verify import ChainReason
 from edgetrust.protocol.sas import decode_key
+from edgetrust.transport.tls.engine import ServerRefusedError
 from edgetrust.trust.identity import Identity, IdentityError
 
 MQTT_PORT = 8883
@@ -90,7 +93,7 @@ def send(
             device, hub, directory, gateway, port, address, trust, cert, cert_key, key_file, give_up
         )
         sent = 0
-        async with session, aclosing(_messages(message, count, interval)) as texts:
+        async with _mended(session), aclosing(_messages(message, count, interval)) as texts:
             async for text in texts:
                 began = time.monotonic()
                 await session.send(text.encode(), bag)
@@ -128,7 +131,7 @@ def listen(
             device, hub, directory, gateway, port, address, trust, cert, cert_key, key_file, give_up
         )
         seen = 0
-        async with session, aclosing(session.messages()) as messages:
+        async with _mended(session), aclosing(session.messages()) as messages:
             try:
                 async with asyncio.timeout(timeout):
                     async for received in messages:
@@ -165,6 +168,18 @@ def pairs(texts: list[str] | None) -> dict[str, str]:
             )
         found[name] = value
     return found
+
+
+@asynccontextmanager
+async def _mended(session: DeviceSession) -> AsyncGenerator[None, None]:
+    """An open session; a server that is not trusted is told with what to do about it."""
+    try:
+        async with session:
+            yield
+    except ServerRefusedError as problem:
+        known = problem.reason in set(ChainReason)
+        fix = fix_for(ChainReason(problem.reason)) if known else ""
+        raise RefusedError(problem.message, reason=problem.reason, fix=fix.replace("--ca", "--trust")) from problem
 
 
 async def _messages(message: str | None, count: int, interval: float) -> AsyncGenerator[str, None]:
