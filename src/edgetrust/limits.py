@@ -84,7 +84,15 @@ UPSTREAM_RETRY_SECONDS = (
     32.0,
     60.0,
 )  # a short cut costs little, a long one no load
+UPSTREAM_CAREFUL_TRIES = 2  # connections without any progress before the message at the head is looked at
+UPSTREAM_STEADY_SECONDS = 5.0  # a connection that lived this long was a good one: the next attempt comes at once
+UPSTREAM_DRAIN_SECONDS = 10.0  # for the last acknowledgements before a connection is renewed
+UPSTREAM_KEEP_ALIVE_SECONDS = 30  # a dead connection to the hub is noticed within this
 SCOPE_WAIT_SECONDS = 30  # how long the hub holds the question whether the scope has changed
+SCOPE_SYNCHRONISE_SPACING_SECONDS = 0.2  # between two full synchronisations: many changes at once make one of them
+SCOPE_WATCH_RETRY_SECONDS = 2.0  # until the hub is asked again whether the scope has changed
+UPSTREAM_STOP_SECONDS = 3.0  # for the last acknowledgements when a gateway stops
+CERTIFICATE_CHECK_SECONDS = 60.0  # between two looks at what is due for renewal, and at replaced files
 REAUTHENTICATE_SECONDS = 300.0  # open connections are decided again, as edgeHub does
 
 # The store ----------------------------------------------------------------------------------------------------------

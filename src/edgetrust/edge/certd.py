@@ -103,6 +103,7 @@ class GatewayCertificates:
         self._keys = keys
         self._settings = settings
         self._clock = clock
+        self.device_identity: Chain | None = None
         self._issuer: Issuer | None = None
         self._bundle: TrustBundle | None = None
 
@@ -128,15 +129,22 @@ class GatewayCertificates:
 
     # The device's identity ------------------------------------------------------------------------------------------
 
-    def take_device_identity(self) -> Chain | None:
-        """Copy the identity certificate and its key into the stores; None when the device uses a symmetric key.
+    def take_device_identity(self) -> None:
+        """Copy the identity certificate and its key into the stores, unless the device uses a symmetric key.
 
         Its expiry is not looked at here: the hub refuses it, and everything else goes on (edge specification 4.8).
         """
         credential = self._settings.credential
-        if not isinstance(credential, DeviceCertificate):
-            return None
-        return self._take(DEVICE_ID, credential.certificate, credential.key)
+        if isinstance(credential, DeviceCertificate):
+            self.device_identity = self._take(DEVICE_ID, credential.certificate, credential.key)
+
+    def refresh_device_identity(self) -> bool:
+        """Take up replaced identity files. Whether there is another certificate now. Raises ConfigError."""
+        credential = self._settings.credential
+        if not isinstance(credential, DeviceCertificate) or read_chain(credential.certificate) == self.device_identity:
+            return False
+        self.take_device_identity()
+        return True
 
     def _take(self, identifier: str, certificate: Path, key_file: Path) -> Chain:
         chain, key = read_chain(certificate), load_key_file(key_file)

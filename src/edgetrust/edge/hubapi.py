@@ -28,8 +28,6 @@ from edgetrust.edge.settings import Settings, UpstreamAddress
 from edgetrust.errors import ConfigError, UnavailableError
 from edgetrust.limits import HUB_REQUEST_SECONDS, TRUST_REREAD_SECONDS
 from edgetrust.pki.chain import TrustBundle, load_system_bundle
-from edgetrust.pki.keys import SecretBytes
-from edgetrust.protocol.sas import sign
 
 SCOPE_API = "2020-06-30-preview"
 MODULE_API = "2017-11-08-preview"
@@ -46,15 +44,24 @@ class HubNotTrustedError(UnavailableError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status and the JSON that came with it, None when there was none."""
+    """A status and what came with it."""
 
     status: int
-    body: Any
+    content: bytes
+
+    @property
+    def body(self) -> Any:
+        """The JSON in it, None when it is none."""
+        try:
+            return json.loads(self.content)
+        except ValueError:
+            return None
 
     @property
     def problem(self) -> str:
         """What the hub says is wrong, for a person."""
-        text = self.body.get("Message") or self.body.get("errorMessage") if isinstance(self.body, dict) else None
+        body = self.body
+        text = body.get("Message") or body.get("errorMessage") if isinstance(body, dict) else None
         return f"{self.status} {str(text)[:300]}" if text else f"HTTP {self.status}"
 
 
@@ -232,18 +239,8 @@ def hub_path(*segments: str) -> str:
     return "".join(f"/{quote(segment, safe='')}" for segment in segments)
 
 
-def sas_authorization(hub: str, segments: tuple[str, ...], key: SecretBytes, clock: Clock, life_seconds: int) -> str:
-    """An Authorization value for `hub/segment/...`, signed with `key`."""
-    resource = quote("/".join((hub, *segments)), safe="")
-    return sign(key.reveal(), resource, int(clock.now().timestamp()) + life_seconds, None)
-
-
 async def _read(response: aiohttp.ClientResponse) -> Answer:
-    text = await response.read()
+    content = await response.read()
     if response.status >= _SERVER_ERROR or response.status == _TOO_MANY_REQUESTS:
         raise UnavailableError(f"the hub answers HTTP {response.status}", reason="hub-unavailable")
-    try:
-        body = json.loads(text) if text.strip() else None
-    except ValueError:
-        body = None
-    return Answer(response.status, body)
+    return Answer(response.status, content)

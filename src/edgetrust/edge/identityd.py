@@ -16,12 +16,13 @@ from typing import Any
 
 from edgetrust.clock import Clock
 from edgetrust.edge.files import DEVICE_ID, MASTER_IDENTITY_KEY, Layout, certificate_file_name, key_file_name, read_file
-from edgetrust.edge.hubapi import MODULE_API, Answer, ClientFiles, HubApi, HubTrust, hub_path, sas_authorization
+from edgetrust.edge.hubapi import MODULE_API, Answer, ClientFiles, HubApi, HubTrust, hub_path
 from edgetrust.edge.keyd import derive_module_key, ensure_secret
 from edgetrust.edge.settings import DeviceKey, Settings
 from edgetrust.errors import ConfigError, RefusedError, UnavailableError
 from edgetrust.pki.keys import KeyStore, SecretBytes
 from edgetrust.pki.softkeys import write_public
+from edgetrust.protocol.sas import resource_text, sign
 from edgetrust.trust.authorize import EDGE_HUB
 
 DEVICE_TOKEN_SECONDS = 30  # as aziot-identityd's tokens live
@@ -62,8 +63,8 @@ class Identities:
         credential, settings = self._settings.credential, self._settings
         if not isinstance(credential, DeviceKey):
             return None
-        segments = ("devices", settings.device)
-        return sas_authorization(settings.hub, segments, credential.key, self._clock, DEVICE_TOKEN_SECONDS)
+        expires_at = int(self._clock.now().timestamp()) + DEVICE_TOKEN_SECONDS
+        return sign(credential.key.reveal(), resource_text(settings.hub, settings.device), expires_at)
 
     # With the hub ---------------------------------------------------------------------------------------------------
 
@@ -108,8 +109,9 @@ class Identities:
         self._expect(answer, "telling the keys of the module $edgeHub")
 
     def _expect(self, answer: Answer, what: str) -> Any:
-        if answer.status == _OK and isinstance(answer.body, dict):
-            return answer.body
+        module = answer.body
+        if answer.status == _OK and isinstance(module, dict):
+            return module
         device, hub = self._settings.device, self._settings.hub
         if answer.status in _UNAUTHORIZED:
             raise DeviceRefusedError(

@@ -7,12 +7,10 @@ leaves this machine and depends on nothing else, so they outlive the device's ce
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-
 from edgetrust.edge.files import Layout, key_file_name
 from edgetrust.pki.keys import KeyStore, SecretBytes
 from edgetrust.pki.softkeys import FileKeyStore
+from edgetrust.protocol.sas import derive_key
 
 
 def open_keys(layout: Layout) -> FileKeyStore:
@@ -27,5 +25,4 @@ def ensure_secret(keys: KeyStore, key_id: str) -> SecretBytes:
 
 def derive_module_key(master: SecretBytes, module: str, generation: str, slot: str) -> SecretBytes:
     """The SAS key of a module: HMAC-SHA256 over its name, generation and `slot` ("primary" or "secondary")."""
-    text = f"{module}:{generation}:{slot}".encode()
-    return SecretBytes(hmac.digest(master.reveal(), text, hashlib.sha256))
+    return SecretBytes(derive_key(master.reveal(), f"{module}:{generation}:{slot}"))

@@ -69,7 +69,7 @@ class ScopeSource:
             answer = await self._post("devicesAndModulesInTargetDeviceScope", body)
             if answer.status != _OK:
                 raise self._refused(answer, "the device scope")
-            page = read_listing(answer.body, self._hub, as_of)
+            page = read_listing(answer.content, self._hub, as_of)
             registrations += page.registrations
             continuation = page.continuation
             if not continuation:
@@ -84,7 +84,7 @@ class ScopeSource:
         body = {"targetDeviceId": identity.device, "targetModuleId": identity.module, "authChain": self._device}
         answer = await self._post("getDeviceAndModuleOnBehalfOf", body, ON_DEMAND_SECONDS)
         if answer.status == _OK:
-            found = read_listing(answer.body, self._hub, as_of).registrations
+            found = read_listing(answer.content, self._hub, as_of).registrations
             here = any(registration.identity == identity for registration in found)
             return found if here else Missing(MissingWhy.UNKNOWN, as_of)
         if answer.status in _NOT_ALLOWED:
@@ -110,7 +110,8 @@ class ScopeSource:
         if answer.status != _OK:
             self._refuse_own_token(answer, "the verified CA certificates")
             return None
-        listed = answer.body.get("certificates") if isinstance(answer.body, dict) else None
+        body = answer.body
+        listed = body.get("certificates") if isinstance(body, dict) else None
         try:
             return tuple(Chain.from_pem(pem).end_entity for pem in listed) if isinstance(listed, list) else None
         except (ChainError, AttributeError) as problem:
@@ -133,7 +134,8 @@ class ScopeSource:
         if answer.status != _OK:
             self._refuse_own_token(answer, "the version of its scope")
             return None
-        version = answer.body.get("version") if isinstance(answer.body, dict) else None
+        body = answer.body
+        version = body.get("version") if isinstance(body, dict) else None
         return version if isinstance(version, int) else None
 
     def _refuse_own_token(self, answer: Answer, what: str) -> None:

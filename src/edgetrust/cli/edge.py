@@ -1,0 +1,115 @@
+"""`edgetrust edge`: serve a gateway from its config.toml, and show what one is doing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgetrust.cli.output import Json, print_facts, print_json, print_json_line, say
+
+app = typer.Typer(help="Serve an edge gateway; show what it is doing.", no_args_is_help=True)
+
+Root = Annotated[
+    Path,
+    typer.Option("--root", metavar="DIR", help="Everything the gateway keeps lies below it, as below / elsewhere."),
+]
+
+
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="config.toml.")],
+    root: Root = Path("/"),
+    mqtt_port: Annotated[
+        int | None, typer.Option("--mqtt-port", min=0, max=65535, help="Instead of the file's; 0: any free one.")
+    ] = None,
+    https_port: Annotated[
+        int | None, typer.Option("--https-port", min=0, max=65535, help="Instead of the file's; not served yet.")
+    ] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Serve a gateway until it is told to stop. With --json prints one object when it is ready."""
+    from dataclasses import replace
+
+    from edgetrust.cli.running import run
+    from edgetrust.clock import SystemClock
+    from edgetrust.edge.files import Layout
+    from edgetrust.edge.gateway import Gateway
+    from edgetrust.edge.settings import load_settings
+    from edgetrust.telemetry import set_up_logging
+
+    set_up_logging("json" if json else "text")
+    settings = load_settings(config)
+    listen = replace(
+        settings.listen,
+        mqtt_port=settings.listen.mqtt_port if mqtt_port is None else mqtt_port,
+        https_port=settings.listen.https_port if https_port is None else https_port,
+    )
+    layout = Layout(root.absolute())
+
+    def ready(gateway: Gateway) -> None:
+        if json:
+            print_json_line(describe(gateway))
+        else:
+            say(f"ready: {settings.hostname}, MQTT on {gateway.mqtt_port}, pid {os.getpid()}")
+
+    run(lambda: Gateway.start(replace(settings, listen=listen), layout, SystemClock()), ready)
+
+
+def describe(gateway: Any) -> dict[str, Any]:
+    """The ready object."""
+    return {
+        "gateway": {"hostname": gateway.settings.hostname, "mqtt_port": gateway.mqtt_port, "https_port": None},
+        "workload_socket": None,
+        "certs_dir": str(gateway.layout.certificates),
+        "pid": os.getpid(),
+    }
+
+
+@app.command()
+def status(root: Root = Path("/"), *, json: Json = False) -> None:
+    """What the gateway below a root is doing: its identity, the hub, the queue, and what expires when."""
+    from edgetrust.edge.files import Layout
+    from edgetrust.edge.status import read_state
+
+    state = read_state(Layout(root.absolute()).status)
+    state["running"] = _runs(int(state["pid"]))
+    if json:
+        print_json(state)
+        return
+    _print(state)
+
+
+def _print(state: dict[str, Any]) -> None:
+    identity, upstream, scope, queue = state["identity"], state["upstream"], state["scope"], state["queue"]
+    hub = "connected" if upstream["connected"] else f"not connected: {upstream['problem']}"
+    print_facts(
+        [
+            ("device", f"{identity['device']} at {identity['hub']}"),
+            ("gateway", f"{state['gateway']['hostname']}, MQTT on {state['gateway']['mqtt_port']}"),
+            ("process", f"{state['pid']}" if state["running"] else f"{state['pid']}, not running any more"),
+            ("hub", hub),
+            ("degraded", upstream["degraded"]),
+            ("scope", f"{scope['identities']} identities, as of {scope['as_of'] or 'never'}"),
+            ("queue", f"{queue['messages']} messages, {queue['bytes']} bytes"),
+            ("sessions", f"{state['sessions']}"),
+            *(
+                ("certificate", f"{one['subject']} until {one['expires_at']}{' (expired)' if one['expired'] else ''}")
+                for one in state["certificates"]
+            ),
+            *(("warning", warning) for warning in state["warnings"]),
+        ]
+    )
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

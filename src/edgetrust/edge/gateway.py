@@ -1,0 +1,298 @@
+"""The gateway as a whole: a device's session here is the hub's own session code over a copied registry and a queue.
+
+Order of the start: configuration, keys, Edge CA (without one nothing is served); the store; who we are at the hub, if
+it answers at once; the server certificate; the listener. Then, beside the connections:
+
+    every second        sessions whose credential has run out end; the state file is written when something changed
+    every five minutes  open sessions are decided again by the copy
+    on every change     of the copy: the sessions it concerns are decided again at once
+    in time             Edge CA and server certificate are renewed and swapped in; nothing restarts
+
+The hub may be away at any time (`hubside`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import IO, Any
+
+import structlog
+
+from edgetrust.broker.client import Client
+from edgetrust.broker.door import House
+from edgetrust.broker.session import Session, Surroundings
+from edgetrust.broker.sessions import Sessions
+from edgetrust.clock import Clock
+from edgetrust.edge.certd import GatewayCertificates, ServerCertificate
+from edgetrust.edge.commands import NoCommands
+from edgetrust.edge.door import GatewayDoor
+from edgetrust.edge.files import DEVICE_ID, EDGE_CA, MASTER_ENCRYPTION_KEY, Layout
+from edgetrust.edge.hubside import HubSide
+from edgetrust.edge.keyd import ensure_secret, open_keys
+from edgetrust.edge.scope import ScopeRegistry
+from edgetrust.edge.settings import Settings
+from edgetrust.edge.status import StateFile, describe_certificate
+from edgetrust.errors import ConfigError, Error
+from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, REAUTHENTICATE_SECONDS, UPSTREAM_STOP_SECONDS
+from edgetrust.pki.remember import VerifiedChains
+from edgetrust.store.audit import AuditTrail
+from edgetrust.store.auditing import Auditor
+from edgetrust.store.engine import Database
+from edgetrust.store.queues import ForwardQueue
+from edgetrust.store.sessions import Sessions as StoredSessions
+from edgetrust.store.snapshot import ScopeSnapshot
+from edgetrust.telemetry import EVENT_CERTIFICATE_EXPIRING, EVENT_READY, EVENT_STOPPED
+from edgetrust.transport import listener, mqtt
+from edgetrust.transport.tasks import LoopTasks
+from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
+from edgetrust.trust.authenticate import Policy
+from edgetrust.trust.identity import Identity
+
+_TICK_SECONDS = 1.0
+_log = structlog.get_logger()
+
+
+class Gateway:
+    """One running gateway. `await Gateway.start(settings, layout, clock)`, later `await gateway.stop()`."""
+
+    def __init__(self, settings: Settings, layout: Layout, clock: Clock) -> None:
+        self.settings = settings
+        self.layout = layout
+        self._clock = clock
+        self._open = AsyncExitStack()
+        self._tasks = LoopTasks()
+        self._sessions = Sessions()
+        self._keys = open_keys(layout)
+        self._certificates = GatewayCertificates(layout, self._keys, settings, clock)
+        self._state = StateFile(layout.status)
+        self._started_at = clock.now()
+
+    @classmethod
+    async def start(cls, settings: Settings, layout: Layout, clock: Clock) -> Gateway:
+        """Open everything. Raises ConfigError, EdgeCaError, UnavailableError, IntegrityError, RefusedError; then
+        nothing stays open.
+        """
+        gateway = cls(settings, layout, clock)
+        try:
+            await gateway._begin()
+        except BaseException:
+            await gateway._open.aclose()
+            raise
+        _log.info(EVENT_READY, gateway=settings.hostname, device=settings.device, mqtt_port=gateway.mqtt_port)
+        return gateway
+
+    async def stop(self) -> None:
+        """Close connections, let what is under way reach the hub, store what waits, close the store."""
+        await self._open.aclose()
+        _log.info(EVENT_STOPPED, gateway=self.settings.hostname)
+
+    @property
+    def mqtt_port(self) -> int:
+        """The port that is really open."""
+        return self._listener.port
+
+    # Start ----------------------------------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        for warning in self.settings.warnings:
+            _log.warning("config.warning", detail=warning)
+        self.layout.make()
+        self._open.callback(self._locked().close)
+        await asyncio.to_thread(self._certificates.prepare)
+        self._hub_side = HubSide(self.settings, self.layout, self._keys, self._clock)
+        self._open.push_async_callback(self._hub_side.close)
+        await self._open_store()
+        await self._hub_side.begin()
+        await self._serve()
+        self._start_tasks()
+
+    def _locked(self) -> IO[str]:
+        """One process per root: two would take each other's messages and keys."""
+        lock = (self.layout.own / "lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            lock.close()
+            message = f"another gateway runs below {self.layout.root}"
+            raise ConfigError(message, reason="root-in-use", fix="give each gateway its own --root") from problem
+        return lock
+
+    async def _open_store(self) -> None:
+        settings, clock = self.settings, self._clock
+        self._database = Database(f"sqlite:///{self.layout.database.absolute()}")
+        self._open.push_async_callback(self._database.close)
+        await self._database.migrate()
+        self._queue = await ForwardQueue.open(self._database)
+        self._open.push_async_callback(self._queue.close)
+        self._trail = AuditTrail(self._database)
+        self._open.push_async_callback(self._trail.flush)
+        key = ensure_secret(self._keys, MASTER_ENCRYPTION_KEY)
+        self._registry = ScopeRegistry(
+            self._hub_side.source,
+            ScopeSnapshot(self._database, key, settings.hub, settings.device),
+            hub=settings.hub,
+            local=lambda: self._certificates.trust_bundle,
+            authorities_file=self.layout.verified_cas if settings.hub_verified_anchors else None,
+            clock=clock,
+        )
+        await self._registry.load()
+        self._registry.listen(self._changed)
+        self._hub_side.attach(self._registry, self._queue, self._generation_changed)
+
+    async def _serve(self) -> None:
+        settings = self.settings
+        self._server = await asyncio.to_thread(self._certificates.issue_server, self._hub_side.generation)
+        self._slot = ContextSlot(ServerContext(self._server.chain, self._server.key))
+        self._door = self._make_door()
+        self._listener = await listener.serve(
+            lambda: mqtt.MqttServerProtocol(lambda: Client(self._door)),
+            self._slot,
+            settings.listen.host,
+            settings.listen.mqtt_port,
+            label="mqtt",
+        )
+
+    def _make_door(self) -> GatewayDoor:
+        settings = self.settings
+        around = Surroundings(
+            registry=self._registry,
+            endpoint=self._queue,
+            subscriptions=StoredSessions(self._database, self._clock),
+            commands=NoCommands(),
+            sessions=self._sessions,
+            tasks=self._tasks,
+            clock=self._clock,
+        )
+        policy = Policy(
+            hosts=frozenset({settings.hub, settings.hostname.lower()}),
+            module_certificates=False,
+            thumbprint_needs_common_name=settings.thumbprint_needs_common_name,
+            verify=VerifiedChains().verify,
+        )
+        house = House(settings.hub, "gateway-mqtt", any_host=True)
+        return GatewayDoor(house, around, policy, Auditor(self._trail), self._registry)
+
+    def _start_tasks(self) -> None:
+        upstream = self._hub_side.upstream
+        assert upstream is not None
+        draining = asyncio.create_task(upstream.run())
+        self._open.push_async_callback(self._end_upstream, draining)
+        self._open.push_async_callback(self._tasks.close)
+        self._open.push_async_callback(self._listener.close)
+        self._open.callback(self._state.remove)
+        for work in (
+            self._hub_side.keep_synchronised(),
+            self._hub_side.watch_scope(),
+            self._keep_certificates(),
+            self._decide_again_periodically(),
+            self._tick(),
+        ):
+            self._tasks.start(work)
+
+    async def _end_upstream(self, draining: asyncio.Task[None]) -> None:
+        assert self._hub_side.upstream is not None
+        self._hub_side.upstream.close()
+        _, late = await asyncio.wait((draining,), timeout=UPSTREAM_STOP_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(draining, return_exceptions=True)
+
+    # Open sessions --------------------------------------------------------------------------------------------------
+
+    def _changed(self, identities: frozenset[Identity] | None) -> None:
+        self._sessions.forget_scopes()
+        if identities is None:
+            sessions = list(self._sessions)
+        else:
+            sessions = [session for identity in identities for session in self._sessions.concerned(identity)]
+        if sessions:
+            self._tasks.start(self._decide_again(sessions))
+
+    async def _decide_again(self, sessions: list[Session]) -> None:
+        for session in sessions:
+            await self._door.decide_again(session)
+
+    async def _decide_again_periodically(self) -> None:
+        while True:
+            await asyncio.sleep(REAUTHENTICATE_SECONDS)
+            await self._decide_again(list(self._sessions))
+
+    # Certificates ---------------------------------------------------------------------------------------------------
+
+    async def _keep_certificates(self) -> None:
+        while True:
+            await asyncio.sleep(self._check_after())
+            try:
+                await self._renew_what_is_due()
+            except Error as problem:  # what is in use stays in use; there is always another attempt
+                _log.error(EVENT_CERTIFICATE_EXPIRING, reason=problem.reason, detail=problem.message, fix=problem.fix)
+
+    def _check_after(self) -> float:
+        """A hundredth of the shorter life, at most a minute: short-lived certificates are renewed in time too."""
+        lives = [
+            (certificate.not_valid_after_utc - certificate.not_valid_before_utc).total_seconds()
+            for certificate in self._server.chain.certificates[:2]
+        ]
+        return max(1.0, min(CERTIFICATE_CHECK_SECONDS, *(life / 100 for life in lives)))
+
+    async def _renew_what_is_due(self) -> None:
+        certificates = self._certificates
+        if await asyncio.to_thread(certificates.refresh_device_identity):
+            self._hub_side.identities.api.forget_certificate()
+        if await asyncio.to_thread(certificates.refresh_edge_ca):
+            self._changed(None)
+        if certificates.server_is_due(self._server):
+            await self._swap_server()
+
+    async def _swap_server(self) -> None:
+        server: ServerCertificate = await asyncio.to_thread(self._certificates.issue_server, self._hub_side.generation)
+        self._slot.current = ServerContext(server.chain, server.key)
+        self._server = server
+
+    def _generation_changed(self) -> None:
+        self._tasks.start(self._swap_server())
+
+    # State ----------------------------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        while True:
+            self._sessions.expire(self._clock.now())
+            try:
+                state = await self.state()
+                await asyncio.to_thread(self._state.write, state)
+            except Error as problem:
+                _log.warning("gateway.state_not_written", reason=problem.reason, detail=problem.message)
+            await asyncio.sleep(_TICK_SECONDS)
+
+    async def state(self) -> dict[str, Any]:
+        """What `edgetrust edge status` shows."""
+        settings, upstream, queue = self.settings, self._hub_side.upstream, await self._queue.status()
+        assert upstream is not None
+        return {
+            "identity": {"hub": settings.hub, "device": settings.device, "generation": self._hub_side.generation},
+            "gateway": {"hostname": settings.hostname, "mqtt_port": self.mqtt_port},
+            "pid": os.getpid(),
+            "started_at": self._started_at,
+            "upstream": {
+                "connected": upstream.is_connected,
+                "connected_at": upstream.connected_at if upstream.is_connected else None,
+                "problem": upstream.problem,
+                "degraded": self._hub_side.degraded,
+            },
+            "scope": {"identities": len(self._registry), "as_of": self._registry.as_of},
+            "queue": {"messages": queue.messages, "bytes": queue.bytes, "oldest_at": queue.oldest_at},
+            "sessions": len(self._sessions),
+            "certificates": self._described(self._clock.now()),
+            "warnings": list(settings.warnings),
+        }
+
+    def _described(self, now: datetime) -> list[dict[str, Any]]:
+        store = self._certificates.store
+        held = [(EDGE_CA, self._certificates.issuer.chain), (self._server.certificate_id, self._server.chain)]
+        if self._certificates.device_identity is not None:
+            held.insert(0, (DEVICE_ID, self._certificates.device_identity))
+        return [describe_certificate(name, store.path(name), chain, now) for name, chain in held]

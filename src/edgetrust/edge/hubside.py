@@ -1,0 +1,236 @@
+"""What runs between a gateway and its hub: the module's identity, the copy of the scope, the connection that drains
+the queue.
+
+    at start        the module is made sure of, or its backup is used; the copy on disk is taken up
+    on connection   module and copy are brought up to date
+    every hour      the copy is synchronised; every minute until that worked
+    on change       the hub tells when the scope has changed; the copy is synchronised at once
+
+None of this needs to work for devices to be served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from edgetrust.clock import Clock
+from edgetrust.edge.files import Layout
+from edgetrust.edge.hubapi import HubApi, HubTrust
+from edgetrust.edge.identityd import EdgeHub, Identities
+from edgetrust.edge.scope import ScopeRegistry
+from edgetrust.edge.scopesource import ScopeSource
+from edgetrust.edge.settings import Settings
+from edgetrust.edge.upstream import Upstream
+from edgetrust.errors import Error, RefusedError, UnavailableError
+from edgetrust.limits import (
+    SCOPE_REFRESH_SECONDS,
+    SCOPE_RETRY_SECONDS,
+    SCOPE_SYNCHRONISE_SPACING_SECONDS,
+    SCOPE_WATCH_RETRY_SECONDS,
+    START_WAIT_SECONDS,
+    UPSTREAM_KEEP_ALIVE_SECONDS,
+    UPSTREAM_RETRY_SECONDS,
+    UPSTREAM_TOKEN_SECONDS,
+    UPSTREAM_WINDOW,
+)
+from edgetrust.pki.keys import KeyStore
+from edgetrust.protocol.iothub import UserName, client_id_for, format_user_name
+from edgetrust.protocol.messages import Message
+from edgetrust.protocol.mqtt.packets import Connect
+from edgetrust.protocol.sas import resource_text, sign
+from edgetrust.store.queues import ForwardQueue
+from edgetrust.telemetry import EVENT_GATEWAY_DEGRADED, EVENT_SCOPE_NOT_SYNCHRONISED
+from edgetrust.transport.mqtt import ConnackError, MqttClient, connect_mqtt
+from edgetrust.transport.tls.contexts import ClientContext
+from edgetrust.trust.authorize import EDGE_HUB
+from edgetrust.trust.identity import Identity
+from edgetrust.trust.registration import Missing, MissingWhy
+
+_API_VERSION = "2021-04-12"
+_log = structlog.get_logger()
+
+
+class HubSide:
+    """This gateway towards its hub. `changed` is called when the module's generation is another one."""
+
+    def __init__(self, settings: Settings, layout: Layout, keys: KeyStore, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._trust = HubTrust(settings.upstream, clock)
+        self.identities = Identities(settings, layout, keys, self._trust, clock)
+        self._api = HubApi(settings, self._trust, authorization=self._token)
+        self.source = ScopeSource(settings.hub, settings.device, self._api, clock)
+        self._edge_hub: EdgeHub | None = None
+        self._sure = False  # the hub has confirmed the module since the start, or since it last refused us
+        self._synchronise_now = asyncio.Event()
+        self.upstream: Upstream | None = None
+        self._registry: ScopeRegistry | None = None
+        self._changed: Callable[[], None] = _nothing
+        self.degraded = ""
+
+    async def close(self) -> None:
+        """Close the connections to the hub."""
+        await self.identities.api.close()
+        await self._api.close()
+
+    @property
+    def generation(self) -> str:
+        """The generation of `$edgeHub`, known once `begin` has returned."""
+        assert self._edge_hub is not None, "begin() comes first"
+        return self._edge_hub.generation
+
+    # The module -----------------------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Learn who we are: from the hub, or from the backup when the hub is away.
+
+        A gateway that was never provisioned waits for its hub, since it could not admit anybody. Raises
+        DeviceRefusedError or HubNotTrustedError when such a gateway is told no.
+        """
+        backup = self.identities.backup()
+        if backup is None:
+            self._edge_hub = await self._provision()
+            self._sure = True
+            return
+        self._edge_hub = backup
+        if self._settings.prefer_backup:
+            return
+        try:
+            async with asyncio.timeout(START_WAIT_SECONDS):
+                await self._make_sure()
+        except TimeoutError:
+            self._degrade("the hub does not answer at once; going on with what was remembered", "hub-unreachable")
+        except Error as problem:
+            self._degrade(problem.message, problem.reason, problem.fix)
+
+    async def _provision(self) -> EdgeHub:
+        attempt = 0
+        while True:
+            try:
+                return await self.identities.ensure_edge_hub()
+            except UnavailableError as problem:
+                if problem.exit_code == 1:  # who answers is not the hub: waiting does not help
+                    raise
+                self._degrade(f"waiting to be provisioned: {problem.message}", problem.reason, problem.fix)
+            await asyncio.sleep(UPSTREAM_RETRY_SECONDS[min(attempt, len(UPSTREAM_RETRY_SECONDS) - 1)])
+            attempt += 1
+
+    async def _make_sure(self) -> None:
+        found = await self.identities.ensure_edge_hub()
+        before, self._edge_hub, self._sure, self.degraded = self._edge_hub, found, True, ""
+        if before is not None and before.generation != found.generation:
+            self._changed()
+
+    def _degrade(self, problem: str, reason: str, fix: str = "") -> None:
+        if problem != self.degraded:
+            _log.warning(EVENT_GATEWAY_DEGRADED, detail=problem, reason=reason, fix=fix)
+        self.degraded = problem
+
+    def _token(self) -> str | None:
+        assert self._edge_hub is not None, "begin() comes first"
+        settings = self._settings
+        expires_at = int(self._clock.now().timestamp()) + UPSTREAM_TOKEN_SECONDS
+        return sign(self._edge_hub.primary.reveal(), resource_text(settings.hub, settings.device, EDGE_HUB), expires_at)
+
+    # The connection -------------------------------------------------------------------------------------------------
+
+    def attach(self, registry: ScopeRegistry, queue: ForwardQueue, changed: Callable[[], None]) -> None:
+        """Give what the connection works for: the copy to keep, the queue to drain, whom to tell of a new generation."""
+        self._registry = registry
+        self._changed = changed
+        self.upstream = Upstream(
+            queue,
+            self._connect,
+            connected=self.synchronise_soon,
+            undeliverable=self._undeliverable,
+            clock=self._clock,
+        )
+
+    async def _connect(self) -> MqttClient:
+        settings = self._settings
+        if not self._sure:
+            await self._try_to_make_sure()
+        name = UserName(settings.hub, settings.device, EDGE_HUB, _API_VERSION)
+        connect = Connect(
+            client_id_for(settings.device, EDGE_HUB),
+            format_user_name(name),
+            (self._token() or "").encode(),
+            clean_session=True,
+            keep_alive=UPSTREAM_KEEP_ALIVE_SECONDS,
+        )
+        context = await asyncio.to_thread(ClientContext, self._trust.bundle(), clock=self._clock)
+        try:
+            return await connect_mqtt(
+                settings.upstream.host,
+                settings.upstream.mqtt_port,
+                context,
+                connect,
+                server_name=settings.hub,
+                window=UPSTREAM_WINDOW,
+            )
+        except ConnackError:
+            self._sure = False  # maybe the module was made anew: see before the next attempt
+            raise
+
+    async def _try_to_make_sure(self) -> None:
+        """The module's own keys may be good even when the device's certificate is not any more: never a reason to
+        stop.
+        """
+        try:
+            await self._make_sure()
+        except RefusedError as problem:
+            self._degrade(problem.message, problem.reason, problem.fix)
+
+    async def _undeliverable(self, message: Message) -> bool:
+        """Whether the hub says, freshly asked, that the sender is not below this gateway."""
+        assert self._registry is not None
+        sender = Identity(self._settings.hub, message.device)
+        await self._registry.refresh(sender)
+        found = await self._registry.find(sender)
+        return isinstance(found, Missing) and found.why is not MissingWhy.UNAVAILABLE
+
+    # The copy of the scope ------------------------------------------------------------------------------------------
+
+    def synchronise_soon(self) -> None:
+        """The copy may be behind."""
+        self._synchronise_now.set()
+
+    async def keep_synchronised(self) -> None:
+        """Synchronise for ever: periodically, and when asked to."""
+        assert self._registry is not None
+        while True:
+            self._synchronise_now.clear()
+            try:
+                await self._registry.synchronise()
+                pause = SCOPE_REFRESH_SECONDS
+            except (UnavailableError, RefusedError) as problem:
+                _log.warning(EVENT_SCOPE_NOT_SYNCHRONISED, reason=problem.reason, detail=problem.message)
+                pause = SCOPE_RETRY_SECONDS
+            await asyncio.sleep(SCOPE_SYNCHRONISE_SPACING_SECONDS)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._synchronise_now.wait()
+            except TimeoutError:
+                continue
+
+    async def watch_scope(self) -> None:
+        """Ask the hub for ever whether the scope has changed, and have the copy synchronised when it has."""
+        known: int | None = None
+        while True:
+            try:
+                version = await self.source.scope_version(known)
+            except Error:  # its absence is noticed and logged elsewhere
+                await asyncio.sleep(SCOPE_WATCH_RETRY_SECONDS)
+                continue
+            if version is None:  # this hub does not tell: the hourly synchronisation has to do
+                await asyncio.sleep(SCOPE_RETRY_SECONDS)
+            elif version != known:
+                known = version
+                self.synchronise_soon()
+
+
+def _nothing() -> None:
+    """Nobody is interested yet."""

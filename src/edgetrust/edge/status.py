@@ -1,0 +1,69 @@
+"""The state file of a running gateway: what runs, whether the hub is there, what waits, what expires.
+
+One JSON object, replaced in one step when its content changes; anybody who may enter the directory may read it, so
+nothing secret stands in it. `edgetrust edge status` prints it; whether the process still lives is checked by who
+reads.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from edgetrust.edge.files import read_file
+from edgetrust.errors import ConfigError, UnavailableError
+from edgetrust.pki.chain import Chain
+from edgetrust.pki.softkeys import write_public
+
+
+class StateFile:
+    """Writes the state when it changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = b""
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Replace the file, unless it says the same already."""
+        content = json.dumps(state, indent=2, sort_keys=True, default=_text).encode() + b"\n"
+        if content != self._written:
+            write_public(self._path, content)
+            self._written = content
+
+    def remove(self) -> None:
+        """The gateway has ended in order."""
+        self._path.unlink(missing_ok=True)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state that a gateway wrote. Raises UnavailableError when none runs below this root."""
+    try:
+        state = json.loads(read_file(path))
+    except ConfigError as problem:
+        if problem.reason != "config-missing-file":
+            raise
+        message = f"no gateway runs here: {path} does not exist"
+        raise UnavailableError(message, reason="gateway-not-running", fix="edgetrust edge serve") from problem
+    except ValueError as problem:
+        raise UnavailableError(f"{path} is no state file", reason="gateway-not-running") from problem
+    return dict(state)
+
+
+def describe_certificate(certificate_id: str, path: Path, chain: Chain, now: datetime) -> dict[str, Any]:
+    """A certificate in the state file."""
+    leaf = chain.end_entity
+    return {
+        "id": certificate_id,
+        "file": str(path),
+        "subject": leaf.subject.rfc4514_string(),
+        "issuer": leaf.issuer.rfc4514_string(),
+        "thumbprint": chain.thumbprint().hex(),
+        "expires_at": leaf.not_valid_after_utc,
+        "expired": leaf.not_valid_after_utc <= now,
+    }
+
+
+def _text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,284 @@
+"""The way up: one connection to the hub as `$edgeHub`, draining the queue in order.
+
+Rules. A message leaves the queue when the hub has acknowledged it, never before: at least once, in order, nothing
+lost. At most a window's worth waits for acknowledgement. A lost connection is made again, quickly at first and then
+with growing pauses; what was not acknowledged is sent again, from the oldest on. A message that ends the connection
+and whose sender the hub does not (any more) count below this gateway can never be delivered: it is dropped, loudly,
+so that it does not hold up everybody else's. The token of the connection is renewed at half its life by connecting
+again. Source: edge specification 6.6, 6.7.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from edgetrust.clock import Clock
+from edgetrust.errors import Error
+from edgetrust.limits import (
+    EVENT_POLL_SECONDS,
+    UPSTREAM_BATCH,
+    UPSTREAM_CAREFUL_TRIES,
+    UPSTREAM_DRAIN_SECONDS,
+    UPSTREAM_RETRY_SECONDS,
+    UPSTREAM_STEADY_SECONDS,
+    UPSTREAM_TOKEN_SECONDS,
+    UPSTREAM_WINDOW,
+)
+from edgetrust.protocol.iothub import telemetry_topic
+from edgetrust.protocol.messages import Message
+from edgetrust.store.events import StoredMessage
+from edgetrust.telemetry import EVENT_MESSAGE_DROPPED, EVENT_UPSTREAM_CONNECTED, EVENT_UPSTREAM_LOST
+
+_log = structlog.get_logger()
+
+
+class Link(Protocol):
+    """A connection to the hub, as far as it is used here."""
+
+    @property
+    def is_open(self) -> bool: ...
+
+    @property
+    def cause(self) -> str: ...
+
+    def publish_then(self, topic: str, payload: bytes, done: Callable[[BaseException | None], None]) -> None: ...
+
+    async def wait_closed(self) -> str: ...
+
+    async def disconnect(self) -> None: ...
+
+    def abort(self, cause: str = ...) -> None: ...
+
+
+class Queue(Protocol):
+    """The store's forward queue, as far as it is used here."""
+
+    async def lease(self, limit: int = ...) -> tuple[StoredMessage, ...]: ...
+
+    def release(self) -> None: ...
+
+    async def ack(self, offsets: list[int]) -> None: ...
+
+    async def wait_for_new(self, wait_seconds: float) -> bool: ...
+
+
+class Upstream:
+    """Keeps the connection and drains the queue.
+
+    `connect` makes a connection or raises Error. `connected` is called after each. `undeliverable` tells whether the
+    hub will never take a message of this sender.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        connect: Callable[[], Awaitable[Link]],
+        *,
+        connected: Callable[[], None],
+        undeliverable: Callable[[Message], Awaitable[bool]],
+        clock: Clock,
+    ) -> None:
+        self._queue = queue
+        self._connect = connect
+        self._connected = connected
+        self._undeliverable = undeliverable
+        self._clock = clock
+        self._arrived: list[int] = []  # acknowledged by the hub, still in the queue
+        self._waiting: dict[int, StoredMessage] = {}  # sent, not acknowledged
+        self._room_made = asyncio.Event()
+        self._something_arrived = asyncio.Event()
+        self._over = asyncio.Event()  # the connection has ended, or shall
+        self._closing = False
+        self._progress = 0
+        self._stuck = 0  # connections in a row that ended without one acknowledgement
+        self._wake = asyncio.Event()
+        self.link: Link | None = None
+        self.connected_at: datetime | None = None
+        self.problem: str = "not connected yet"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the hub is there now."""
+        return self.link is not None and self.link.is_open
+
+    def retry_now(self) -> None:
+        """Do not wait any longer before the next attempt: something says that the hub is there."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Let what is under way arrive, then end `run`."""
+        self._closing = True
+        self._over.set()
+        self._room_made.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Connect and drain, until `close`."""
+        attempt = 0
+        while not self._closing:
+            steady = False
+            try:
+                link = await self._connect()
+            except Error as problem:
+                self._lost(problem.message, problem.reason, problem.fix)
+            else:
+                steady = await self._use(link)
+            attempt = 0 if steady else attempt + 1
+            if not self._closing:
+                await self._pause(UPSTREAM_RETRY_SECONDS[min(attempt, len(UPSTREAM_RETRY_SECONDS) - 1)])
+
+    async def _pause(self, seconds: float) -> None:
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _use(self, link: Link) -> bool:
+        """Drain over one connection to its end. Whether it was good for anything, so that the next may come at once."""
+        self.link, self.connected_at, self.problem = link, self._clock.now(), ""
+        self._progress = 0
+        self._over.clear()
+        since = self._clock.monotonic()
+        _log.info(EVENT_UPSTREAM_CONNECTED)
+        self._connected()
+        forgetting = asyncio.create_task(self._forget_arrived())
+        watching = asyncio.create_task(self._watch(link))
+        try:
+            await self._drain(link, until=since + UPSTREAM_TOKEN_SECONDS / 2)
+        finally:
+            self.link = None
+            link.abort("drained")
+            for task in (forgetting, watching):
+                task.cancel()
+            await asyncio.gather(forgetting, watching, return_exceptions=True)
+            await self._settle()
+        return self._progress > 0 or self._clock.monotonic() - since > UPSTREAM_STEADY_SECONDS
+
+    # Sending --------------------------------------------------------------------------------------------------------
+
+    async def _drain(self, link: Link, until: float) -> None:
+        while self._may_send(link) and self._clock.monotonic() < until:
+            batch = await self._queue.lease(UPSTREAM_BATCH)
+            for stored in batch:
+                if not await self._room(link) or not self._send(link, stored):
+                    break
+            if not batch:
+                await self._idle()
+        if link.is_open:
+            await self._finish(link)
+
+    async def _idle(self) -> None:
+        """Wait for something to send, or for the end of the connection."""
+        ended = asyncio.create_task(self._over.wait())
+        news = asyncio.create_task(self._queue.wait_for_new(EVENT_POLL_SECONDS))
+        try:
+            await asyncio.wait((ended, news), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (ended, news):
+                task.cancel()
+            await asyncio.gather(ended, news, return_exceptions=True)
+
+    async def _room(self, link: Link) -> bool:
+        """Wait until one more may be sent; one at a time while it is unclear what ended the last connection."""
+        while self._may_send(link) and len(self._waiting) >= (
+            1 if self._stuck and not self._progress else UPSTREAM_WINDOW
+        ):
+            self._room_made.clear()
+            await self._room_made.wait()
+        return self._may_send(link)
+
+    def _may_send(self, link: Link) -> bool:
+        return link.is_open and not self._closing
+
+    def _send(self, link: Link, stored: StoredMessage) -> bool:
+        message = stored.message
+        topic = telemetry_topic(message.device, message.module, message.properties)
+        self._waiting[stored.offset] = stored
+        try:
+            link.publish_then(topic, message.body, partial(self._acknowledged, stored.offset))
+        except Error as problem:
+            del self._waiting[stored.offset]
+            if not link.is_open:  # it went in this very moment
+                return False
+            self._dropped(stored, problem.message)
+            self._arrived.append(stored.offset)
+            self._something_arrived.set()
+        return True
+
+    def _acknowledged(self, offset: int, error: BaseException | None) -> None:
+        if error is None:
+            self._waiting.pop(offset, None)
+            self._arrived.append(offset)
+            self._progress += 1
+            self._stuck = 0
+            self._something_arrived.set()
+        self._room_made.set()
+
+    async def _finish(self, link: Link) -> None:
+        """The token is half through: let what is under way arrive, then connect again."""
+        try:
+            async with asyncio.timeout(UPSTREAM_DRAIN_SECONDS):
+                while self._waiting and link.is_open:
+                    self._room_made.clear()
+                    await self._room_made.wait()
+                await link.disconnect()
+        except TimeoutError:
+            return
+
+    # Forgetting -----------------------------------------------------------------------------------------------------
+
+    async def _forget_arrived(self) -> None:
+        while True:
+            await self._something_arrived.wait()
+            self._something_arrived.clear()
+            await self._forget()
+
+    async def _forget(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        if arrived:
+            await self._queue.ack(arrived)
+
+    async def _watch(self, link: Link) -> None:
+        cause = await link.wait_closed()
+        self._lost(cause, "connection-lost", "")
+        self._over.set()
+        self._room_made.set()
+
+    def _lost(self, problem: str, reason: str, fix: str) -> None:
+        if problem != self.problem:
+            _log.warning(EVENT_UPSTREAM_LOST, reason=reason, detail=problem, fix=fix)
+        self.problem = problem
+
+    # After a connection ---------------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """Forget what arrived; what did not is sent again. Drop the one message that the hub will never take."""
+        await self._forget()
+        if self._waiting and not self._progress:
+            self._stuck += 1
+        culprit = next(iter(self._waiting.values()), None) if len(self._waiting) == 1 else None
+        self._waiting.clear()
+        if culprit is not None and self._stuck >= UPSTREAM_CAREFUL_TRIES:
+            await self._drop_if_undeliverable(culprit)
+        self._queue.release()
+
+    async def _drop_if_undeliverable(self, culprit: StoredMessage) -> None:
+        if not await self._undeliverable(culprit.message):
+            return
+        self._dropped(culprit, "the hub does not take messages of this sender from this gateway")
+        await self._queue.ack([culprit.offset])
+        self._stuck = 0
+
+    def _dropped(self, stored: StoredMessage, why: str) -> None:
+        message = stored.message
+        _log.error(
+            EVENT_MESSAGE_DROPPED, device=message.device, module=message.module, offset=stored.offset, detail=why
+        )
