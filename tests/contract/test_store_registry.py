@@ -315,6 +315,7 @@ async def test_at_most_five_gateways_in_a_row(registry: Identities) -> None:
         scope = await edge_device(registry, f"e{depth}", scope)
     await registry.create_device(DeviceDraft("leaf", scope=scope))
     other = await edge_device(registry, "other")
+    assert (await refused(registry.update_device(DeviceDraft("leaf", edge=True), "*"))).status == 400
     too_deep = await refused(registry.create_device(DeviceDraft("e6", edge=True, parent_scopes=(scope or "",))))
     assert too_deep.reason == "invalid-device-scope"
     assert (await refused(registry.update_device(DeviceDraft("e1", parent_scopes=(other,)), "*"))).status == 400

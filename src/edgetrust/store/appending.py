@@ -199,28 +199,31 @@ class Appender:
             self._store(group)
         self._disconnect()
 
-    def _store(self, group: list[Batch]) -> None:
+    def _store(self, group: list[Batch], *, again: bool = True) -> None:
         messages = (
             group[0].messages if len(group) == 1 else list(chain.from_iterable(batch.messages for batch in group))
         )
         try:
             last = self._connected().insert(messages, sum([batch.size for batch in group]))
         except BaseException as problem:  # noqa: BLE001 - handed to whoever waits for it, whatever it is
-            self._failed(group, problem)
+            self._failed(group, problem, again)
         else:
             self._answer(group, last, None)
 
-    def _failed(self, group: list[Batch], problem: BaseException) -> None:
+    def _failed(self, group: list[Batch], problem: BaseException, again: bool) -> None:
         driver = isinstance(problem, DRIVER_ERRORS)
         error = failure(problem) if driver else problem
         away = self._rows is None or (driver and isinstance(error, UnavailableError))
-        if away:
+        lost = self._connection is not None and self._connection.lost
+        if away or lost:
             self._disconnect()
-        if away or len(group) == 1:
+        if lost and again:  # the server was restarted; if it had stored the group, it is there twice: at least once
+            self._store(group, again=False)
+        elif away or len(group) == 1:
             self._answer(group, 0, error)
-            return
-        for batch in group:  # one of them spoils the transaction: each for itself
-            self._store([batch])
+        else:
+            for batch in group:  # one of them spoils the transaction: each for itself
+                self._store([batch])
 
     def _connected(self) -> _Rows:
         if self._rows is None:

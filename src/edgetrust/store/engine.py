@@ -42,6 +42,7 @@ from edgetrust.store.migrate import upgrade
 T = TypeVar("T")
 
 REGISTRY_LOCK = 0x65746701  # advisory lock of PostgreSQL: who holds it may number changes
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL"}
 
 
@@ -77,6 +78,11 @@ class LogConnection:
     turn: AbstractContextManager[Any]
     close: Callable[[], None]
 
+    @property
+    def lost(self) -> bool:
+        """Whether the server has gone away; a file cannot."""
+        return self.dialect == "postgresql" and bool(self.raw.closed)
+
 
 class Database:
     """`url`: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite://` (in memory, for tests) or `postgresql://...`.
@@ -103,9 +109,7 @@ class Database:
 
     def _make_engine(self) -> Engine:
         if self.dialect == "postgresql":
-            return sqlalchemy.create_engine(
-                self._url, poolclass=QueuePool, pool_size=STORE_READERS + 4, pool_pre_ping=True
-            )
+            return _postgres_engine(self._url)
         if not self.in_memory:
             _make_private(Path(str(self._url.database)))
         engine = sqlalchemy.create_engine(
@@ -235,11 +239,21 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
+def _postgres_engine(url: URL) -> Engine:
+    try:
+        return sqlalchemy.create_engine(url, poolclass=QueuePool, pool_size=STORE_READERS + 4, pool_pre_ping=True)
+    except ModuleNotFoundError as problem:
+        raise ConfigError(
+            "PostgreSQL's driver is not installed",
+            reason="store-driver-missing",
+            fix="pip install 'edgetrust[postgresql]'",
+        ) from problem
+
+
 def _usable(text: str) -> URL:
     try:
         url = make_url(text)
-        if url.get_backend_name() == "postgresql":
-            url = url.set(drivername="postgresql+psycopg")
+        url = url.set(drivername=_DRIVERS.get(url.get_backend_name(), url.drivername))
         url.get_dialect()
     except (ArgumentError, NoSuchModuleError) as problem:
         raise ConfigError(
@@ -247,7 +261,7 @@ def _usable(text: str) -> URL:
             reason="store-url",
             fix="write sqlite:////path/file.db or postgresql://...",
         ) from problem
-    if url.get_backend_name() not in ("sqlite", "postgresql"):
+    if url.get_backend_name() not in _DRIVERS:
         raise ConfigError(
             f"no support for {url.get_backend_name()} databases",
             reason="store-url",

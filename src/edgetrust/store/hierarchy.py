@@ -37,7 +37,10 @@ def wanted_parent(connection: Connection, draft: DeviceDraft, stored: DeviceReco
     """
     wish = _wish(draft, stored, edge)
     if wish is None:
-        return stored.parent if stored else None
+        kept = stored.parent if stored else None
+        if kept is not None:
+            _check_place(connection, draft.device, kept, edge)
+        return kept
     if wish == "":
         return None
     parent = _edge_device_of(connection, wish)
