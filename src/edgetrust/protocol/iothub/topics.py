@@ -251,6 +251,7 @@ _OWN_FILTERS = {
     f"{_TWIN_RESPONSE}#": Subscription(SubscriptionKind.TWIN_RESPONSES),
     f"{_TWIN_DESIRED}#": Subscription(SubscriptionKind.TWIN_DESIRED),
 }
+_FILTERS_BY_KIND = {subscription.kind: topic_filter for topic_filter, subscription in _OWN_FILTERS.items()}
 
 
 def parse_filter(topic_filter: str) -> Subscription:
@@ -270,18 +271,11 @@ def parse_filter(topic_filter: str) -> Subscription:
 
 def filter_for(subscription: Subscription) -> str:
     """The filter that a client sends for `subscription`, which names its device where the kind has one."""
-    device, module = subscription.device, subscription.module
-    match subscription.kind:
-        case SubscriptionKind.C2D:
-            return f"devices/{device}/messages/devicebound/#"
-        case SubscriptionKind.INPUTS:
-            return f"devices/{device}/modules/{module}/inputs/#"
-        case SubscriptionKind.METHODS:
-            return f"{_METHOD_REQUEST}#"
-        case SubscriptionKind.TWIN_RESPONSES:
-            return f"{_TWIN_RESPONSE}#"
-        case SubscriptionKind.TWIN_DESIRED:
-            return f"{_TWIN_DESIRED}#"
+    if subscription.kind is SubscriptionKind.C2D:
+        return f"devices/{subscription.device}/messages/devicebound/#"
+    if subscription.kind is SubscriptionKind.INPUTS:
+        return f"devices/{subscription.device}/modules/{subscription.module}/inputs/#"
+    return _FILTERS_BY_KIND[subscription.kind]
 
 
 # Parts --------------------------------------------------------------------------------------------------------------

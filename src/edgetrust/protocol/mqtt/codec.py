@@ -95,7 +95,9 @@ class Decoder:
         return self._decode(bytes(data))
 
     def resume(self, max_bytes: int, phase: Phase) -> list[Packet]:
-        """Go on after a pause with new rules; the packets among what was kept."""
+        """Go on after a pause with new rules; the packets among what was kept. Raises MqttProtocolError."""
+        if self._fault is not None:
+            raise self._fault.again()
         self.paused = False
         self._go(max_bytes, phase)
         return self._take()
@@ -212,7 +214,7 @@ class Decoder:
 
     def _refused(self, first: int) -> MqttProtocolError:
         kind = first >> 4
-        if self.phase.awaited is not None and kind << 4 not in self._packets:
+        if self.phase.awaited is not None:
             return MqttProtocolError(self.phase.awaited, f"first byte 0x{first:02x}")
         if kind in (0, 15):
             return MqttProtocolError(Fault.PACKET_TYPE, f"packet type {kind}")
