@@ -1,14 +1,15 @@
 """Append messages durably, in groups, without holding up the event loop.
 
-    loop thread    append(messages, done)          one call per wake-up's batch; returns at once
+    loop thread    append(messages, done)          a batch; returns at once
+    loop thread    end of the loop's turn          what gathered in it is handed over
     own thread     all that waits -> one transaction -> commit
     loop thread    done(None) for each batch       one call into the loop per group
 
 Rules. `done(None)` is called after the commit of every message of the batch, `done(error)` when none of them will ever
 be there; nothing else may be taken as stored. Batches are stored in the order of `append`, each whole or not at all.
-No delay is added to make groups larger: while one group commits, the next one gathers. What waits is bounded in bytes:
-above the bound a batch is refused with UnavailableError `append-backlog`. One batch that the database cannot take does
-not spoil the others of its group.
+No delay is added to make groups larger: what one turn of the loop brought goes together, and while one group commits,
+the next one gathers. What waits is bounded in bytes: above the bound a batch is refused with UnavailableError
+`append-backlog`. One batch that the database cannot take does not spoil the others of its group.
 
 A multi-row INSERT and not `executemany`: SQLite lets go of the interpreter's lock at every step, and a busy loop thread
 would make each row wait for it. Batches are split into powers of two, so that few statements are ever prepared.
@@ -21,9 +22,8 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from edgetrust.errors import Error, UnavailableError
 from edgetrust.limits import APPEND_BACKLOG_BYTES, APPEND_GROUP_MESSAGES
@@ -38,9 +38,8 @@ _ROW = "(" + ", ".join("?" * len(Message._fields)) + ")"
 _ROWS_MAX_BITS = 8  # 256 rows of seven values in one statement; SQLite takes 32,766 values
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one `append` brought, and its size as `size_of` counts."""
+class Batch(NamedTuple):
+    """What one `append` brought, and its size as `size_of` counts. A tuple for the same reason as `Message`."""
 
     messages: Sequence[Message]
     done: Done
@@ -149,7 +148,8 @@ class Appender:
         self._extra = extra
         self._backlog = backlog
         self._loop = asyncio.get_running_loop()
-        self._waiting: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._gathered: list[Batch] = []
+        self._waiting: queue.SimpleQueue[list[Batch] | None] = queue.SimpleQueue()
         self._waiting_bytes = 0
         self._closed = False
         self._connection: LogConnection | None = None
@@ -173,12 +173,20 @@ class Appender:
             self._loop.call_soon(done, None)
         else:
             self._waiting_bytes += size
-            self._waiting.put(Batch(messages, done, size))
+            if not self._gathered:
+                self._loop.call_soon(self._hand_over)
+            self._gathered.append(Batch(messages, done, size))
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._waiting.put(self._gathered)
+            self._gathered = []
 
     async def close(self) -> None:
         """Store what waits, answer it, and end the thread."""
         if not self._closed:
             self._closed = True
+            self._hand_over()
             self._waiting.put(None)
         await asyncio.to_thread(self._thread.join)
         await asyncio.sleep(0)  # the last answers were put into the loop before the thread ended
@@ -187,15 +195,15 @@ class Appender:
 
     def _run(self) -> None:
         open_ended = True
-        while open_ended and (batch := self._waiting.get()) is not None:
-            group, count = [batch], len(batch.messages)
+        while open_ended and (group := self._waiting.get()) is not None:
+            count = sum([len(batch.messages) for batch in group])
             while count < APPEND_GROUP_MESSAGES and not self._waiting.empty():
                 following = self._waiting.get()
                 if following is None:
                     open_ended = False
                     break
-                group.append(following)
-                count += len(following.messages)
+                group += following
+                count += sum([len(batch.messages) for batch in following])
             self._store(group)
         self._disconnect()
 
