@@ -137,6 +137,8 @@ def test_what_came_before_a_fault_is_handed_over_once() -> None:
     with pytest.raises(MqttProtocolError) as again:
         decoder.feed(encode(good))
     assert (again.value.fault, again.value.before) == (Fault.PACKET_TYPE, ())
+    with pytest.raises(MqttProtocolError):
+        decoder.resume(MAX, ANY)
     assert decoder.buffered == 0
 
 
