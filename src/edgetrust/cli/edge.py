@@ -14,7 +14,7 @@ app = typer.Typer(help="Serve an edge gateway; show what it is doing.", no_args_
 
 Root = Annotated[
     Path,
-    typer.Option("--root", metavar="DIR", help="Everything the gateway keeps lies below it, as below / elsewhere."),
+    typer.Option("--root", metavar="DIR", help="Everything the gateway keeps lies below it."),
 ]
 
 

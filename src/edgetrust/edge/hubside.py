@@ -138,7 +138,7 @@ class HubSide:
     # The connection -------------------------------------------------------------------------------------------------
 
     def attach(self, registry: ScopeRegistry, queue: ForwardQueue, changed: Callable[[], None]) -> None:
-        """Give what the connection works for: the copy to keep, the queue to drain, whom to tell of a new generation."""
+        """The copy to keep, the queue to drain, and whom to tell of a new generation."""
         self._registry = registry
         self._changed = changed
         self.upstream = Upstream(

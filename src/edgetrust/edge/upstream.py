@@ -195,6 +195,9 @@ class Upstream:
             await self._room_made.wait()
         return self._may_send(link)
 
+    def _window(self) -> int:
+        return 1 if self._stuck and not self._progress else UPSTREAM_WINDOW
+
     def _may_send(self, link: Link) -> bool:
         return link.is_open and not self._closing
 
