@@ -78,8 +78,11 @@ class Connection:
         "_rest",
         "_seen",
         "_to_server",
+        "_tls",
+        "fd",
+        "sent_at",
+        "socket",
     )
-    __slots__ += ("_tls", "fd", "sent_at", "socket")
 
     def __init__(self, port: int, device: Device, host_name: str) -> None:
         raw = socket.create_connection(("127.0.0.1", port), timeout=10)

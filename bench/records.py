@@ -19,7 +19,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 HEADER_BYTES = 5
 OVERHEAD_BYTES = 17  # inside a record: content type and tag
 _APPLICATION = 23
-_SUITES = {"TLS_AES_128_GCM_SHA256": (SHA256, 16), "TLS_AES_256_GCM_SHA384": (SHA384, 32)}
+_SUITES: dict[str, tuple[type[SHA256 | SHA384], int]] = {
+    "TLS_AES_128_GCM_SHA256": (SHA256, 16),
+    "TLS_AES_256_GCM_SHA384": (SHA384, 32),
+}
 _FIRST_AFTER_HANDSHAKE = 16  # session tickets may come before the first answer
 
 
@@ -83,7 +86,7 @@ def directions(key_log: Path, suite: str) -> tuple[Direction, Direction]:
     )
 
 
-def _expand(algorithm: type[SHA256] | type[SHA384], secret: bytes, label: bytes, size: int) -> bytes:
+def _expand(algorithm: type[SHA256 | SHA384], secret: bytes, label: bytes, size: int) -> bytes:
     named = b"tls13 " + label
     info = pack("!HB", size, len(named)) + named + b"\0"
     return HKDFExpand(algorithm(), size, info).derive(secret)

@@ -92,6 +92,12 @@ class Server:
         """Seconds of CPU used so far."""
         return sum(time.clock_gettime(~pid << 3 | _CPU_OF_PROCESS) for pid in self._tree())
 
+    def threads(self) -> list[float]:
+        """Seconds of CPU of each thread, the first one first."""
+        tasks = sorted(Path(f"/proc/{self.process.pid}/task").iterdir(), key=lambda task: int(task.name))
+        fields = [(task / "stat").read_text().rpartition(")")[2].split() for task in tasks]
+        return [(int(each[11]) + int(each[12])) / os.sysconf("SC_CLK_TCK") for each in fields]
+
     def memory(self) -> int:
         """Bytes of memory."""
         return sum(_pss(pid) for pid in self._tree())
@@ -138,7 +144,7 @@ def mosquitto(directory: Path, root: Path, chain: Path, key: Path) -> tuple[Serv
 def transport_only(directory: Path, chain: Path, key: Path, *options: str) -> tuple[Server, int]:
     """Our TLS and MQTT without decisions and without a disk."""
     program = Path(__file__).with_name("transport_only.py")
-    command = [sys.executable, program, "--certificate", chain, "--key", key, *options]
+    command: list[str | Path] = [sys.executable, program, "--certificate", chain, "--key", key, *options]
     server = Server("transport-only", command, directory / "transport.log")
     return server, int(server.first_line())
 
