@@ -214,11 +214,12 @@ class Database:
         try:
             results = self._transact([job.function for job in jobs])
         except BaseException as problem:  # noqa: BLE001 - handed to whoever waits for it, whatever it is
-            if len(jobs) == 1:
-                jobs[0].outcome.set_exception(problem)
+            if len(jobs) > 1 and not isinstance(problem, UnavailableError):
+                for job in jobs:  # one of them spoils the transaction: each for itself
+                    self._write_together([job])
                 return
-            for job in jobs:  # one of them spoils the transaction: each for itself
-                self._write_together([job])
+            for job in jobs:
+                job.outcome.set_exception(problem)
             return
         for job, result in zip(jobs, results, strict=True):
             job.succeed(result)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import assert_never
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -228,6 +229,8 @@ def _wire_authentication(authentication: Authentication) -> _Keys | _Thumbprints
             return _Authority()
         case NoAuthentication():
             return _None()
+        case _:
+            assert_never(authentication)
 
 
 def _authentication(wire: _Keys | _Thumbprints | _Authority | _None) -> Authentication:
@@ -240,6 +243,8 @@ def _authentication(wire: _Keys | _Thumbprints | _Authority | _None) -> Authenti
             return CertificateAuthority()
         case _None():
             return NoAuthentication()
+        case _:
+            assert_never(wire)
 
 
 def _wire(entry: Registration) -> _Entry:

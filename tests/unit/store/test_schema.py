@@ -1,0 +1,31 @@
+"""The migrations make the schema that the program uses, on both engines."""
+
+from __future__ import annotations
+
+import sqlalchemy
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection
+
+from edgetrust.protocol.messages import Message
+from edgetrust.store.engine import Database
+from edgetrust.store.schema import METADATA, events, forward_queue
+
+
+async def test_the_migrations_make_the_schema(database: Database) -> None:
+    def difference(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        return list(compare_metadata(context, METADATA))
+
+    assert await database.read(difference) == []
+
+
+async def test_migrating_again_changes_nothing(database: Database) -> None:
+    await database.migrate()
+    tables = await database.read(lambda connection: sqlalchemy.inspect(connection).get_table_names())
+    assert set(tables) == {*METADATA.tables, "alembic_version"}
+
+
+def test_messages_are_stored_in_the_order_of_their_fields() -> None:
+    for table in (events, forward_queue):
+        assert tuple(table.c.keys())[1:] == Message._fields
