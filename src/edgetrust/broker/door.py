@@ -22,7 +22,7 @@ from typing import assert_never
 
 from edgetrust.broker.ports import Auditor, Stream
 from edgetrust.broker.session import Session, Surroundings
-from edgetrust.errors import UnavailableError
+from edgetrust.errors import Error
 from edgetrust.limits import KEEP_ALIVE_GRACE, KEEP_ALIVE_MAX_SECONDS
 from edgetrust.protocol import iothub
 from edgetrust.protocol.iothub import UserName, UserNameError
@@ -65,6 +65,7 @@ class Door:
         self._around = around
         self._policy = policy
         self._auditor = auditor
+        self._report = self._record  # one bound method for all sessions
 
     async def admit(self, packet: Connect, stream: Stream) -> Session | None:
         """Decide on one CONNECT. Answers it on `stream`; the session when it was accepted, None when it was refused."""
@@ -82,30 +83,39 @@ class Door:
                 session = await self._accept(verdict, credential, packet, stream)
             case _:
                 assert_never(verdict)
-        if session is not None and self._around.registry.version != decided_on:
+        if session is None:
+            return None
+        if self._around.registry.version != decided_on:
             await self.decide_again(session)  # the registry changed while we decided
+        session.resume()
         return session
 
-    async def decide_again(self, session: Session) -> Verdict:
+    async def decide_again(self, session: Session) -> Verdict | None:
         """The decision on an open session, with what is registered now. A refusal is recorded and closes the
-        connection.
+        connection. None when the session has ended by itself.
         """
         around = self._around
         found = await self._find(session.identity)
         credential = session.credential or credential_from(None, session.stream.peer_chain)
         now = around.clock.now()
+        if session.is_over:
+            return None
         verdict = authenticate(session.identity, credential, found, around.registry.bundle(), now, self._policy)
         match verdict:
             case Refused():
                 if verdict.reason is Reason.REGISTRY_UNAVAILABLE:
                     return verdict  # not knowing is no reason to cut off who was accepted
                 self._record(verdict, session.stream)
-                session.end(f"decided again: {verdict.reason}")
+                session.refuse(f"decided again: {verdict.reason}")
             case Accepted():
-                session.valid_until = verdict.valid_until
+                around.sessions.renew(session, verdict.valid_until)
             case _:
                 assert_never(verdict)
         return verdict
+
+    def violated(self, identity: Identity | None, detail: str, stream: Stream | None) -> None:
+        """Put on record that a peer broke MQTT; `identity` if it had been accepted as one."""
+        self._record(_refusal(identity, Reason.PROTOCOL_VIOLATION, "mqtt", detail), stream)
 
     # The claim ------------------------------------------------------------------------------------------------------
 
@@ -134,14 +144,14 @@ class Door:
     async def _find(self, claim: Identity) -> Registration | Missing:
         try:
             return await self._around.registry.find(claim)
-        except UnavailableError:
+        except Error:  # away, or what is stored contradicts itself: either way nothing is known that could be relied on
             return Missing(MissingWhy.UNAVAILABLE)
 
     # Record, then act -----------------------------------------------------------------------------------------------
 
-    def _record(self, verdict: Verdict, stream: Stream, claimed: str = "") -> None:
-        at = self._around.clock.now()
-        self._auditor.record(record(verdict, at=at, place=self._house.place, peer=stream.peer_address, claimed=claimed))
+    def _record(self, verdict: Verdict, stream: Stream | None, claimed: str = "") -> None:
+        at, peer = self._around.clock.now(), "" if stream is None else stream.peer_address
+        self._auditor.record(record(verdict, at=at, place=self._house.place, peer=peer, claimed=claimed))
 
     def _refuse(self, refused: Refused, stream: Stream, claimed: str) -> None:
         self._record(refused, stream, claimed)
@@ -153,7 +163,13 @@ class Door:
     ) -> Session | None:
         subscriptions = self._around.subscriptions
         client_id = str(accepted.identity)
-        stored = await subscriptions.load(client_id)
+        try:
+            stored = await subscriptions.load(client_id)
+        except Error as problem:
+            check = Check("stored-session", False, problem.message)
+            refused = Refused(accepted.identity, Reason.REGISTRY_UNAVAILABLE, (*accepted.checks, check))
+            self._refuse(refused, stream, client_id)
+            return None
         if stream.is_closing:
             return None  # gone while we looked: nothing was changed, nothing needs undoing
         self._record(accepted, stream)
@@ -168,11 +184,11 @@ class Door:
             persistent=not packet.clean_session,
             filters=dict(kept or {}),
             will=packet.will,
+            report=self._report,
         )
         self._around.sessions.enter(session)
         stream.set_keep_alive(_keep_alive(packet.keep_alive))
         stream.send(encode(Connack(kept is not None, ACCEPTED)))
-        session.resume()
         return session
 
 
@@ -181,9 +197,9 @@ def _refusal(claim: Identity | None, reason: Reason, check: str, detail: str) ->
 
 
 def _host(name: UserName) -> str:
-    """The host part in lower case, without a port (hub specification 3.1, rule 4)."""
+    """The host part in lower case, without port and brackets (hub specification 3.1, rule 4)."""
     host, _, port = name.host.rpartition(":")
-    return (host if host and port.isdigit() else name.host).lower()
+    return (host if host and port.isdigit() else name.host).removeprefix("[").removesuffix("]").lower()
 
 
 def _text(password: bytes | None) -> str | None:

@@ -8,22 +8,22 @@ Rules:
    3.6, 3.7).
 4. The module `$edgeHub` may publish as the devices below its gateway; whether a device is below is asked once and
    remembered until the registry changes. While it is asked, nothing more is read, so order is kept.
-5. Cloud-to-device messages are leased from the queue, sent at QoS 1, and complete with their PUBACK; a lost
-   connection gives them back.
-6. The will is sent when the connection ends without DISCONNECT.
+5. Cloud-to-device messages flow from the moment the door is done with the client (`delivery`).
+6. The will is sent when the connection ends without DISCONNECT, unless the client has been refused meanwhile.
+7. Whoever breaks a rule is on record before the connection closes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import assert_never
 
-from edgetrust.broker.ports import Command, Commands, Endpoint, Registry, Stream, Subscriptions, Tasks
-from edgetrust.broker.sessions import Sessions
-from edgetrust.clock import Clock
+from edgetrust.broker.delivery import Delivery
+from edgetrust.broker.ports import Stream
+from edgetrust.broker.surroundings import Surroundings
 from edgetrust.errors import Error
-from edgetrust.limits import INFLIGHT_OUT, SUBSCRIPTIONS_PER_SESSION, UNACKED_IN
+from edgetrust.limits import SUBSCRIPTIONS_PER_SESSION, UNACKED_IN
 from edgetrust.protocol import iothub
 from edgetrust.protocol.iothub import SubscriptionKind, TelemetryTopic, TopicError
 from edgetrust.protocol.messages import Message
@@ -41,10 +41,15 @@ from edgetrust.protocol.mqtt.packets import (
     Unsubscribe,
     Will,
 )
+from edgetrust.telemetry import MESSAGES_IN
 from edgetrust.trust.authorize import EDGE_HUB, Operation, authorize
 from edgetrust.trust.credential import Credential
 from edgetrust.trust.identity import Identity
-from edgetrust.trust.verdict import Accepted, How, Refused
+from edgetrust.trust.verdict import Accepted, Check, How, Reason, Refused
+
+__all__ = ["Report", "Session", "Surroundings"]
+
+Report = Callable[[Refused, Stream], None]
 
 _OPERATIONS = {
     SubscriptionKind.C2D: Operation.RECEIVE_COMMANDS,
@@ -58,40 +63,16 @@ _AUTH_TYPES = {
     How.THUMBPRINT_SECONDARY: "x509Certificate",
     How.CERTIFICATE_AUTHORITY: "x509Authority",
 }
-
-
-class Surroundings:
-    """What all sessions of one actor share."""
-
-    __slots__ = ("clock", "commands", "endpoint", "registry", "sessions", "subscriptions", "tasks")
-
-    def __init__(
-        self,
-        *,
-        registry: Registry,
-        endpoint: Endpoint,
-        subscriptions: Subscriptions,
-        commands: Commands,
-        sessions: Sessions,
-        tasks: Tasks,
-        clock: Clock,
-    ) -> None:
-        self.registry = registry
-        self.endpoint = endpoint
-        self.subscriptions = subscriptions
-        self.commands = commands
-        self.sessions = sessions
-        self.tasks = tasks
-        self.clock = clock
+_RECEIVED = MESSAGES_IN.labels("telemetry")
 
 
 class Session:
     """One accepted client. Made by the door; fed by the transport."""
 
     __slots__ = (
-        "_around", "_below", "_held", "_inflight", "_last_properties", "_last_subject", "_last_topic", "_next_id",
-        "_over", "_stream", "_unacked", "auth_method", "client_id", "credential", "filters", "identity", "persistent",
-        "valid_until", "will",
+        "_accepted", "_around", "_below", "_delivery", "_held", "_last_properties", "_last_subject", "_last_topic",
+        "_over", "_report", "_resumed", "_stream", "_unacked", "auth_method", "client_id", "credential", "filters",
+        "identity", "persistent", "valid_until", "will",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +85,7 @@ class Session:
         persistent: bool,
         filters: dict[str, int],
         will: Will | None,
+        report: Report,
     ) -> None:
         self.identity = accepted.identity
         self.valid_until = accepted.valid_until
@@ -113,14 +95,16 @@ class Session:
         self.persistent = persistent
         self.filters = filters
         self.will = will
+        self._accepted = Accepted(accepted.identity, accepted.how, (), accepted.valid_until)
         self._stream = stream
         self._around = around
+        self._report = report
         self._over = False
+        self._resumed = False
         self._unacked = 0
         self._held: list[Packet] | None = None
         self._below: dict[str, bool] = {}
-        self._inflight: dict[int, Command] = {}
-        self._next_id = 1
+        self._delivery: Delivery | None = None
         self._last_topic = ""
         self._last_subject = accepted.identity
         self._last_properties = ""
@@ -129,6 +113,11 @@ class Session:
     def stream(self) -> Stream:
         """The connection under this session."""
         return self._stream
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, from either side."""
+        return self._over
 
     # What the transport calls ---------------------------------------------------------------------------------------
 
@@ -141,12 +130,13 @@ class Session:
         acknowledge: list[int] = []
         for index, packet in enumerate(packets):
             if self._over:
-                return
+                break  # what came before the end counts, what came behind it does not
             if type(packet) is Publish:
-                if not self._publish(packet, messages, acknowledge):
-                    self._append(messages, acknowledge)
-                    self._wait_for_subject(packet, packets[index:])
-                    return
+                if packet.topic != self._last_topic and not self._enter_topic(packet.topic):
+                    if not self._over:
+                        self._wait_for_subject(packet, packets[index:])
+                    break
+                self._collect(packet, messages, acknowledge)
             else:
                 self._other(packet)
         self._append(messages, acknowledge)
@@ -154,17 +144,20 @@ class Session:
     def lost(self, cause: str, *, clean: bool) -> None:
         """The connection is gone. `clean`: the client said DISCONNECT."""
         self._around.sessions.leave(self)
-        if self._inflight or self._has_commands():
-            self._around.commands.release(self.identity.device)
+        self._finish()
         if self.will is not None and not clean:
             self._send_will(self.will)
         self.will = None
-        self._over = True
 
     def end(self, cause: str) -> None:
         """Close from our side; no MQTT packet says so (3.1.1 has none)."""
-        self._over = True
+        self._finish()
         self._stream.close(cause)
+
+    def refuse(self, cause: str) -> None:
+        """Close because the client is not accepted any more: nothing of it is taken, its will neither."""
+        self.will = None
+        self.end(cause)
 
     def forget_scope(self) -> None:
         """What is below this gateway may have changed: ask again at the next publish."""
@@ -172,39 +165,47 @@ class Session:
         self._last_topic = ""
 
     def commands_waiting(self) -> None:
-        """A cloud-to-device message was queued for this device: fetch it if it is subscribed."""
-        if self._has_commands() and not self._over:
-            self._around.tasks.start(self._deliver())
+        """A cloud-to-device message may wait for this device: fetch it if it is subscribed."""
+        if not self._resumed or self._over:
+            return
+        qos = self._commands_qos()
+        if self._delivery is not None:
+            self._delivery.qos = qos
+        elif qos is not None:
+            self._delivery = Delivery(self.identity, self._stream, self._around, qos)
+        if self._delivery is not None:
+            self._delivery.fetch()
 
     def resume(self) -> None:
-        """After CONNACK of a stored session: deliver what waits, without a new SUBSCRIBE."""
+        """The door is done: deliver what waits; a stored session needs no new SUBSCRIBE for that."""
+        self._resumed = True
         self.commands_waiting()
+
+    def _finish(self) -> None:
+        self._over = True
+        if self._delivery is not None:
+            self._delivery.stop()
+
+    def _violate(self, reason: Reason, check: str, detail: str) -> None:
+        """Put on record which rule was broken, then close."""
+        self._report(Refused(self.identity, reason, (Check(check, False, detail),)), self._stream)
+        self.end(f"{reason}: {detail}")
 
     # Publishing -----------------------------------------------------------------------------------------------------
 
-    def _publish(self, packet: Publish, messages: list[Message], acknowledge: list[int]) -> bool:
-        """Collect one publish. False when it must first be known whether its device is below this gateway."""
-        if packet.topic != self._last_topic and not self._enter_topic(packet.topic):
-            return self._over
+    def _collect(self, packet: Publish, messages: list[Message], acknowledge: list[int]) -> None:
         properties = self._last_properties
         if packet.retain or packet.dup:
             properties = _stamped(properties, packet)
-        subject = self._last_subject
-        messages.append(
-            Message(
-                subject.device,
-                subject.module,
-                properties,
-                packet.payload,
-                int(self._around.clock.now().timestamp() * 1000),
-                self.auth_method,
-                "Telemetry",
-            )
-        )
+        messages.append(self._message(properties, packet.payload))
         if packet.qos:
             assert packet.packet_id is not None
             acknowledge.append(packet.packet_id)
-        return True
+
+    def _message(self, properties: str, payload: bytes) -> Message:
+        now_ms = int(self._around.clock.now().timestamp() * 1000)
+        subject = self._last_subject
+        return Message(subject.device, subject.module, properties, payload, now_ms, self.auth_method, "Telemetry")
 
     def _enter_topic(self, topic: str) -> bool:
         """Read a topic and see that this client may publish there. False: it may not (the session is over) or it is
@@ -213,22 +214,22 @@ class Session:
         try:
             parsed = iothub.parse_publish_topic(topic)
         except TopicError as problem:
-            self.end(problem.message)
+            self._violate(Reason.PROTOCOL_VIOLATION, "topic", problem.message)
             return False
         if not isinstance(parsed, TelemetryTopic):
-            self.end(f"{topic[:80]!r} is not offered here")
+            self._violate(Reason.PROTOCOL_VIOLATION, "topic", f"{topic[:140]!r} is not offered here")
             return False
         subject = Identity(self.identity.hub, parsed.device, parsed.module)
         below = self._below.get(subject.device, False)
         if self.identity.module == EDGE_HUB and subject.device not in (self.identity.device, *self._below):
             return False
-        verdict = authorize(self._accepted(), Operation.SEND_TELEMETRY, subject, below=below)
+        verdict = authorize(self._accepted, Operation.SEND_TELEMETRY, subject, below=below)
         match verdict:
             case Accepted():
                 self._last_topic, self._last_subject, self._last_properties = topic, subject, parsed.properties
                 return True
             case Refused():
-                self.end(verdict.detail)
+                self._violate(verdict.reason, "authorized", verdict.detail)
                 return False
             case _:
                 assert_never(verdict)
@@ -236,20 +237,24 @@ class Session:
     def _append(self, messages: list[Message], acknowledge: list[int]) -> None:
         if not messages:
             return
-        self._unacked += len(acknowledge)
+        self._unacked += len(messages)
         if self._unacked >= UNACKED_IN:
             self._stream.pause_reading()
-        self._around.endpoint.append(messages, partial(self._stored, acknowledge))
+        self._around.endpoint.append(messages, partial(self._stored, len(messages), acknowledge))
 
-    def _stored(self, acknowledge: list[int], error: BaseException | None) -> None:
+    def _stored(self, count: int, acknowledge: list[int], error: BaseException | None) -> None:
         waiting = self._unacked
-        self._unacked = waiting - len(acknowledge)
+        self._unacked = waiting - count
         if error is not None:
             self.end(f"not stored: {error}")
-        elif acknowledge and not self._stream.is_closing:
+            return
+        _RECEIVED.inc(count)
+        if self._stream.is_closing:
+            return
+        if acknowledge:
             self._stream.send(encode_pubacks(acknowledge))
-            if waiting >= UNACKED_IN > self._unacked and self._held is None:
-                self._stream.resume_reading()
+        if waiting >= UNACKED_IN > self._unacked and self._held is None:
+            self._stream.resume_reading()
 
     def _wait_for_subject(self, packet: Publish, held: Sequence[Packet]) -> None:
         self._held = list(held)
@@ -260,7 +265,7 @@ class Session:
 
     async def _find_out(self, device: str) -> None:
         try:
-            self._below[device] = await self._around.registry.is_below(device, self.identity.of_device)
+            self._below[device] = await self._is_below(device)
         except Error as problem:
             self.end(f"cannot tell whether {device!r} is below this gateway: {problem}")
             return
@@ -269,16 +274,20 @@ class Session:
             self._stream.resume_reading()
             self.packets(held)
 
+    async def _is_below(self, device: str) -> bool:
+        """The registry's answer; asked again when the registry changed while it was asked."""
+        registry = self._around.registry
+        while True:
+            asked_at = registry.version
+            below = await registry.is_below(device, self.identity.of_device)
+            if registry.version == asked_at:
+                return below
+
     def _send_will(self, will: Will) -> None:
         if not self._enter_topic(will.topic):
             return
         properties = iothub.add_property(self._last_properties, "iothub-MessageType", "Will")
-        now_ms = int(self._around.clock.now().timestamp() * 1000)
-        subject = self._last_subject
-        message = Message(
-            subject.device, subject.module, properties, will.payload, now_ms, self.auth_method, "Telemetry"
-        )
-        self._around.endpoint.append((message,), _ignore)
+        self._around.endpoint.append((self._message(properties, will.payload),), _ignore)
 
     # Everything but PUBLISH -----------------------------------------------------------------------------------------
 
@@ -287,7 +296,8 @@ class Session:
             case Pingreq():
                 self._stream.send(encode(Pingresp()))
             case Puback():
-                self._complete(packet.packet_id)
+                if self._delivery is not None:
+                    self._delivery.acknowledged(packet.packet_id)
             case Subscribe():
                 self._subscribe(packet)
             case Unsubscribe():
@@ -296,7 +306,7 @@ class Session:
                 self.will = None
                 self.end("the client disconnected")
             case _:
-                self.end(f"{type(packet).__name__} has no meaning here")
+                self._violate(Reason.PROTOCOL_VIOLATION, "packet", f"{type(packet).__name__} has no meaning here")
 
     def _subscribe(self, packet: Subscribe) -> None:
         granted: list[int] = []
@@ -307,7 +317,8 @@ class Session:
             granted.append(min(qos, 1))
             filters[text] = granted[-1]
         if len(filters) > SUBSCRIPTIONS_PER_SESSION:
-            self.end(f"more than {SUBSCRIPTIONS_PER_SESSION} subscriptions")
+            detail = f"more than {SUBSCRIPTIONS_PER_SESSION} subscriptions"
+            self._violate(Reason.PROTOCOL_VIOLATION, "subscriptions", detail)
             return
         self.filters = filters
         answer = encode(Suback(packet.packet_id, tuple(granted)))
@@ -317,17 +328,17 @@ class Session:
         try:
             wanted = iothub.parse_filter(text)
         except TopicError as problem:
-            self.end(problem.message)
+            self._violate(Reason.PROTOCOL_VIOLATION, "filter", problem.message)
             return False
         if wanted.device is None:
             return True
         subject = Identity(self.identity.hub, wanted.device, wanted.module)
-        verdict = authorize(self._accepted(), _OPERATIONS[wanted.kind], subject)
+        verdict = authorize(self._accepted, _OPERATIONS[wanted.kind], subject)
         match verdict:
             case Accepted():
                 return True
             case Refused():
-                self.end(verdict.detail)
+                self._violate(verdict.reason, "authorized", verdict.detail)
                 return False
             case _:
                 assert_never(verdict)
@@ -356,43 +367,12 @@ class Session:
         else:
             done(None)
 
-    # Cloud-to-device messages ---------------------------------------------------------------------------------------
-
-    def _has_commands(self) -> bool:
-        return self.identity.module is None and any(
-            iothub.parse_filter(text).kind is SubscriptionKind.C2D for text in self.filters
-        )
-
-    async def _deliver(self) -> None:
-        room = INFLIGHT_OUT - len(self._inflight)
-        if room <= 0:
-            return
-        device = self.identity.device
-        commands = await self._around.commands.lease(device, room)
-        if self._over or self._stream.is_closing:
-            self._around.commands.release(device)
-            return
-        for command in commands:
-            packet_id = self._packet_id()
-            self._inflight[packet_id] = command
-            topic = iothub.devicebound_topic(device, command.properties)
-            dup = command.deliveries > 1
-            self._stream.send(encode(Publish(topic, command.body, 1, False, dup, packet_id)))
-
-    def _complete(self, packet_id: int) -> None:
-        command = self._inflight.pop(packet_id, None)
-        if command is not None:
-            self._around.commands.complete(self.identity.device, command.sequence, _ignore)
-            self.commands_waiting()
-
-    def _packet_id(self) -> int:
-        while self._next_id in self._inflight:
-            self._next_id = self._next_id % 65_535 + 1
-        packet_id, self._next_id = self._next_id, self._next_id % 65_535 + 1
-        return packet_id
-
-    def _accepted(self) -> Accepted:
-        return Accepted(self.identity, How.SAS_PRIMARY, (), self.valid_until)
+    def _commands_qos(self) -> int | None:
+        """The QoS at which this client gets cloud-to-device messages, None while it has not subscribed to them."""
+        if self.identity.module is not None:
+            return None
+        wanted = [qos for text, qos in self.filters.items() if iothub.parse_filter(text).kind is SubscriptionKind.C2D]
+        return max(wanted, default=None)
 
 
 def _ignore(error: BaseException | None) -> None:

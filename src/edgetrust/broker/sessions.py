@@ -22,6 +22,8 @@ from edgetrust.trust.identity import Identity
 if TYPE_CHECKING:
     from edgetrust.broker.session import Session
 
+_STALE_ENDS = 64  # ends of sessions that are gone, kept beside as many as are open before they are swept out
+
 
 class Sessions:
     """All open sessions of one actor. `observer` hears who connects (True) and who goes away (False)."""
@@ -53,8 +55,7 @@ class Sessions:
             self._modules.setdefault(identity.of_device, set()).add(identity)
         if identity.module == EDGE_HUB:
             self._gateways.add(session)
-        if session.valid_until is not None:
-            heapq.heappush(self._ends, (session.valid_until, next(self._order), session))
+        self._arm(session)
         if previous is not None:
             previous.end("taken over by a new connection of the same identity")
         elif self._observer is not None:
@@ -80,6 +81,12 @@ class Sessions:
         related: Iterable[Identity] = (identity, *self._modules.get(identity, ()))
         return [session for one in related if (session := self._open.get(one)) is not None]
 
+    def renew(self, session: Session, valid_until: datetime | None) -> None:
+        """`session` was decided again: from now on it is good until `valid_until`, sooner or later than before."""
+        if session.valid_until != valid_until:
+            session.valid_until = valid_until
+            self._arm(session)
+
     def forget_scopes(self) -> None:
         """The registry changed: gateways must ask again what is below them."""
         for session in self._gateways:
@@ -89,5 +96,16 @@ class Sessions:
         """End every session whose credential has run out by `now`."""
         while self._ends and self._ends[0][0] <= now:
             _, _, session = heapq.heappop(self._ends)
-            if self._open.get(session.identity) is session:
+            over = session.valid_until is not None and session.valid_until <= now
+            if over and self._open.get(session.identity) is session:
                 session.end("credential expired")
+
+    def _arm(self, session: Session) -> None:
+        if session.valid_until is None:
+            return
+        heapq.heappush(self._ends, (session.valid_until, next(self._order), session))
+        if len(self._ends) > 2 * len(self._open) + _STALE_ENDS:  # most are of sessions that are gone: let go of them
+            self._ends = [
+                (one.valid_until, next(self._order), one) for one in self._open.values() if one.valid_until is not None
+            ]
+            heapq.heapify(self._ends)

@@ -1,0 +1,32 @@
+"""Surroundings: the ports and tables that all sessions of one actor share."""
+
+from __future__ import annotations
+
+from edgetrust.broker.ports import Commands, Endpoint, Registry, Subscriptions, Tasks
+from edgetrust.broker.sessions import Sessions
+from edgetrust.clock import Clock
+
+
+class Surroundings:
+    """What all sessions of one actor share."""
+
+    __slots__ = ("clock", "commands", "endpoint", "registry", "sessions", "subscriptions", "tasks")
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        endpoint: Endpoint,
+        subscriptions: Subscriptions,
+        commands: Commands,
+        sessions: Sessions,
+        tasks: Tasks,
+        clock: Clock,
+    ) -> None:
+        self.registry = registry
+        self.endpoint = endpoint
+        self.subscriptions = subscriptions
+        self.commands = commands
+        self.sessions = sessions
+        self.tasks = tasks
+        self.clock = clock
