@@ -13,7 +13,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from edgetrust.pki.chain import Chain
+from edgetrust.errors import IntegrityError
+from edgetrust.pki.chain import Chain, key_matches
 from edgetrust.pki.issue import Issuer, self_signed
 from edgetrust.pki.keys import KeyAlgorithm
 from edgetrust.pki.names import Names, as_ip, covers
@@ -65,7 +66,12 @@ def _authority(directory: Path, name: str, parent: Issuer | None, now: datetime)
 def _still_good(files: HubPki, hosts: tuple[str, ...], now: datetime) -> bool:
     if not (files.certificate.exists() and files.key.exists()):
         return False
-    certificate = Chain.from_pem(files.certificate.read_bytes()).end_entity
+    chain = Chain.from_pem(files.certificate.read_bytes())
+    try:
+        key_matches(chain, load_key_file(files.key))
+    except IntegrityError:  # the process ended between writing the one and the other
+        return False
+    certificate = chain.end_entity
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if end - now < (end - start) * _RENEW_FRACTION:
         return False

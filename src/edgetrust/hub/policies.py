@@ -8,10 +8,12 @@ import base64
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
-from edgetrust.errors import IntegrityError
+from edgetrust.errors import ConfigError, IntegrityError
+from edgetrust.limits import KEY_BYTES_MAX, KEY_BYTES_MIN
 from edgetrust.pki.keys import SecretBytes
 from edgetrust.pki.softkeys import write_private
 from edgetrust.trust.policies import Right, SharedAccessPolicy
@@ -29,19 +31,28 @@ DEFAULT_RIGHTS: Mapping[str, frozenset[Right]] = {
 }
 
 
+_Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES_MIN, max_length=KEY_BYTES_MAX)]
+
+
 class _Entry(msgspec.Struct, frozen=True):
-    primary: bytes
-    secondary: bytes
+    primary: _Key
+    secondary: _Key
     rights: tuple[Right, ...]
 
 
 def load_policies(path: Path) -> dict[str, SharedAccessPolicy]:
-    """The policies in `path`; made there first (mode 0600) when the file does not exist. Raises IntegrityError."""
+    """The policies in `path`; made there first, mode 0600, if there are none. Raises ConfigError, IntegrityError."""
     if not path.exists():
         write_private(path, msgspec.json.encode({name: _new(rights) for name, rights in DEFAULT_RIGHTS.items()}))
     try:
         entries = msgspec.json.decode(path.read_bytes(), type=dict[str, _Entry])
-    except msgspec.DecodeError as problem:
+    except OSError as problem:
+        raise ConfigError(
+            f"{path} cannot be read: {problem.strerror}",
+            reason="policies-unreadable",
+            fix=f"make {path} readable for this user",
+        ) from problem
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise IntegrityError(
             f"{path} does not hold shared access policies: {problem}", reason="policies-unreadable"
         ) from problem

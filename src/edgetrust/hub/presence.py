@@ -5,6 +5,7 @@ second.
 from __future__ import annotations
 
 from edgetrust.clock import Clock
+from edgetrust.errors import Error
 from edgetrust.store.identities import Identities
 from edgetrust.trust.identity import Identity
 
@@ -22,7 +23,12 @@ class Presence:
         self._states[identity] = connected
 
     async def write(self) -> None:
-        """Write what was noted since the last time."""
+        """Write what was noted since the last time. Raises the store's errors; then nothing is forgotten."""
         states, self._states = self._states, {}
-        if states:
+        if not states:
+            return
+        try:
             await self._identities.record_presence(states, self._clock.now())
+        except Error:
+            self._states = {**states, **self._states}  # for the next time; what was noted meanwhile is newer
+            raise

@@ -95,13 +95,19 @@ class HubRegistry:
             self._modules.setdefault(identity.of_device, set()).add(identity)
         if len(self._kept) > self._room:
             oldest, _ = self._kept.popitem(last=False)
-            modules = self._modules.get(oldest.of_device, set())
-            modules.discard(oldest)
-            if not modules:
-                self._modules.pop(oldest.of_device, None)
+            self._unlist(oldest)
 
     def _drop(self, identity: Identity) -> None:
         self._kept.pop(identity, None)
-        if identity.module is None:
-            for module in self._modules.pop(identity, ()):
-                self._kept.pop(module, None)
+        if identity.module is not None:
+            self._unlist(identity)
+            return
+        for module in self._modules.pop(identity, ()):
+            self._kept.pop(module, None)
+
+    def _unlist(self, identity: Identity) -> None:
+        modules = self._modules.get(identity.of_device)
+        if modules is not None:
+            modules.discard(identity)
+            if not modules:
+                del self._modules[identity.of_device]

@@ -9,6 +9,7 @@ Beside the connections runs little:
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
@@ -19,7 +20,7 @@ from edgetrust.broker.session import Session, Surroundings
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
 from edgetrust.config import read_text
-from edgetrust.errors import ConfigError, UnavailableError
+from edgetrust.errors import ConfigError, Error
 from edgetrust.hub.policies import load_policies
 from edgetrust.hub.presence import Presence
 from edgetrust.hub.registry import HubRegistry
@@ -59,6 +60,8 @@ class Hub:
         self._clock = clock
         self._database = database
         self._tasks = LoopTasks()
+        self._running = AsyncExitStack()  # what is open, closed in the opposite order
+        self._running.push_async_callback(database.close)
 
     @classmethod
     async def start(cls, settings: HubSettings, clock: Clock) -> Hub:
@@ -67,23 +70,19 @@ class Hub:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         hub = cls(settings, clock, Database(settings.database))
         try:
+            await hub._database.migrate()
             await hub._open()
             await hub._listen(slot)
         except BaseException:
-            await hub._database.close()
+            await hub._running.aclose()
             raise
         hub._tasks.start(hub._tick())
         _log.info(EVENT_READY, hub=settings.name, mqtt_port=hub.mqtt_port, https_port=hub.https_port)
         return hub
 
     async def stop(self) -> None:
-        """Close connections, store what waits, close the store."""
-        await asyncio.gather(self._mqtt.close(), self._https.close())
-        await self._tasks.close()
-        await self._presence.write()
-        await self._events.close()
-        await self._trail.flush()
-        await self._database.close()
+        """Close connections, store what waits, close the store. What fails on the way does not keep the rest open."""
+        await self._running.aclose()
         _log.info(EVENT_STOPPED, hub=self.settings.name)
 
     @property
@@ -100,16 +99,19 @@ class Hub:
 
     async def _open(self) -> None:
         settings, database, clock = self.settings, self._database, self._clock
-        await database.migrate()
         policies = load_policies(settings.data / "policies.json")
         self._identities = Identities(database, clock, settings.name, allow_edge_ca=settings.allow_edge_ca)
         await self._identities.start_hearing()
         await self._identities.forget_presence()
         certificates = await CaCertificates.open(database, clock, self._identities)
         self._events = await EventLog.open(database)
+        self._running.push_async_callback(self._events.close)
         self._trail = AuditTrail(database)
+        self._running.push_async_callback(self._trail.flush)
         commands = C2dQueues(database, clock)
         self._presence = Presence(self._identities, clock)
+        self._running.push_async_callback(self._presence.write)
+        self._running.push_async_callback(self._tasks.close)
         self._sessions = Sessions(self._presence.note)
         self._registry = HubRegistry(self._identities, certificates, policies)
         auditor = Auditor(self._trail)
@@ -140,15 +142,23 @@ class Hub:
         commands.listen(self._command_waits)
 
     async def _listen(self, slot: ContextSlot[ServerContext]) -> None:
-        settings, door = self.settings, self._door
-        self._mqtt = await listener.serve(
-            lambda: MqttServerProtocol(lambda: Client(door)), slot, settings.host, settings.mqtt_port, label="mqtt"
-        )
+        settings = self.settings
+        self._mqtt = await listener.serve(self._accept, slot, settings.host, settings.mqtt_port, label="mqtt")
         try:
             self._https = await http.serve_http(build_app(self._parts), slot, settings.host, settings.https_port)
         except BaseException:
             await self._mqtt.close(0)
             raise
+        self._running.push_async_callback(self._close_listeners)
+
+    async def _close_listeners(self) -> None:
+        await asyncio.gather(self._mqtt.close(), self._https.close())
+
+    def _accept(self) -> MqttServerProtocol:
+        client = Client(self._door)
+        protocol = MqttServerProtocol(lambda: client)
+        client.attach(protocol)
+        return protocol
 
     # What runs beside the connections -------------------------------------------------------------------------------
 
@@ -166,6 +176,7 @@ class Hub:
     async def _decide_again(self, sessions: list[Session]) -> None:
         for session in sessions:
             await self._door.decide_again(session)
+            await asyncio.sleep(0)  # many decisions in a row must not hold up everybody else
 
     def _command_waits(self, device: str, module: str | None) -> None:
         session = self._sessions.of(Identity(self.settings.name, device, module))
@@ -179,8 +190,8 @@ class Hub:
             try:
                 await self._identities.catch_up()
                 await self._presence.write()
-            except UnavailableError as problem:
-                _log.warning("store.unavailable", detail=problem.message)
+            except Error as problem:  # the next second is another attempt
+                _log.warning("store.unavailable", reason=problem.reason, detail=problem.message)
 
 
 def server_context(settings: HubSettings) -> ServerContext:

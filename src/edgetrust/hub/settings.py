@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -22,10 +23,13 @@ class _HubTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_edge_ca: bool = False
 
 
+_Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+
+
 class _ListenTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "0.0.0.0"  # noqa: S104 - a hub serves its network; narrower is a setting
-    mqtt_port: int = 8883
-    https_port: int = 443
+    mqtt_port: _Port = 8883
+    https_port: _Port = 443
 
 
 class _TlsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,8 +67,9 @@ class HubSettings:
 
     @property
     def hosts(self) -> frozenset[str]:
-        """Every name this hub answers to, lower case."""
-        return frozenset(name.lower() for name in (self.name, *self.aliases))
+        """Every name this hub answers to, lower case; an IPv6 address also in brackets, as it stands in URLs."""
+        names = {name.lower() for name in (self.name, *self.aliases)}
+        return frozenset(names | {f"[{name}]" for name in names if ":" in name})
 
 
 def load_settings(path: Path) -> HubSettings:

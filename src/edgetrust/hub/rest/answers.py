@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from edgetrust.errors import Error, PeerError, UnavailableError
+from edgetrust.protocol.iothub import valid_identifier
 from edgetrust.protocol.registry import error_body, error_status
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -72,6 +73,21 @@ async def errors_answered(request: web.Request, handler: Handler) -> web.StreamR
     except Error as problem:
         _log.error("request.failed", path=request.path, reason=problem.reason, detail=problem.message)
         return error_answer("ServiceUnavailable", "the request could not be completed")
+    except Exception as problem:  # noqa: BLE001 - one request's fault must not reach another, nor its traceback the peer
+        _log.error("request.failed", path=request.path, reason="defect", detail=repr(problem), exc_info=problem)
+        return error_answer("ServiceUnavailable", "the request could not be completed")
+
+
+@web.middleware
+async def words_checked(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Names in the path must be such names, and no word of the path or query holds U+0000, which no store takes."""
+    for name in ("device", "module"):
+        word = request.match_info.get(name)
+        if word is not None and not valid_identifier(word):
+            return error_answer("ArgumentInvalid", f"{word[:140]!r} names no {name}")
+    if any("\0" in word for word in (*request.match_info.values(), *request.query.values())):
+        return error_answer("ArgumentInvalid", "a word of the request holds U+0000")
+    return await handler(request)
 
 
 @web.middleware

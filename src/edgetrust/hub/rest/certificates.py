@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from email.utils import format_datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -14,12 +14,12 @@ from cryptography import x509
 from edgetrust.errors import PeerError
 from edgetrust.hub.rest.answers import json_value
 from edgetrust.hub.rest.parts import PARTS, Parts
+from edgetrust.hub.rest.reading import body_of
 from edgetrust.pki.chain import Chain, ChainError
 from edgetrust.store.certificates import CaRecord
 from edgetrust.trust.policies import Right
 
 routes = web.RouteTableDef()
-T = TypeVar("T")
 
 
 class _Properties(msgspec.Struct, frozen=True, rename="camel"):
@@ -53,7 +53,7 @@ async def get_certificate(request: web.Request) -> web.Response:
 async def put_certificate(request: web.Request) -> web.Response:
     """Register, or replace with If-Match."""
     parts = await _parts(request, Right.REGISTRY_WRITE)
-    upload = _decode(await request.read(), _Upload).properties
+    upload = (await body_of(request, _Upload)).properties
     match, name = request.headers.get("If-Match"), request.match_info["name"]
     certificate = _certificate(upload.certificate)
     record = await parts.certificates.put(name, certificate, verified=upload.is_verified, if_match=match)
@@ -80,7 +80,7 @@ async def generate_code(request: web.Request) -> web.Response:
 async def verify(request: web.Request) -> web.Response:
     """Proof of possession: a certificate that the CA has issued for the code."""
     parts = await _parts(request, Right.REGISTRY_WRITE)
-    proof = _certificate(_decode(await request.read(), _Proof).certificate)
+    proof = _certificate((await body_of(request, _Proof)).certificate)
     match, name = request.headers.get("If-Match"), request.match_info["name"]
     return _answer(await parts.certificates.verify(name, proof, match))
 
@@ -114,13 +114,6 @@ def _body(record: CaRecord, *, code: bool = False) -> dict[str, Any]:
         "etag": record.etag,
         "properties": properties,
     }
-
-
-def _decode(data: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as problem:
-        raise PeerError(f"the body cannot be read: {problem}", reason="body-malformed", status=400) from problem
 
 
 def _certificate(text: str) -> x509.Certificate:

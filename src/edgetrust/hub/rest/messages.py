@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 import msgspec
@@ -14,6 +14,7 @@ from edgetrust.errors import PeerError
 from edgetrust.hub.rest.answers import json_value
 from edgetrust.hub.rest.parts import PARTS
 from edgetrust.hub.rest.query import number, wait_seconds
+from edgetrust.hub.rest.reading import body_of
 from edgetrust.limits import MESSAGE_BYTES, PAGE_ITEMS
 from edgetrust.protocol.iothub import format_properties, parse_properties
 from edgetrust.store.c2d import C2dDraft
@@ -35,7 +36,7 @@ _SYSTEM_HEADERS = {
 
 
 class _Offset(msgspec.Struct, frozen=True):
-    offset: int
+    offset: Annotated[int, msgspec.Meta(ge=0, le=_LAST_OFFSET)]
 
 
 @routes.post("/devices/{device}/messages/devicebound")
@@ -100,10 +101,7 @@ async def put_consumer(request: web.Request) -> web.Response:
     """Remember what a consumer has dealt with."""
     parts, name = request.app[PARTS], request.match_info["name"]
     await parts.access.service(request, Right.SERVICE_CONNECT)
-    try:
-        offset = msgspec.json.decode(await request.read(), type=_Offset).offset
-    except msgspec.DecodeError as problem:
-        raise PeerError(f"the body cannot be read: {problem}", reason="body-malformed", status=400) from problem
+    offset = (await body_of(request, _Offset)).offset
     await parts.events.consume(name, offset, parts.clock.now())
     return json_value({"name": name, "offset": offset})
 

@@ -36,9 +36,7 @@ async def list_scope(request: web.Request) -> web.Response:
     """One level below the first element of the auth-chain, whose last one is the caller."""
     parts, actor = await _edge_hub(request)
     asked = parse_scope_request(await request.read())
-    target = _target(parse_auth_chain(asked.auth_chain), actor)
-    if isinstance(await parts.identities.below(actor, target), Missing):
-        raise _not_in_scope(target)
+    target = await _target(parts, parse_auth_chain(asked.auth_chain), actor)
     page = await parts.identities.scope(target, asked.page_size or _FLAT_PAGE, asked.continuation_link)
     return json_answer(encode_body(listing(page.devices, page.modules, page.continuation)))
 
@@ -48,7 +46,7 @@ async def find_in_scope(request: web.Request) -> web.Response:
     """One identity below the caller."""
     parts, actor = await _edge_hub(request)
     asked = parse_scope_lookup(await request.read())
-    _target(parse_auth_chain(asked.auth_chain), actor)
+    await _target(parts, parse_auth_chain(asked.auth_chain), actor)
     return await _one(parts, actor, asked.target_device_id, asked.target_module_id)
 
 
@@ -101,11 +99,17 @@ async def _edge_hub(request: web.Request) -> tuple[Parts, str]:
     return parts, device
 
 
-def _target(chain: tuple[str, ...], actor: str) -> str:
-    """The device an auth-chain is about. Its last element must be the caller (hub specification 9.4)."""
-    if chain[-1].partition("/")[0] != actor:
+async def _target(parts: Parts, chain: tuple[str, ...], actor: str) -> str:
+    """The device an auth-chain is about. Each element must be a child of the next, or a module of it, and the last one
+    the caller (hub specification 9.4).
+    """
+    devices = tuple(dict.fromkeys(element.partition("/")[0] for element in chain))
+    if devices[-1] != actor:
         raise PeerError("the auth-chain does not end with the caller", reason="auth-chain-malformed", status=401)
-    return chain[0].partition("/")[0]
+    found = await parts.identities.below(actor, devices[0])
+    if isinstance(found, Missing) or found.chain != devices:
+        raise _not_in_scope(devices[0])
+    return devices[0]
 
 
 async def _one(parts: Parts, actor: str, device: str, module: str | None) -> web.Response:
