@@ -68,9 +68,11 @@ class Server:
         """The first line on standard output, which says that the server is ready."""
         assert self.process.stdout is not None
         descriptor, line = self.process.stdout.fileno(), b""
+        poll = select.poll()  # select ends at descriptor 1,023
+        poll.register(descriptor, select.POLLIN)
         deadline = time.perf_counter() + START_SECONDS
         while not line.endswith(b"\n"):
-            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.perf_counter()))
+            ready = poll.poll(max(0.0, deadline - time.perf_counter()) * 1000)
             piece = os.read(descriptor, 65536) if ready else b""
             if not piece:
                 raise ServerFailedError(
