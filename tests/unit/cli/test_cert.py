@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -17,7 +18,7 @@ from edgetrust.pki.chain import Chain
 from edgetrust.pki.verify import ChainReason
 from support.pki import root, self_signed
 
-Call = Callable[..., "Outcome"]  # noqa: F821  (conftest's)
+Call = Callable[..., Any]
 
 
 def openssl(*arguments: str | Path) -> str:

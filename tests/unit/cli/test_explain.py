@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from edgetrust.trust.verdict import Reason
 
-Call = Callable[..., "Outcome"]  # noqa: F821  (conftest's)
+Call = Callable[..., Any]
 
 
 def test_every_reason_is_explained(edgetrust: Call) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -24,7 +25,7 @@ from edgetrust.errors import (
     UsageError,
 )
 
-Call = Callable[..., "Outcome"]  # noqa: F821  (conftest's)
+Call = Callable[..., Any]
 HERE = Path(__file__)
 
 
