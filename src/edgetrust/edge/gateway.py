@@ -108,7 +108,9 @@ class Gateway:
         await self._open_store()
         await self._hub_side.begin()
         await self._serve()
+        self._open.callback(self._state.remove)
         self._start_tasks()
+        self._state.write(await self.state())
 
     def _locked(self) -> IO[str]:
         """One process per root: two would take each other's messages and keys."""
@@ -183,7 +185,6 @@ class Gateway:
         self._open.push_async_callback(self._end_upstream, draining)
         self._open.push_async_callback(self._tasks.close)
         self._open.push_async_callback(self._listener.close)
-        self._open.callback(self._state.remove)
         for work in (
             self._hub_side.keep_synchronised(),
             self._hub_side.watch_scope(),

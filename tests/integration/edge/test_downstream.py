@@ -9,7 +9,7 @@ import threading
 from datetime import timedelta
 
 from support.edge_world import HUB_NAME, Story, World, edgetrust, wait_until, write_holder
-from support.pki import EXPIRED, NOT_A_CA, Pki, self_signed
+from support.pki import EXPIRED, NOT_A_CA, self_signed
 
 REFUSED = "not authori"
 
@@ -143,7 +143,7 @@ def test_x509_ca_by_the_trust_bundle(shared: Story) -> None:
 
 def test_x509_ca_by_a_ca_that_only_the_hub_has_verified(story: Story) -> None:
     world, gateway = story.world, story.gateway
-    other = Pki(now=world.pki.now, root_name="root of another department")
+    other = world.pki.impostor()  # same names, other keys
     world.device("OtherSensor", "--auth", "ca", "--parent", "EdgeGateway")
     assert refused(gateway.publish("OtherSensor", holder=other.device("OtherSensor")))
     certificate, _ = write_holder(world.folder, "other-root", other.root)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from support.pki import NOW, Pki
 
 from edgetrust.edge.renewal import AutoRenew, Period, is_due, renew_at, retry_after
+from support.pki import NOW, Pki
 
 DAY = timedelta(days=1)
 

@@ -134,7 +134,8 @@ def test_the_hostname_is_that_of_the_machine_unless_given(tmp_path: Path, monkey
         ("auto_generated_edge_ca_expiry_days = 7", ("80", "4")),
         ('method = "self_signed"\nexpiry_days = 7', ("80", "4")),
         (
-            'auto_generated_edge_ca_expiry_days = 7\nauto_renew = { rotate_key = true, threshold = "50%", retry = "1%" }',
+            "auto_generated_edge_ca_expiry_days = 7\n"
+            'auto_renew = { rotate_key = true, threshold = "50%", retry = "1%" }',
             ("50", "1"),
         ),
     ],
