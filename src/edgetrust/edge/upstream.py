@@ -19,7 +19,7 @@ from typing import Protocol
 import structlog
 
 from edgetrust.clock import Clock
-from edgetrust.errors import Error
+from edgetrust.errors import Error, UnavailableError
 from edgetrust.limits import (
     EVENT_POLL_SECONDS,
     UPSTREAM_BATCH,
@@ -124,11 +124,9 @@ class Upstream:
         while not self._closing:
             steady = False
             try:
-                link = await self._connect()
-            except Error as problem:
+                steady = await self._use(await self._connect())
+            except Error as problem:  # of the hub, or of the store: there is always another attempt
                 self._lost(problem.message, problem.reason, problem.fix)
-            else:
-                steady = await self._use(link)
             attempt = 0 if steady else attempt + 1
             if not self._closing:
                 await self._pause(UPSTREAM_RETRY_SECONDS[min(attempt, len(UPSTREAM_RETRY_SECONDS) - 1)])
@@ -149,16 +147,15 @@ class Upstream:
         since = self._clock.monotonic()
         _log.info(EVENT_UPSTREAM_CONNECTED)
         self._connected()
-        forgetting = asyncio.create_task(self._forget_arrived())
+        forgetting = asyncio.create_task(self._forget_arrived(link))
         watching = asyncio.create_task(self._watch(link))
         try:
             await self._drain(link, until=since + UPSTREAM_TOKEN_SECONDS / 2)
         finally:
             self.link = None
             link.abort("drained")
-            for task in (forgetting, watching):
-                task.cancel()
-            await asyncio.gather(forgetting, watching, return_exceptions=True)
+            self._something_arrived.set()
+            await asyncio.gather(forgetting, watching)
             await self._settle()
         return self._progress > 0 or self._clock.monotonic() - since > UPSTREAM_STEADY_SECONDS
 
@@ -238,16 +235,21 @@ class Upstream:
 
     # Forgetting -----------------------------------------------------------------------------------------------------
 
-    async def _forget_arrived(self) -> None:
-        while True:
+    async def _forget_arrived(self, link: Link) -> None:
+        while link.is_open:
             await self._something_arrived.wait()
             self._something_arrived.clear()
             await self._forget()
 
     async def _forget(self) -> None:
         arrived, self._arrived = self._arrived, []
-        if arrived:
+        if not arrived:
+            return
+        try:
             await self._queue.ack(arrived)
+        except UnavailableError as problem:  # they are sent twice if that lasts until the connection ends
+            self._arrived = arrived + self._arrived
+            _log.warning("upstream.not_forgotten", reason=problem.reason, detail=problem.message)
 
     async def _watch(self, link: Link) -> None:
         cause = await link.wait_closed()
