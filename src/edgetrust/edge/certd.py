@@ -13,7 +13,7 @@ It knows nothing of connections; who serves with a certificate asks for it here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -52,11 +52,7 @@ class EdgeCaError(Error):
     """There is no Edge CA to issue with. Nothing is served without one; exit code 1."""
 
 
-_FIXES = {
-    ChainReason.EXPIRED: ("edge-ca-expired", "issue a new Edge CA certificate and name it in [edge_ca] cert and pk"),
-    ChainReason.NOT_YET_VALID: ("edge-ca-not-yet-valid", "set the clock of this machine, or wait"),
-    ChainReason.NOT_A_CA: ("edge-ca-not-a-ca", "it needs basicConstraints critical CA:TRUE and keyUsage keyCertSign"),
-}
+_CA_PROFILE = "issue it anew with basicConstraints critical CA:TRUE and keyUsage critical digitalSignature, keyCertSign"
 
 
 class CertificateStore:
@@ -179,18 +175,33 @@ class GatewayCertificates:
     def _checked(self, issuer: Issuer, where: str) -> Issuer:
         self._check_names(issuer.certificate, where)
         now = self._clock.now()
-        alone = verify_chain(
-            Chain((issuer.certificate,)), TrustBundle((issuer.certificate,), as_of=now), Purpose.CA, now
-        )
+        self._check_dates(issuer.certificate, where, now)
+        itself = TrustBundle((issuer.certificate,), as_of=now)
+        alone = verify_chain(Chain((issuer.certificate,)), itself, Purpose.CA, now)
         if isinstance(alone, ChainFailure):
-            reason, fix = _FIXES.get(alone.reason, ("edge-ca-unusable", "issue an Edge CA certificate anew"))
-            raise EdgeCaError(f"{where}: the Edge CA cannot issue: {alone.detail}", reason=reason, fix=fix)
+            reason = "edge-ca-not-a-ca" if alone.reason is ChainReason.NOT_A_CA else "edge-ca-unusable"
+            raise EdgeCaError(f"{where}: the Edge CA cannot issue: {alone.detail}", reason=reason, fix=_CA_PROFILE)
         if issuer.chain.intermediates:
             above = TrustBundle(issuer.chain.intermediates, as_of=now)
             outcome = verify_chain(issuer.chain, above, Purpose.CA, now)
             if isinstance(outcome, ChainFailure):
                 _log.warning("edge_ca.chain", file=where, certificate=outcome.certificate, detail=outcome.detail)
         return issuer
+
+    def _check_dates(self, certificate: x509.Certificate, where: str, now: datetime) -> None:
+        start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        if now >= end:
+            raise EdgeCaError(
+                f"{where}: the Edge CA expired at {end:%Y-%m-%d %H:%M:%SZ}",
+                reason="edge-ca-expired",
+                fix="issue a new Edge CA certificate and name it in [edge_ca] cert and pk",
+            )
+        if now < start:
+            raise EdgeCaError(
+                f"{where}: the Edge CA is valid from {start:%Y-%m-%d %H:%M:%SZ} only",
+                reason="edge-ca-not-yet-valid",
+                fix="set the clock of this machine, or wait",
+            )
 
     def _check_names(self, certificate: x509.Certificate, where: str) -> None:
         name = _common_name(certificate)

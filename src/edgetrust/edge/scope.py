@@ -30,7 +30,7 @@ import structlog
 from cryptography import x509
 
 from edgetrust.clock import Clock
-from edgetrust.edge.certd import read_chain
+from edgetrust.edge.files import read_file
 from edgetrust.errors import ConfigError, IntegrityError, RefusedError, UnavailableError
 from edgetrust.limits import (
     ASKED_KEPT,
@@ -39,7 +39,7 @@ from edgetrust.limits import (
     ON_DEMAND_PAUSE_SECONDS,
     SCOPE_REFRESH_SPACING_SECONDS,
 )
-from edgetrust.pki.chain import TrustBundle
+from edgetrust.pki.chain import ChainError, TrustBundle
 from edgetrust.pki.softkeys import write_public
 from edgetrust.store.snapshot import ScopeSnapshot
 from edgetrust.telemetry import EVENT_SCOPE_SYNCHRONISED
@@ -119,8 +119,9 @@ class ScopeRegistry:
         if self._authorities_file is None or not self._authorities_file.exists():
             return
         try:
-            self._authorities = read_chain(self._authorities_file).certificates
-        except ConfigError as problem:
+            pem = read_file(self._authorities_file)
+            self._authorities = TrustBundle.from_pem(pem, self._clock.now()).anchors
+        except (ConfigError, ChainError) as problem:
             _log.error("scope.authorities_unreadable", detail=problem.message)
 
     def listen(self, changed: Changed) -> None:
