@@ -7,7 +7,8 @@ public: `AVAILABLE` says whether this pyOpenSSL has them all, and if not, `pyope
 Rules for the calls: the error queue is emptied before a call whose error will be asked for, since it belongs to the
 thread; memory BIOs never shrink, so that they are filled in slices of one record and keep no more than that when a
 connection is idle; the buffer that OpenSSL writes into belongs to the thread, since cffi lets other threads run
-during a call.
+during a call; a buffer of the caller is let go when the call returns or raises: kept by a traceback, it would be freed
+while it is still exported, which ends the process.
 
 It must not know how contexts are made.
 """
@@ -158,13 +159,13 @@ class ThinEngine:
     def feed(self, ciphertext: Buffer) -> None:
         _lib.ERR_clear_error()
         size = len(ciphertext)
-        pointer = _ffi.from_buffer(ciphertext)
-        for start in range(0, size, RECORD_BYTES):
-            if self.closed:
-                return  # nothing after close_notify counts (RFC 8446, 6.1)
-            _lib.BIO_write(self._into, pointer + start, min(RECORD_BYTES, size - start))
-            if self.handshake_done or self._shake():
-                self._decrypt()
+        with _ffi.from_buffer(ciphertext) as pointer:
+            for start in range(0, size, RECORD_BYTES):
+                if self.closed:
+                    return  # nothing after close_notify counts (RFC 8446, 6.1)
+                _lib.BIO_write(self._into, pointer + start, min(RECORD_BYTES, size - start))
+                if self.handshake_done or self._shake():
+                    self._decrypt()
 
     def read(self) -> bytes:
         plain = self._plain
@@ -178,14 +179,14 @@ class ThinEngine:
             raise not_open()
         _lib.ERR_clear_error()
         size = len(plaintext)
-        pointer = _ffi.from_buffer(plaintext)
-        for start in range(0, size, RECORD_BYTES):
-            slice_bytes = min(RECORD_BYTES, size - start)
-            written = _lib.SSL_write(self._ssl, pointer + start, slice_bytes)
-            if written != slice_bytes:
-                raise _error()
-            if size > RECORD_BYTES:
-                self._drain()
+        with _ffi.from_buffer(plaintext) as pointer:
+            for start in range(0, size, RECORD_BYTES):
+                slice_bytes = min(RECORD_BYTES, size - start)
+                written = _lib.SSL_write(self._ssl, pointer + start, slice_bytes)
+                if written != slice_bytes:
+                    raise _error()
+                if size > RECORD_BYTES:
+                    self._drain()
 
     def take(self) -> bytes:
         self._drain()
