@@ -124,6 +124,9 @@ class Door:
             name = iothub.parse_user_name(packet.user_name or "")
         except UserNameError as problem:
             return _refusal(None, Reason.USER_NAME_MALFORMED, "user-name", problem.message)
+        if not all(iothub.mqtt_usable(part) for part in (name.device, name.module) if part is not None):
+            detail = f"{name.client_id!r} cannot be used over MQTT: + and # are wildcards"
+            return _refusal(None, Reason.USER_NAME_MALFORMED, "user-name", detail)
         claim = Identity(self._house.hub, name.device, name.module)
         if not self._house.any_host and _host(name) not in self._policy.hosts:
             return _refusal(claim, Reason.HUB_NAME_UNKNOWN, "hub-name", f"{name.host!r} is not a name of this hub")
