@@ -92,7 +92,7 @@ class Delivery:
             self._more = True
             return
         commands = await self._around.commands.lease(self._identity.device, room)
-        if self._over or self._stream.is_closing:
+        if self._over or self._stream.is_closing or self.qos is None:
             if commands:
                 self._give_back()
             return

@@ -322,7 +322,7 @@ class Session:
             return
         self.filters = filters
         answer = encode(Suback(packet.packet_id, tuple(granted)))
-        self._persist(partial(self._subscribed, answer))
+        self._persist(partial(self._settled, answer))
 
     def _may_subscribe(self, text: str) -> bool:
         try:
@@ -343,7 +343,7 @@ class Session:
             case _:
                 assert_never(verdict)
 
-    def _subscribed(self, answer: bytes, error: BaseException | None) -> None:
+    def _settled(self, answer: bytes, error: BaseException | None) -> None:
         if error is not None:
             self.end(f"subscription not stored: {error}")
             return
@@ -353,13 +353,7 @@ class Session:
     def _unsubscribe(self, packet: Unsubscribe) -> None:
         self.filters = {text: qos for text, qos in self.filters.items() if text not in packet.filters}
         answer = encode(Unsuback(packet.packet_id))
-        self._persist(partial(self._unsubscribed, answer))
-
-    def _unsubscribed(self, answer: bytes, error: BaseException | None) -> None:
-        if error is not None:
-            self.end(f"subscription not stored: {error}")
-            return
-        self._stream.send(answer)
+        self._persist(partial(self._settled, answer))
 
     def _persist(self, done: partial[None]) -> None:
         if self.persistent:
