@@ -13,7 +13,7 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -21,7 +21,7 @@ import typer
 
 from edgetrust.cli.certificates import read_chain
 from edgetrust.cli.chain_fixes import fix_for
-from edgetrust.cli.client import HubClient, find_hub, read_secret, up_json
+from edgetrust.cli.client import HubClient, default_directory, find_hub, read_secret, up_json
 from edgetrust.cli.output import say
 from edgetrust.clock import SystemClock
 from edgetrust.device.session import CertificateCredential, DeviceSession, KeyCredential, Route
@@ -129,6 +129,8 @@ def as_device(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
 @asynccontextmanager
 async def connected(options: DeviceOptions) -> AsyncGenerator[DeviceSession, None]:
     """The open session of a device. Who was refused, or refused the server, is told why and what to do."""
+    if options.directory is None and options.hub is None:
+        options = replace(options, directory=default_directory())
     ready = up_json(options.directory) if options.directory is not None else None
     route = find_route(options, ready)
     identity = _identity(route.hub, options.device)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 API_VERSION = "2021-04-12"
+DEFAULT_DIRECTORY = Path("edgetrust-hub")
 TOKEN_SECONDS = 300  # one command makes a few requests; a long tail makes a token per request
 REQUEST_SECONDS = 30.0
 _FORBIDDEN, _TOO_MANY, _SERVER_FAULT = 403, 429, 500
@@ -55,6 +56,8 @@ class HubError(Error):
 
 def find_hub(directory: Path | None, url: str | None, file: Path | None, trust: Path | None) -> Hub:
     """The hub that the options name. Raises UsageError or ConfigError."""
+    if url is None:
+        directory = directory or default_directory()
     if directory is not None and url is None:
         return _from_directory(directory, trust)
     if url is None:
@@ -68,6 +71,11 @@ def find_hub(directory: Path | None, url: str | None, file: Path | None, trust: 
             fix="add --connection-string-file FILE (or - for stdin)",
         )
     return _from_connection_string(read_secret(file), trust, url)
+
+
+def default_directory() -> Path | None:
+    """Where `edgetrust up` keeps a hub unless told otherwise, if there is one below the current directory."""
+    return DEFAULT_DIRECTORY if (DEFAULT_DIRECTORY / "up.json").exists() else None
 
 
 def up_json(directory: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from edgetrust.pki.chain import Chain
 from edgetrust.pki.issue import Issuer, self_signed
 from edgetrust.pki.keys import KeyAlgorithm
 from edgetrust.pki.names import Names
-from edgetrust.pki.profiles import DOWNSTREAM, EDGE_CA, GATEWAY_SERVER, HUB_SERVER, INTERMEDIATE, ROOT, Profile
+from edgetrust.pki.profiles import DOWNSTREAM, EDGE_CA, HUB_SERVER, INTERMEDIATE, ROOT, Profile
 from edgetrust.pki.softkeys import SoftKey, write_private, write_public
 
 ROOT_NAME = "my_private_root_CA"
@@ -152,11 +152,6 @@ def make_demo_pki(directory: Path, now: datetime, options: DemoOptions) -> DemoP
     from edgetrust.cli.demo_bad import make_bad
 
     return replace(made, bad=make_bad(made, now))
-
-
-def make_server(workshop: Workshop, edge_ca: Material, host: str) -> Material:
-    """A gateway's server certificate below an Edge CA."""
-    return workshop.below(edge_ca, GATEWAY_SERVER, Names.for_hosts(host), f"server-{host}")
 
 
 def without_root(chain: Chain) -> Chain:

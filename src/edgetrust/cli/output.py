@@ -60,7 +60,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    console().print(table)
+    shown = console()
+    with shown.capture() as capture:
+        shown.print(table)
+    sys.stdout.writelines(line.rstrip() + "\n" for line in capture.get().splitlines())
 
 
 def print_facts(facts: Iterable[tuple[str, str]], *, indent: str = "") -> None:

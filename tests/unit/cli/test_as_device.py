@@ -153,6 +153,15 @@ def test_the_hub_of_a_directory_gives_the_key(edgetrust: Call, hub: Any, session
     assert (missing.code, "d1/m1 has no symmetric key" in missing.err) == (2, True)
 
 
+def test_the_hub_of_up_in_this_directory_is_the_default(
+    edgetrust: Call, hub: Any, session: type[Session], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key_file: Path
+) -> None:
+    (tmp_path / "edgetrust-hub").symlink_to(hub.directory)
+    monkeypatch.chdir(tmp_path)
+    assert edgetrust("device", "send", "d1", "--key-file", key_file).code == 0
+    assert session.made[0][1].hub == "localhost"
+
+
 def test_without_a_directory_a_credential_must_be_given(edgetrust: Call) -> None:
     assert "no credential was given" in edgetrust("device", "send", "d1", "--hub", "localhost").err
 

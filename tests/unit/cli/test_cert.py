@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID, ObjectIdentifier
 
+from edgetrust.cli.certificates import describe
 from edgetrust.cli.chain_fixes import fix_for
 from edgetrust.cli.demo_pki import DemoOptions, DemoPki, make_demo_pki
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.verify import ChainReason
-from support.pki import root, self_signed
+from support.pki import certificate, ed25519_key, key, root, self_signed
 
 Call = Callable[..., Any]
 
@@ -97,6 +99,32 @@ def test_show_other_keys(edgetrust: Call, tmp_path: Path, kind: str) -> None:
     file.write_bytes(made.certificate.public_bytes(Encoding.PEM))
     known = edgetrust("cert", "show", file, "--json").json()["certificates"][0]
     assert known["key"] == kind.upper().replace("-", " ")
+
+
+def test_show_describes_what_no_verifier_would_take() -> None:
+    broken = x509.UnrecognizedExtension(x509.KeyUsage.oid, b"\x02\x01\x01")  # an INTEGER is no key usage
+    odd = certificate(
+        *("Odd", ed25519_key(), None, key("Odd issuer")),
+        usage=None,
+        hosts=["odd.example"],
+        extra=[(broken, True)],
+    )
+    known = describe(odd, datetime.now(UTC))
+    assert known["key"] == "Ed25519"
+    assert known["keyUsage"] == ["unreadable"]
+    assert known["subjectAlternativeName"] == ["unreadable"]  # one broken extension hides them all
+
+
+def test_show_knows_every_kind_of_name() -> None:
+    names = [x509.RFC822Name("a@b.c"), x509.UniformResourceIdentifier("urn:x"), x509.RegisteredID(NameOID.COMMON_NAME)]
+    odd = certificate(
+        *("Odd", key("Odd"), None, key("Odd")),
+        eku=[ObjectIdentifier("1.2.3")],
+        extra=[(x509.SubjectAlternativeName(names), False)],
+    )
+    known = describe(odd, datetime.now(UTC))
+    assert known["subjectAlternativeName"] == ["email:a@b.c", "URI:urn:x", "RegisteredID"]
+    assert known["extendedKeyUsage"] == ["1.2.3"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgetrust.cli.client import HubClient, HubError, find_hub, up_json
+from edgetrust.cli.client import HubClient, HubError, default_directory, find_hub, up_json
 from edgetrust.cli.demo_pki import DemoPki
 from edgetrust.errors import ConfigError, Error, RefusedError, UnavailableError, UsageError
 from edgetrust.protocol.sas import parse_token, signature_matches
@@ -46,6 +46,17 @@ def test_a_url_with_a_connection_string(tmp_path: Path, monkeypatch: pytest.Monk
     assert find_hub(tmp_path, "hub.example:8443", file, None).base_url == "https://hub.example:8443"
     monkeypatch.setattr("sys.stdin", io.StringIO(SERVICE + "\n"))
     assert find_hub(None, "https://[::1]:8443", Path("-"), None).base_url == "https://[::1]:8443"
+
+
+def test_the_hub_of_up_in_this_directory_is_the_default(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert default_directory() is None
+    (here / "edgetrust-hub").symlink_to(hub.directory)
+    assert find_hub(None, None, None, None).base_url == f"https://localhost:{hub.port}"
 
 
 def test_a_port_in_the_connection_string_is_not_part_of_the_name(tmp_path: Path) -> None:

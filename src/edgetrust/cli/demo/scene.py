@@ -43,7 +43,7 @@ from edgetrust.pki.softkeys import SoftKey, write_private, write_public
 
 HUB_NAME, GATEWAY_NAME = "localhost", "edgegateway.local"
 CONTROLLER_ID = "LineController"  # a device of the hub with two certificates that is no child of the gateway
-CONTROLLER_SECONDS = 10  # life of its first certificate: long enough to connect once, short enough to wait for
+CONTROLLER_SECONDS = 15  # life of its first certificate: long enough to connect once, short enough to wait for
 ADDRESS = "127.0.0.1"
 MQTT_PORT = 8883
 WAIT_SECONDS = 30.0
