@@ -53,6 +53,7 @@ from edgetrust.trust.authenticate import Policy
 from edgetrust.trust.identity import Identity
 
 _TICK_SECONDS = 1.0
+LEAST_CHECK_SECONDS = 1.0  # however short a certificate lives
 _log = structlog.get_logger()
 
 
@@ -238,7 +239,7 @@ class Gateway:
             (certificate.not_valid_after_utc - certificate.not_valid_before_utc).total_seconds()
             for certificate in self._server.chain.certificates[:2]
         ]
-        return max(1.0, min(CERTIFICATE_CHECK_SECONDS, *(life / 100 for life in lives)))
+        return max(LEAST_CHECK_SECONDS, min(CERTIFICATE_CHECK_SECONDS, *(life / 100 for life in lives)))
 
     async def _renew_what_is_due(self) -> None:
         certificates = self._certificates

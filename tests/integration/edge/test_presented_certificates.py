@@ -148,6 +148,7 @@ def test_a_quickstart_edge_ca_is_used_again_and_its_missing_key_stops_everything
     assert "cannot be used" in done.stderr
     key.write_bytes(kept)
     key.chmod(0o600)
+    gateway.start()
 
 
 def test_without_network_a_restart_issues_a_server_certificate(world: World) -> None:
