@@ -45,6 +45,7 @@ from edgetrust.transport import http, listener
 from edgetrust.transport.mqtt.server import MqttServerProtocol
 from edgetrust.transport.tasks import LoopTasks
 from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
+from edgetrust.transport.websocket import WebSockets
 from edgetrust.trust.authenticate import Policy
 from edgetrust.trust.identity import Identity
 
@@ -113,13 +114,14 @@ class Hub:
         self._running.push_async_callback(self._presence.write)
         self._running.push_async_callback(self._tasks.close)
         self._sessions = Sessions(self._presence.note)
+        self._stored_sessions = StoredSessions(database, clock)
         self._registry = HubRegistry(self._identities, certificates, policies)
         auditor = Auditor(self._trail)
         policy = Policy(settings.hosts, edge_by_ca=settings.allow_edge_ca, verify=VerifiedChains().verify)
         around = Surroundings(
             registry=self._registry,
             endpoint=self._events,
-            subscriptions=StoredSessions(database, clock),
+            subscriptions=self._stored_sessions,
             commands=commands,
             sessions=self._sessions,
             tasks=self._tasks,
@@ -137,6 +139,7 @@ class Hub:
             registry=self._registry,
             access=Access(settings.name, self._registry, policies, policy, auditor, clock),
             clock=clock,
+            websockets=WebSockets(self._accept),
         )
         self._identities.listen(self._heard)
         commands.listen(self._command_waits)
@@ -165,6 +168,8 @@ class Hub:
     def _heard(self, change: Change) -> None:
         """The registry changed: forget what was kept of it, then decide again whom it concerns."""
         self._registry.heard(change, self.settings.name)
+        if change.kind is ChangeKind.DELETED and change.device is not None:
+            self._stored_sessions.forget(change.device)
         if change.kind is ChangeKind.AUTHORITIES or change.device is None:
             concerned = list(self._sessions)
         else:

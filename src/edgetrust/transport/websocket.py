@@ -17,7 +17,6 @@ from aiohttp import WSMsgType, web
 
 from edgetrust import limits
 from edgetrust.transport.http import peer_chain
-from edgetrust.transport.mqtt.server import MqttHandler, MqttServerProtocol
 from edgetrust.transport.tls.engine import Buffer
 
 SUBPROTOCOL: Final = "mqtt"
@@ -116,13 +115,33 @@ class WebSocketTransport(asyncio.Transport):
             self._sender = None
 
 
-async def mqtt_over_websocket(request: web.Request, handler: Callable[[], MqttHandler]) -> web.StreamResponse:
-    """Answer a request for a WebSocket with MQTT in it: 101, or 400 when the client offers another subprotocol."""
-    offered = request.headers.get("Sec-WebSocket-Protocol", "")
-    if SUBPROTOCOL not in (each.strip() for each in offered.split(",")):
-        return web.Response(status=400, text=f"the subprotocol is {SUBPROTOCOL!r}")
-    socket = web.WebSocketResponse(protocols=(SUBPROTOCOL,), compress=False, max_msg_size=limits.PACKET_BYTES)
-    extra_info = {"peer_chain": peer_chain(request), "peername": request.get_extra_info("peername")}
-    await socket.prepare(request)
-    await WebSocketTransport(socket, MqttServerProtocol(handler), extra_info).run()
-    return socket
+class WebSockets:
+    """The connections of one application that came as WebSockets. `accept` makes each one's protocol."""
+
+    def __init__(self, accept: Callable[[], asyncio.Protocol]) -> None:
+        self._accept = accept
+        self._open: set[WebSocketTransport] = set()
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request for a WebSocket with MQTT in it: 101, or 400 when the client offers another subprotocol.
+
+        Returns when the connection has ended.
+        """
+        offered = request.headers.get("Sec-WebSocket-Protocol", "")
+        if SUBPROTOCOL not in (each.strip() for each in offered.split(",")):
+            return web.Response(status=400, text=f"the subprotocol is {SUBPROTOCOL!r}")
+        socket = web.WebSocketResponse(protocols=(SUBPROTOCOL,), compress=False, max_msg_size=limits.PACKET_BYTES)
+        extra_info = {"peer_chain": peer_chain(request), "peername": request.get_extra_info("peername")}
+        await socket.prepare(request)
+        transport = WebSocketTransport(socket, self._accept(), extra_info)
+        self._open.add(transport)
+        try:
+            await transport.run()
+        finally:
+            self._open.discard(transport)
+        return socket
+
+    async def close(self, app: web.Application) -> None:
+        """Begin to close what is open; an application does this before it waits for its requests."""
+        for transport in self._open:
+            transport.close()

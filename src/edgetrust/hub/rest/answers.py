@@ -28,7 +28,7 @@ _NAMES = {
     429: "ThrottlingException",
     503: "ServiceUnavailable",
 }
-_OPEN_PATHS = ("/edgetrust/", "/metrics")  # ours, not the service's: no api-version
+_OPEN_PATHS = ("/edgetrust/", "/metrics", "/$iothub/")  # without an api-version: ours, and MQTT, which says it itself
 _log = structlog.get_logger()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from edgetrust.hub.rest import certificates, devices, messages, operations, scope
+from edgetrust.hub.rest import certificates, devices, messages, operations, scope, websocket
 from edgetrust.hub.rest.answers import api_version_named, errors_answered, words_checked
 from edgetrust.hub.rest.parts import PARTS, Parts
 from edgetrust.limits import HTTP_BODY_BYTES
@@ -15,6 +15,7 @@ def build_app(parts: Parts) -> web.Application:
     around = [errors_answered, api_version_named, words_checked]
     app = web.Application(middlewares=around, client_max_size=HTTP_BODY_BYTES)
     app[PARTS] = parts
-    for module in (scope, devices, certificates, messages, operations):
+    app.on_shutdown.append(parts.websockets.close)
+    for module in (scope, devices, certificates, messages, operations, websocket):
         app.add_routes(module.routes)
     return app

@@ -16,6 +16,7 @@ from edgetrust.store.c2d import C2dQueues
 from edgetrust.store.certificates import CaCertificates
 from edgetrust.store.events import EventLog
 from edgetrust.store.identities import Identities
+from edgetrust.transport.websocket import WebSockets
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Parts:
     registry: HubRegistry
     access: Access
     clock: Clock
+    websockets: WebSockets
 
 
 PARTS: web.AppKey[Parts] = web.AppKey("parts", Parts)
