@@ -167,12 +167,13 @@ class Gateway(Process):
 class World:
     """One hub, its PKI, and whatever gateways a test wants."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, hub_name: str = HUB_NAME) -> None:
         self.folder = folder
+        self.hub_name = hub_name
         self.hub_folder = folder / "hub"
         self.hub = Process(
             [
-                "up", "--dir", str(self.hub_folder), "--host", HUB_NAME, "--bind", "127.0.0.1", "--json",
+                "up", "--dir", str(self.hub_folder), "--host", hub_name, "--bind", "127.0.0.1", "--json",
                 "--mqtt-port", str(free_port()), "--https-port", str(free_port()),
             ],
             folder / "hub.log",
@@ -247,7 +248,7 @@ trust_bundle_cert = "file://{trust}"
 
 [provisioning]
 source = "manual"
-iothub_hostname = "{HUB_NAME}"
+iothub_hostname = "{self.hub_name}"
 device_id = "{device}"
 
 [provisioning.authentication]

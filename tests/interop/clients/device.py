@@ -1,0 +1,144 @@
+"""Devices, each a client of the unmodified azure-iot-device SDK. Runs in .venv-azure.
+
+Every line of standard input is a command, {"id": N, "do": NAME, "client": NAME, ...}; commands of one line after the
+other run at the same time. Every line of standard output is an answer, {"id": N, "ok": VALUE} or {"id": N, "error":
+{...}}, or news of a client, {"client": NAME, "event": KIND, ...}.
+"""
+
+import json
+import logging
+import sys
+import threading
+import time
+
+from azure.iot.device import X509, IoTHubDeviceClient, IoTHubModuleClient, Message, ProxyOptions
+
+PROPERTIES = (
+    "message_id",
+    "correlation_id",
+    "user_id",
+    "content_encoding",
+    "content_type",
+    "output_name",
+    "expiry_time_utc",
+)
+clients = {}
+printing = threading.Lock()
+
+
+def tell(**line):
+    with printing:
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
+
+
+def news(name, event, **more):
+    tell(client=name, event=event, **more)
+
+
+def create(name, module=None, proxy=None, connection_string=None, x509=None, **options):
+    """A client, not connected yet. `x509`: certificate, key, hostname, device."""
+    if proxy is not None:
+        options["proxy_options"] = ProxyOptions(proxy["kind"], "127.0.0.1", proxy["port"])
+    kind = IoTHubDeviceClient if module is None else IoTHubModuleClient
+    if connection_string is not None:
+        client = kind.create_from_connection_string(connection_string, **options)
+    else:
+        names = [x509["hostname"], x509["device"], *([] if module is None else [module])]
+        client = kind.create_from_x509_certificate(X509(x509["certificate"], x509["key"]), *names, **options)
+    client.on_connection_state_change = lambda: news(name, "connected" if client.connected else "disconnected")
+    client.on_background_exception = lambda error: news(name, "background", error=described(error))
+    clients[name] = client
+
+
+def connect(name):
+    clients[name].connect()
+
+
+def listen(name):
+    """Receive cloud-to-device messages from now on."""
+
+    def received(message):
+        told = {key: value for key in PROPERTIES if (value := getattr(message, key)) is not None}
+        body = message.data.decode()
+        news(name, "message", body=body, properties=dict(message.custom_properties), system=told)
+
+    clients[name].on_message_received = received
+
+
+def send(name, body, properties=None, system=None):
+    """Send one message; returns when the hub has acknowledged it."""
+    message = Message(body)
+    message.custom_properties.update(properties or {})
+    for key, value in (system or {}).items():
+        assert key in PROPERTIES, key
+        setattr(message, key, value)
+    clients[name].send_message(message)
+
+
+def stream(name, count, pause=0.0, window=1):
+    """Send `count` messages, `window` at a time, numbered from 0; tell of each acknowledged one."""
+    turn = threading.Semaphore(window)
+    senders = []
+
+    def one(number):
+        try:
+            clients[name].send_message(str(number))
+            news(name, "sent", number=number)
+        finally:
+            turn.release()
+
+    for number in range(count):
+        turn.acquire()
+        sender = threading.Thread(target=one, args=(number,))
+        sender.start()
+        senders.append(sender)
+        time.sleep(pause)
+    for sender in senders:
+        sender.join()
+
+
+def disconnect(name):
+    clients[name].disconnect()
+
+
+def shutdown(name):
+    clients.pop(name).shutdown()
+
+
+def described(error):
+    causes = []
+    cause = error
+    while cause is not None:
+        causes.append(type(cause).__name__)
+        cause = cause.__cause__
+    return {"module": type(error).__module__, "causes": causes, "text": str(error)}
+
+
+class Subscribing(logging.Handler):
+    """Tells of every SUBSCRIBE that the SDK's MQTT client sends."""
+
+    def emit(self, record):
+        if record.getMessage().startswith("Sending SUBSCRIBE"):
+            news("paho", "subscribe")
+
+
+COMMANDS = {each.__name__: each for each in (create, connect, listen, send, stream, disconnect, shutdown)}
+
+
+def run(number, do, client, arguments):
+    try:
+        tell(id=number, ok=COMMANDS[do](client, **arguments))
+    except Exception as error:  # noqa: BLE001 - whatever the SDK raises is told
+        tell(id=number, error=described(error))
+
+
+logging.getLogger("paho").addHandler(Subscribing())
+logging.getLogger("paho").setLevel(logging.DEBUG)
+for line in sys.stdin:
+    command = json.loads(line)
+    arguments = {key: value for key, value in command.items() if key not in ("id", "do", "client")}
+    work = (command["id"], command["do"], command["client"], arguments)
+    threading.Thread(target=run, args=work, daemon=True).start()
+for each in list(clients.values()):
+    each.shutdown()

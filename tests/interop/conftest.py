@@ -1,0 +1,24 @@
+"""Contoso's hub for the tests of the SDKs: one for all that leave it alone, one of one's own to kill and cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.processes import Contoso
+
+
+@pytest.fixture(scope="session")
+def contoso(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contoso]:
+    """A hub that runs; every test registers devices of its own."""
+    with Contoso(tmp_path_factory.mktemp("contoso")) as made:
+        yield made
+
+
+@pytest.fixture
+def own_contoso(tmp_path: Path) -> Iterator[Contoso]:
+    """A hub of one's own."""
+    with Contoso(tmp_path) as made:
+        yield made
