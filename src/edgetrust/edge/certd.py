@@ -306,8 +306,12 @@ class GatewayCertificates:
 
     # Issuing --------------------------------------------------------------------------------------------------------
 
-    def issue_server(self, generation: str) -> ServerCertificate:
-        """A new server certificate of `$edgeHub` with a new key, stored with the whole Edge CA file.
+    def new_server_key(self) -> SoftKey:
+        """A key for a server certificate; it is never stored. RSA takes its time: do it beside other work."""
+        return SoftKey.generate(f"{EDGE_HUB} server", self._settings.server_key)
+
+    def issue_server(self, generation: str, key: SoftKey) -> ServerCertificate:
+        """A new server certificate of `$edgeHub` for `key`, stored with the whole Edge CA file.
 
         Common name and first SAN are the hostname (an iPAddress for an address), then `edgeHub`. Raises EdgeCaError.
         """
@@ -315,7 +319,6 @@ class GatewayCertificates:
         certificate_id = server_certificate_id(
             EDGE_HUB, generation, keep_dollar=settings.keep_dollar_in_certificate_ids
         )
-        key = SoftKey.generate(certificate_id, settings.server_key)
         names = Names.for_hosts(settings.hostname, EDGE_HUB.removeprefix("$"))
         try:
             chain = self.issuer.issue(key.public_key(), GATEWAY_SERVER, names, self._clock.now())

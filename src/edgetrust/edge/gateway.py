@@ -27,7 +27,7 @@ from edgetrust.broker.door import House
 from edgetrust.broker.session import Session, Surroundings
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
-from edgetrust.edge.certd import GatewayCertificates, ServerCertificate
+from edgetrust.edge.certd import GatewayCertificates
 from edgetrust.edge.commands import NoCommands
 from edgetrust.edge.door import GatewayDoor
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, MASTER_ENCRYPTION_KEY, Layout
@@ -39,6 +39,7 @@ from edgetrust.edge.status import StateFile, describe_certificate
 from edgetrust.errors import ConfigError, Error
 from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, REAUTHENTICATE_SECONDS, UPSTREAM_STOP_SECONDS
 from edgetrust.pki.remember import VerifiedChains
+from edgetrust.pki.softkeys import SoftKey
 from edgetrust.store.audit import AuditTrail
 from edgetrust.store.auditing import Auditor
 from edgetrust.store.engine import Database
@@ -103,12 +104,14 @@ class Gateway:
             _log.warning("config.warning", detail=warning)
         self.layout.make()
         self._open.callback(self._locked().close)
+        key = asyncio.create_task(asyncio.to_thread(self._certificates.new_server_key))
+        self._open.callback(key.cancel)
         await asyncio.to_thread(self._certificates.prepare)
         self._hub_side = HubSide(self.settings, self.layout, self._keys, self._clock)
         self._open.push_async_callback(self._hub_side.close)
         await self._open_store()
         await self._hub_side.begin()
-        await self._serve()
+        await self._serve(await key)
         self._open.callback(self._state.remove)
         self._start_tasks()
         self._state.write(await self.state())
@@ -146,9 +149,9 @@ class Gateway:
         self._registry.listen(self._changed)
         self._hub_side.attach(self._registry, self._queue, self._generation_changed)
 
-    async def _serve(self) -> None:
+    async def _serve(self, key: SoftKey) -> None:
         settings = self.settings
-        self._server = await asyncio.to_thread(self._certificates.issue_server, self._hub_side.generation)
+        self._server = await asyncio.to_thread(self._certificates.issue_server, self._hub_side.generation, key)
         self._slot = ContextSlot(ServerContext(self._server.chain, self._server.key))
         self._door = self._make_door()
         self._listener = await listener.serve(
@@ -251,7 +254,8 @@ class Gateway:
             await self._swap_server()
 
     async def _swap_server(self) -> None:
-        server: ServerCertificate = await asyncio.to_thread(self._certificates.issue_server, self._hub_side.generation)
+        key = await asyncio.to_thread(self._certificates.new_server_key)
+        server = await asyncio.to_thread(self._certificates.issue_server, self._hub_side.generation, key)
         self._slot.current = ServerContext(server.chain, server.key)
         self._server = server
 

@@ -173,7 +173,7 @@ def test_a_device_with_a_key_has_no_certificate(bench: Bench) -> None:
 
 def test_an_edge_ca_from_files_issues_the_server_certificate(bench: Bench, tmp_path: Path) -> None:
     certificates = bench.with_files(bench.edge_ca()).open()
-    server = certificates.issue_server("638")
+    server = certificates.issue_server("638", certificates.new_server_key())
     assert server.certificate_id == "aziot-edged/module/$edgeHub:638:server"
     leaf, *above = server.chain.certificates
     assert tuple(above) == bench.edge_ca().path or len(above) == 4
@@ -195,7 +195,8 @@ def test_an_edge_ca_from_files_issues_the_server_certificate(bench: Bench, tmp_p
 
 def test_an_address_becomes_an_ip_name(bench: Bench) -> None:
     bench.settings = replace(bench.settings, hostname="192.168.1.23", keep_dollar_in_certificate_ids=False)
-    server = bench.open().issue_server("638")
+    certificates = bench.open()
+    server = certificates.issue_server("638", certificates.new_server_key())
     names = server.chain.end_entity.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["192.168.1.23"]
     assert names.get_values_for_type(x509.DNSName) == ["edgeHub"]
@@ -204,7 +205,7 @@ def test_an_address_becomes_an_ip_name(bench: Bench) -> None:
 
 def test_the_server_certificate_never_outlives_the_edge_ca(bench: Bench) -> None:
     certificates = bench.with_files(bench.edge_ca(end=timedelta(days=3))).open()
-    server = certificates.issue_server("638")
+    server = certificates.issue_server("638", certificates.new_server_key())
     assert server.chain.end_entity.not_valid_after_utc == NOW + timedelta(days=3)
     bench.clock.advance(2.9 * 86_400)
     assert not certificates.server_is_due(server), "a new one would not live longer"
@@ -259,7 +260,7 @@ def test_a_file_whose_parents_do_not_fit_is_used_with_a_warning(
 
 def test_replaced_edge_ca_files_are_taken_up_and_bad_ones_are_not(bench: Bench) -> None:
     certificates = bench.with_files(bench.edge_ca()).open()
-    server = certificates.issue_server("638")
+    server = certificates.issue_server("638", certificates.new_server_key())
     assert not certificates.refresh_edge_ca()
     assert not certificates.server_is_due(server)
     bench.with_files(bench.edge_ca(**EXPIRED))
@@ -270,7 +271,7 @@ def test_replaced_edge_ca_files_are_taken_up_and_bad_ones_are_not(bench: Bench) 
     bench.with_files(new)
     assert certificates.refresh_edge_ca()
     assert certificates.server_is_due(server)
-    assert certificates.issue_server("638").chain.certificates[1] == new.certificate
+    assert certificates.issue_server("638", certificates.new_server_key()).chain.certificates[1] == new.certificate
     assert new.certificate in certificates.trust_bundle.anchors
 
 
@@ -305,7 +306,7 @@ def test_quickstart_is_renewed_at_eighty_percent_with_another_key_and_the_same_n
     bench.settings = replace(bench.settings, edge_ca=QuickstartCa(10, "mine", AutoRenew(threshold=Period(percent=80))))
     certificates = bench.open()
     first = certificates.issuer.certificate
-    server = certificates.issue_server("638")
+    server = certificates.issue_server("638", certificates.new_server_key())
     assert not certificates.refresh_edge_ca()
     bench.clock.advance(8.1 * 86_400)
     assert certificates.refresh_edge_ca()
@@ -338,7 +339,7 @@ def test_an_expired_edge_ca_issues_nothing(bench: Bench) -> None:
     certificates = bench.with_files(bench.edge_ca(end=timedelta(days=1))).open()
     bench.clock.advance(2 * 86_400)
     with pytest.raises(EdgeCaError) as caught:
-        certificates.issue_server("638")
+        certificates.issue_server("638", certificates.new_server_key())
     assert caught.value.reason == "edge-ca-expired"
 
 
