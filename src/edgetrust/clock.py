@@ -7,10 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
 class Clock(Protocol):
-    """Wall time (aware, UTC) and monotonic seconds."""
+    """Wall time (aware, UTC), the same as milliseconds since 1970, and monotonic seconds."""
 
     def now(self) -> datetime: ...
+
+    def milliseconds(self) -> int: ...
 
     def monotonic(self) -> float: ...
 
@@ -20,6 +26,9 @@ class SystemClock:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def milliseconds(self) -> int:
+        return time.time_ns() // 1_000_000
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -34,6 +43,9 @@ class ManualClock:
 
     def now(self) -> datetime:
         return self._now
+
+    def milliseconds(self) -> int:
+        return (self._now - _EPOCH) // _MILLISECOND
 
     def monotonic(self) -> float:
         return self._monotonic

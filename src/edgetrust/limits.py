@@ -56,6 +56,7 @@ C2D_DELIVERIES = 10
 C2D_LOCK_SECONDS = 60.0  # a leased message is delivered again after this, unless it was completed
 REFUSALS_KEPT = 1_000  # ring buffer of refusals with all their checks
 VERIFIED_CHAINS_KEPT = 10_000  # remembered path validations, by thumbprint and bundle
+SESSIONS_REMEMBERED = 100_000  # stored sessions kept at hand, so that a returning client costs no query
 REGISTRATIONS_KEPT = 100_000  # registrations the hub keeps at hand, about 1 KiB each
 
 # The gateway --------------------------------------------------------------------------------------------------------
@@ -97,6 +98,7 @@ REAUTHENTICATE_SECONDS = 300.0  # open connections are decided again, as edgeHub
 
 # The store ----------------------------------------------------------------------------------------------------------
 STORE_BUSY_SECONDS = 10.0  # wait for another process's SQLite transaction; a large group commits in milliseconds
+STORE_STATEMENTS = 500  # prepared statements of one SQLite connection: one for each number of rows and those of queries
 STORE_READERS = 3  # threads that read; SQL holds the disk or the GIL, more threads only queue elsewhere
 STORE_WRITES_TOGETHER = (
     64  # small writes that share one commit, so that a reconnect storm does not sync once per session
@@ -125,6 +127,8 @@ LISTEN_BACKLOG = 4_096  # a site's devices come back at once after a power cut; 
 CLIENT_TIMEOUT_SECONDS = 30.0  # our own clients: TCP, TLS and CONNACK together
 CLIENT_WINDOW = 64  # unacknowledged publishes of one of our clients
 CLIENT_INCOMING = 1_000  # received messages that wait for the application; then reading pauses
+AUDIT_GATHER_SECONDS = 0.2  # decisions of this long are written together; nobody waits for them
+AUDIT_SLACK = 10  # the oldest are removed when a tenth too many are kept
 AUDIT_WAITING = 10_000  # decisions in memory that wait for the disk
 HTTP_KEEP_ALIVE_SECONDS = 120.0  # an idle HTTPS connection; SDKs poll once a minute
 

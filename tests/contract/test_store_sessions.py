@@ -77,11 +77,23 @@ async def test_sessions_go_with_their_identity(sessions: Sessions, registry: Ide
     await save(sessions, "d1", {C2D: 1})
     await save(sessions, "d1/m1", {C2D: 1})
     await registry.delete_module("d1", "m1")
+    sessions.forget("d1")
     assert await sessions.load("d1/m1") is None
     await save(sessions, "d1/m1", {C2D: 1})
     await registry.delete_device("d1")
+    sessions.forget("d1")
     assert await sessions.load("d1") is None
     assert await sessions.load("d1/m1") is None
+
+
+async def test_what_was_loaded_is_remembered_until_it_is_forgotten(
+    sessions: Sessions, registry: Identities
+) -> None:
+    await save(sessions, "d1", {C2D: 1})
+    await registry.delete_device("d1")
+    assert await sessions.load("d1") == {C2D: 1}
+    sessions.forget("d1")
+    assert await sessions.load("d1") is None
 
 
 async def test_a_closed_store_says_so(durable_url: str, clock: ManualClock) -> None:

@@ -128,6 +128,7 @@ class Session:
             return
         messages: list[Message] = []
         acknowledge: list[int] = []
+        now_ms = self._around.clock.milliseconds()
         for index, packet in enumerate(packets):
             if self._over:
                 break  # what came before the end counts, what came behind it does not
@@ -136,7 +137,10 @@ class Session:
                     if not self._over:
                         self._wait_for_subject(packet, packets[index:])
                     break
-                self._collect(packet, messages, acknowledge)
+                messages.append(self._message(packet, now_ms))
+                if packet.qos:
+                    assert packet.packet_id is not None
+                    acknowledge.append(packet.packet_id)
             else:
                 self._other(packet)
         self._append(messages, acknowledge)
@@ -193,19 +197,16 @@ class Session:
 
     # Publishing -----------------------------------------------------------------------------------------------------
 
-    def _collect(self, packet: Publish, messages: list[Message], acknowledge: list[int]) -> None:
-        properties = self._last_properties
-        if packet.retain or packet.dup:
+    def _message(self, packet: Publish | Will, now_ms: int, properties: str | None = None) -> Message:
+        """The message in `packet`, of the sender that its topic was found to be about."""
+        if properties is None:
+            properties = self._last_properties
+        if type(packet) is Publish and (packet.retain or packet.dup):
             properties = _stamped(properties, packet)
-        messages.append(self._message(properties, packet.payload))
-        if packet.qos:
-            assert packet.packet_id is not None
-            acknowledge.append(packet.packet_id)
-
-    def _message(self, properties: str, payload: bytes) -> Message:
-        now_ms = int(self._around.clock.now().timestamp() * 1000)
         subject = self._last_subject
-        return Message(subject.device, subject.module, properties, payload, now_ms, self.auth_method, "Telemetry")
+        return Message(
+            subject.device, subject.module, properties, packet.payload, now_ms, self.auth_method, "Telemetry"
+        )
 
     def _enter_topic(self, topic: str) -> bool:
         """Read a topic and see that this client may publish there. False: it may not (the session is over) or it is
@@ -287,7 +288,8 @@ class Session:
         if not self._enter_topic(will.topic):
             return
         properties = iothub.add_property(self._last_properties, "iothub-MessageType", "Will")
-        self._around.endpoint.append((self._message(properties, will.payload),), _ignore)
+        message = self._message(will, self._around.clock.milliseconds(), properties)
+        self._around.endpoint.append((message,), _ignore)
 
     # Everything but PUBLISH -----------------------------------------------------------------------------------------
 

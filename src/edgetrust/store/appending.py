@@ -12,7 +12,8 @@ the next one gathers. What waits is bounded in bytes: above the bound a batch is
 `append-backlog`. One batch that the database cannot take does not spoil the others of its group.
 
 A multi-row INSERT and not `executemany`: SQLite lets go of the interpreter's lock at every step, and a busy loop thread
-would make each row wait for it. Batches are split into powers of two, so that few statements are ever prepared.
+would make each row wait for it. A group that fits into one statement is a transaction by itself, insert and commit in
+one step; there is a statement for each number of rows, and the driver keeps them prepared.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Done = Callable[[BaseException | None], None]
 
 _COLUMNS = ", ".join(Message._fields)
 _ROW = "(" + ", ".join("?" * len(Message._fields)) + ")"
-_ROWS_MAX_BITS = 8  # 256 rows of seven values in one statement; SQLite takes 32,766 values
+_ROWS_MAX = 250  # rows of seven values in one statement; the driver keeps twice as many statements prepared
 
 
 class Batch(NamedTuple):
@@ -66,34 +67,37 @@ class _Rows(Protocol):
 class _SqliteRows:
     def __init__(self, connection: LogConnection, table: str, extra: Extra | None) -> None:
         self._connection = connection
+        self._cursor = connection.raw.cursor()
         self._extra = extra
         # The table's name is one of ours.
-        prefix = f"INSERT INTO {table} ({_COLUMNS}) VALUES "  # noqa: S608
-        self._statements = [prefix + ", ".join([_ROW] * (1 << bits)) for bits in range(_ROWS_MAX_BITS + 1)]
+        self._prefix = f"INSERT INTO {table} ({_COLUMNS}) VALUES "  # noqa: S608
+        self._statements: dict[int, str] = {}
 
     def insert(self, messages: Sequence[Message], size: int) -> int:
         with self._connection.turn:
-            cursor = self._connection.raw.cursor()
-            cursor.execute("BEGIN IMMEDIATE")
+            if self._extra is None and len(messages) <= _ROWS_MAX:
+                return self._insert_rows(messages)  # one statement is a transaction of its own
+            self._cursor.execute("BEGIN IMMEDIATE")
             try:
-                last = self._insert_rows(cursor, messages)
+                last = 0
+                for start in range(0, len(messages), _ROWS_MAX):
+                    last = self._insert_rows(messages[start : start + _ROWS_MAX])
                 if self._extra is not None:
-                    self._extra(cursor, "sqlite", len(messages), size)
-                cursor.execute("COMMIT")
+                    self._extra(self._cursor, "sqlite", len(messages), size)
+                self._cursor.execute("COMMIT")
             except BaseException:
                 if self._connection.raw.in_transaction:
-                    cursor.execute("ROLLBACK")
+                    self._cursor.execute("ROLLBACK")
                 raise
             return last
 
-    def _insert_rows(self, cursor: Any, messages: Sequence[Message]) -> int:
-        start, count = 0, len(messages)
-        while start < count:
-            bits = min(_ROWS_MAX_BITS, (count - start).bit_length() - 1)
-            rows = messages[start : start + (1 << bits)]
-            cursor.execute(self._statements[bits], list(chain.from_iterable(rows)))
-            start += 1 << bits
-        last: int = cursor.lastrowid
+    def _insert_rows(self, messages: Sequence[Message]) -> int:
+        count = len(messages)
+        statement = self._statements.get(count)
+        if statement is None:
+            statement = self._statements[count] = self._prefix + ", ".join([_ROW] * count)
+        self._cursor.execute(statement, list(chain.from_iterable(messages)))
+        last: int = self._cursor.lastrowid
         return last
 
 

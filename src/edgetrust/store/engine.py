@@ -35,7 +35,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from edgetrust.errors import ConfigError, UnavailableError
-from edgetrust.limits import STORE_BUSY_SECONDS, STORE_READERS, STORE_WRITES_TOGETHER
+from edgetrust.limits import STORE_BUSY_SECONDS, STORE_READERS, STORE_STATEMENTS, STORE_WRITES_TOGETHER
 from edgetrust.store.failures import translated
 from edgetrust.store.migrate import upgrade
 
@@ -114,7 +114,11 @@ class Database:
             _make_private(Path(str(self._url.database)))
         engine = sqlalchemy.create_engine(
             self._url,
-            connect_args={"check_same_thread": False, "timeout": STORE_BUSY_SECONDS},
+            connect_args={
+                "check_same_thread": False,
+                "timeout": STORE_BUSY_SECONDS,
+                "cached_statements": STORE_STATEMENTS,
+            },
             poolclass=StaticPool if self.in_memory else QueuePool,
         )
         event.listen(engine, "connect", self._prepare_sqlite)

@@ -4,15 +4,19 @@ They must be kept: the Python device client never subscribes again after a drop 
 without subscriptions is a session too: it makes "session present" true.
 
 Rules: `save` replaces the whole set; calls for one client take effect in their order; a session goes with its identity.
+What was read or written last is remembered, so that a returning client costs no query: one process serves a hub's or
+gateway's clients. What was read while something was written is not remembered, and a failed write forgets.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from edgetrust.clock import Clock
+from edgetrust.limits import SESSIONS_REMEMBERED
 from edgetrust.store.engine import Database
 from edgetrust.store.records import milliseconds
 from edgetrust.store.schema import session_subscriptions, sessions
@@ -30,12 +34,30 @@ _FILTERS = select(session_subscriptions.c.filter, session_subscriptions.c.qos).w
 class Sessions:
     """Stored sessions by client identifier: `device` or `device/module`. Methods raise the store's errors."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, *, remembered: int = SESSIONS_REMEMBERED) -> None:
         self._database = database
         self._clock = clock
+        self._room = remembered
+        self._remembered: OrderedDict[str, dict[str, Mapping[str, int] | None]] = OrderedDict()  # by device
+        self._writes = 0
 
     async def load(self, client_id: str) -> Mapping[str, int] | None:
         """Filter -> granted QoS of the stored session, None if there is none."""
+        of_device = self._remembered.get(_device(client_id), {})
+        if client_id in of_device:
+            return of_device[client_id]
+        writes = self._writes
+        found = await self._load(client_id)
+        if self._writes == writes:
+            self._remember(client_id, found)
+        return found
+
+    def forget(self, device: str) -> None:
+        """An identity of this device was deleted, and its session with it: remember nothing of any of them."""
+        self._writes += 1
+        self._remembered.pop(device, None)
+
+    async def _load(self, client_id: str) -> Mapping[str, int] | None:
         keys = _keys(client_id)
 
         def work(connection: Connection) -> dict[str, int] | None:
@@ -59,7 +81,7 @@ class Sessions:
             if kept:
                 connection.execute(insert(table), [{**row, "filter": text, "qos": qos} for text, qos in kept.items()])
 
-        self._database.post(work, done)
+        self._post(client_id, work, kept, done)
 
     def discard(self, client_id: str, done: Done) -> None:
         """Forget the session: CleanSession 1."""
@@ -70,7 +92,31 @@ class Sessions:
                 of_client = (table.c.device == keys["of_device"], table.c.module == keys["of_module"])
                 connection.execute(delete(table).where(*of_client))
 
-        self._database.post(work, done)
+        self._post(client_id, work, None, done)
+
+    def _post(
+        self, client_id: str, work: Callable[[Connection], None], outcome: Mapping[str, int] | None, done: Done
+    ) -> None:
+        self._writes += 1
+        self._remember(client_id, outcome)
+
+        def written(error: BaseException | None) -> None:
+            if error is not None:
+                self.forget(_device(client_id))
+            done(error)
+
+        self._database.post(work, written)
+
+    def _remember(self, client_id: str, filters: Mapping[str, int] | None) -> None:
+        device = _device(client_id)
+        self._remembered.setdefault(device, {})[client_id] = filters
+        self._remembered.move_to_end(device)
+        if len(self._remembered) > self._room:
+            self._remembered.popitem(last=False)
+
+
+def _device(client_id: str) -> str:
+    return client_id.partition("/")[0]
 
 
 def _keys(client_id: str) -> dict[str, str]:
