@@ -95,6 +95,7 @@ class Upstream:
         self._something_arrived = asyncio.Event()
         self._over = asyncio.Event()  # the connection has ended, or shall
         self._closing = False
+        self._leaving = False  # we say DISCONNECT: the end of the connection is no loss
         self._progress = 0
         self._stuck = 0  # connections in a row that ended without one acknowledgement
         self._wake = asyncio.Event()
@@ -143,6 +144,7 @@ class Upstream:
         """Drain over one connection to its end. Whether it was good for anything, so that the next may come at once."""
         self.link, self.connected_at, self.problem = link, self._clock.now(), ""
         self._progress = 0
+        self._leaving = False
         self._over.clear()
         since = self._clock.monotonic()
         _log.info(EVENT_UPSTREAM_CONNECTED)
@@ -229,6 +231,7 @@ class Upstream:
                 while self._waiting and link.is_open:
                     self._room_made.clear()
                     await self._room_made.wait()
+                self._leaving = True
                 await link.disconnect()
         except TimeoutError:
             return
@@ -253,7 +256,8 @@ class Upstream:
 
     async def _watch(self, link: Link) -> None:
         cause = await link.wait_closed()
-        self._lost(cause, "connection-lost", "")
+        if not self._leaving:
+            self._lost(cause, "connection-lost", "")
         self._over.set()
         self._room_made.set()
 
