@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,6 +39,7 @@ class Device:
 
     sdk: Sdk
     name: str
+    identity: str
 
     def connect(self) -> None:
         self.sdk.do("connect", client=self.name)
@@ -114,6 +116,14 @@ class Contoso:
         """The root that verifies the hub, PEM."""
         return Path(self.world.hub.ready["trust_bundle"]).read_text()
 
+    def age(self) -> timedelta:
+        """How long ago `pki.now` was."""
+        return datetime.now(UTC) - self.pki.now
+
+    def local_connection_string(self) -> str:
+        """The owner's connection string, for who asks on localhost."""
+        return str(self.world.hub.ready["service_connection_string"]).replace(HUB, "localhost", 1)
+
     def rest(self, method: str, *path: str, **options: Any) -> Any:
         """One request to the hub, with its owner's policy."""
 
@@ -177,17 +187,25 @@ class Contoso:
         return self._create(device, module, gateway, {"connection_string": ";".join(words), **options})
 
     def with_certificate(
-        self, device: str, holder: Holder, *, module: str | None = None, gateway: str = "", **options: Any
+        self,
+        device: str,
+        holder: Holder,
+        *,
+        module: str | None = None,
+        gateway: str = "",
+        root: bool = False,
+        **options: Any,
     ) -> Device:
-        """A client that shows a certificate (with the intermediates above it)."""
-        certificate, key = write_holder(self.folder, f"device-{self._made}", holder)
+        """A client that shows a certificate, with the intermediates above it and, if asked for, the root."""
+        certificate, key = write_holder(self.folder, f"device-{self._made}", holder, root=root)
         files = {"certificate": str(certificate), "key": str(key), "hostname": HUB, "device": device}
         through = {"gateway_hostname": gateway} if gateway else {}
         return self._create(device, module, gateway, {"x509": files, **through, **options})
 
     def _create(self, device: str, module: str | None, gateway: str, options: dict[str, Any]) -> Device:
         self._made += 1
-        made = Device(self.sdk, f"{device}{f'/{module}' if module else ''} ({self._made})")
+        identity = f"{device}/{module}" if module else device
+        made = Device(self.sdk, f"{identity} ({self._made})", identity)
         root = self.pki.root.certificate.public_bytes(Encoding.PEM).decode() if gateway else self.hub_root
         wanted = {
             "proxy": {"kind": "SOCKS5", "port": self.proxy.port},

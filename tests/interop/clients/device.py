@@ -12,6 +12,7 @@ import threading
 import time
 
 from azure.iot.device import X509, IoTHubDeviceClient, IoTHubModuleClient, Message, ProxyOptions
+from azure.iot.device.exceptions import ConnectionDroppedError, ConnectionFailedError, NoConnectionError
 
 PROPERTIES = (
     "message_id",
@@ -77,20 +78,25 @@ def send(name, body, properties=None, system=None):
 
 
 def stream(name, count, pause=0.0, window=1):
-    """Send `count` messages, `window` at a time, numbered from 0; tell of each acknowledged one."""
+    """Send `count` messages, `window` at a time, numbered from 0; tell of each acknowledged one. What could not be sent
+    for want of a connection is sent again, as applications do.
+    """
     turn = threading.Semaphore(window)
     senders = []
 
     def one(number):
-        try:
-            clients[name].send_message(str(number))
-            news(name, "sent", number=number)
-        finally:
-            turn.release()
+        while True:
+            try:
+                clients[name].send_message(str(number))
+                break
+            except (ConnectionFailedError, ConnectionDroppedError, NoConnectionError):
+                time.sleep(0.2)
+        news(name, "sent", number=number)
+        turn.release()
 
     for number in range(count):
         turn.acquire()
-        sender = threading.Thread(target=one, args=(number,))
+        sender = threading.Thread(target=one, args=(number,), daemon=True)
         sender.start()
         senders.append(sender)
         time.sleep(pause)

@@ -1,0 +1,235 @@
+"""azure-iot-hub's registry manager against the hub's REST interface."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.azure import Sdk, SdkError
+from support.pki import self_signed
+from support.processes import Contoso, wait_for
+
+SHA1, SHA256 = "AB" * 20, "CD" * 32
+KEY, OTHER_KEY = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
+
+
+@pytest.fixture(scope="module")
+def manager(contoso: Contoso, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdk]:
+    """A registry manager with the owner's policy, on localhost and the port that the hub has."""
+    made = Sdk(
+        "registry",
+        contoso.local_connection_string(),
+        log=tmp_path_factory.mktemp("registry") / "sdk.log",
+        environment={"REQUESTS_CA_BUNDLE": contoso.world.hub.ready["trust_bundle"]},
+    )
+    yield made
+    made.close()
+
+
+def fails(manager: Sdk, method: str, *arguments: object, status: int, phrase: str) -> None:
+    """The call raises the SDK's own error, with the hub's status and phrase in it."""
+    with pytest.raises(SdkError, match=phrase) as raised:
+        manager.call(method, *arguments)
+    assert (raised.value.module, raised.value.kind) == ("msrest.exceptions", "HttpOperationError")
+    assert raised.value.status == status
+
+
+def test_a_device_with_keys_of_the_callers(manager: Sdk) -> None:
+    made = manager.call("create_device_with_sas", "r-keys", KEY, OTHER_KEY, "enabled")
+    assert made["authentication"]["type"] == "sas"
+    assert made["authentication"]["symmetric_key"] == {"primary_key": KEY, "secondary_key": OTHER_KEY}
+    assert (made["status"], made["connection_state"]) == ("enabled", "Disconnected")
+    assert made["capabilities"] == {"iot_edge": False}
+    assert manager.call("get_device", "r-keys") == made
+
+
+def test_a_device_with_keys_of_the_hubs(manager: Sdk) -> None:
+    keys = manager.call("create_device_with_sas", "r-made", "", "", "enabled")["authentication"]["symmetric_key"]
+    assert len(base64.b64decode(keys["primary_key"])) >= 32
+    assert keys["primary_key"] != keys["secondary_key"]
+
+
+def test_a_device_with_thumbprints(manager: Sdk) -> None:
+    made = manager.call("create_device_with_x509", "r-x509", SHA1, SHA256, "enabled")
+    assert made["authentication"]["type"] == "selfSigned"
+    assert made["authentication"]["x509_thumbprint"] == {"primary_thumbprint": SHA1, "secondary_thumbprint": SHA256}
+    single = manager.call("create_device_with_x509", "r-x509-single", SHA256, "", "enabled")
+    assert single["authentication"]["x509_thumbprint"] == {"primary_thumbprint": SHA256}
+
+
+def test_a_device_of_a_ca(manager: Sdk) -> None:
+    made = manager.call("create_device_with_certificate_authority", "r-ca", "disabled", status_reason="not yet")
+    assert made["authentication"]["type"] == "certificateAuthority"
+    assert (made["status"], made["status_reason"]) == ("disabled", "not yet")
+
+
+def test_what_is_no_thumbprint_and_what_is_no_key(manager: Sdk) -> None:
+    bad = {"status": 400, "phrase": "Bad Request"}
+    fails(manager, "create_device_with_x509", "r-bad", "AB", "", "enabled", **bad)
+    fails(manager, "create_device_with_x509", "r-bad", "", "", "enabled", **bad)
+    fails(manager, "create_device_with_sas", "r-bad", "no base64!", KEY, "enabled", **bad)
+    fails(manager, "create_device_with_sas", "r-bad", KEY, OTHER_KEY, "perhaps", **bad)
+    fails(manager, "create_device_with_sas", "r bad", KEY, OTHER_KEY, "enabled", **bad)
+    fails(manager, "get_device", "r-bad", status=404, phrase="Not Found")
+
+
+def test_a_device_exists_once(manager: Sdk) -> None:
+    manager.call("create_device_with_sas", "r-once", KEY, OTHER_KEY, "enabled")
+    fails(manager, "create_device_with_sas", "r-once", KEY, OTHER_KEY, "enabled", status=409, phrase="Conflict")
+
+
+def test_an_update_with_the_right_etag_and_with_an_old_one(manager: Sdk) -> None:
+    made = manager.call("create_device_with_sas", "r-update", KEY, OTHER_KEY, "enabled")
+    changed = manager.call(
+        *("update_device_with_sas", "r-update", made["etag"], OTHER_KEY, KEY, "disabled"), status_reason="maintenance"
+    )
+    assert changed["etag"] != made["etag"]
+    assert changed["generation_id"] == made["generation_id"]
+    assert (changed["status"], changed["status_reason"]) == ("disabled", "maintenance")
+    assert changed["authentication"]["symmetric_key"]["primary_key"] == OTHER_KEY
+    fails(
+        *(manager, "update_device_with_sas", "r-update", made["etag"], KEY, OTHER_KEY, "enabled"),
+        status=412,
+        phrase="Precondition Failed",
+    )
+    assert manager.call("get_device", "r-update") == changed
+
+
+def test_an_update_without_an_etag_and_to_another_kind(manager: Sdk) -> None:
+    manager.call("create_device_with_sas", "r-kinds", KEY, OTHER_KEY, "enabled")
+    by_thumbprint = manager.call("update_device_with_x509", "r-kinds", None, SHA1, SHA256, "enabled")
+    assert by_thumbprint["authentication"]["type"] == "selfSigned"
+    assert "primary_key" not in by_thumbprint["authentication"].get("symmetric_key", {})
+    by_ca = manager.call("update_device_with_certificate_authority", "r-kinds", by_thumbprint["etag"], "enabled")
+    assert by_ca["authentication"]["type"] == "certificateAuthority"
+    fails(
+        *(manager, "update_device_with_sas", "r-unknown", None, KEY, OTHER_KEY, "enabled"),
+        status=404,
+        phrase="Not Found",
+    )
+
+
+def test_devices_are_listed(manager: Sdk) -> None:
+    for number in range(3):
+        manager.call("create_device_with_sas", f"r-list-{number}", KEY, OTHER_KEY, "enabled")
+    listed = [device["device_id"] for device in manager.call("get_devices")]
+    assert {"r-list-0", "r-list-1", "r-list-2"} <= set(listed)
+    assert len(manager.call("get_devices", 2)) == 2
+
+
+def test_a_device_is_deleted_with_its_etag(manager: Sdk) -> None:
+    made = manager.call("create_device_with_sas", "r-delete", KEY, OTHER_KEY, "enabled")
+    fails(manager, "delete_device", "r-delete", "AAAA", status=412, phrase="Precondition Failed")
+    assert manager.call("delete_device", "r-delete", made["etag"]) is None
+    fails(manager, "get_device", "r-delete", status=404, phrase="Not Found")
+    fails(manager, "delete_device", "r-delete", status=404, phrase="Not Found")
+    again = manager.call("create_device_with_sas", "r-delete", KEY, OTHER_KEY, "enabled")
+    assert again["generation_id"] != made["generation_id"]
+    manager.call("delete_device", "r-delete")
+
+
+def test_modules(manager: Sdk) -> None:
+    manager.call("create_device_with_sas", "r-modules", KEY, OTHER_KEY, "enabled")
+    by_key = manager.call("create_module_with_sas", "r-modules", "m-key", "me", KEY, OTHER_KEY)
+    assert (by_key["module_id"], by_key["device_id"], by_key["managed_by"]) == ("m-key", "r-modules", "me")
+    by_thumbprint = manager.call("create_module_with_x509", "r-modules", "m-x509", "me", SHA1, SHA256)
+    assert by_thumbprint["authentication"]["x509_thumbprint"]["secondary_thumbprint"] == SHA256
+    by_ca = manager.call("create_module_with_certificate_authority", "r-modules", "m-ca", "me")
+    assert by_ca["authentication"]["type"] == "certificateAuthority"
+    assert manager.call("get_module", "r-modules", "m-key") == by_key
+    listed = manager.call("get_modules", "r-modules")
+    assert {module["module_id"] for module in listed} == {"m-key", "m-x509", "m-ca"}
+
+    changed = manager.call("update_module_with_sas", "r-modules", "m-key", "other", by_key["etag"], OTHER_KEY, KEY)
+    assert changed["managed_by"] == "other"
+    fails(
+        *(manager, "update_module_with_sas", "r-modules", "m-key", "me", by_key["etag"], KEY, OTHER_KEY),
+        status=412,
+        phrase="Precondition Failed",
+    )
+    fails(
+        *(manager, "create_module_with_sas", "r-modules", "m-key", "me", KEY, OTHER_KEY), status=409, phrase="Conflict"
+    )
+    manager.call("delete_module", "r-modules", "m-key", changed["etag"])
+    fails(manager, "get_module", "r-modules", "m-key", status=404, phrase="Not Found")
+    fails(manager, "create_module_with_sas", "r-none", "m", "me", KEY, OTHER_KEY, status=404, phrase="Not Found")
+    manager.call("delete_device", "r-modules")
+    fails(manager, "get_module", "r-modules", "m-ca", status=404, phrase="Not Found")
+
+
+def test_an_edge_device_and_its_children(manager: Sdk) -> None:
+    edge = manager.call("create_device_with_sas", "r-edge", KEY, OTHER_KEY, "enabled", True)
+    assert edge["capabilities"] == {"iot_edge": True}
+    assert edge["device_scope"] == f"ms-azure-iot-edge://r-edge-{edge['generation_id']}"
+    assert {each["module_id"] for each in manager.call("get_modules", "r-edge")} == {"$edgeAgent", "$edgeHub"}
+    leaf = manager.call(
+        *("create_device_with_x509", "r-leaf", SHA1, SHA256, "enabled"), device_scope=edge["device_scope"]
+    )
+    assert (leaf["device_scope"], leaf["parent_scopes"]) == (edge["device_scope"], [edge["device_scope"]])
+    lower = manager.call(
+        *("create_device_with_sas", "r-lower-edge", KEY, OTHER_KEY, "enabled", True),
+        parent_scopes=[edge["device_scope"]],
+    )
+    assert lower["parent_scopes"] == [edge["device_scope"]]
+    assert lower["device_scope"] != edge["device_scope"]
+
+
+def test_a_parent_that_does_not_exist(manager: Sdk) -> None:
+    with pytest.raises(SdkError, match="Bad Request"):
+        manager.call(
+            *("create_device_with_sas", "r-orphan", KEY, OTHER_KEY, "enabled"),
+            device_scope="ms-azure-iot-edge://nobody-1",
+        )
+
+
+def test_an_edge_device_by_ca_is_refused_as_the_portal_does(manager: Sdk) -> None:
+    fails(
+        *(manager, "create_device_with_certificate_authority", "r-edge-ca", "enabled", True),
+        status=400,
+        phrase="Bad Request",
+    )
+
+
+def test_statistics_count(contoso: Contoso, manager: Sdk) -> None:
+    before = manager.call("get_device_registry_statistics")
+    manager.call("create_device_with_sas", "r-counted", KEY, OTHER_KEY, "enabled")
+    manager.call("create_device_with_sas", "r-counted-off", KEY, OTHER_KEY, "disabled")
+    after = manager.call("get_device_registry_statistics")
+    assert after["total_device_count"] == before["total_device_count"] + 2
+    assert after["disabled_device_count"] == before["disabled_device_count"] + 1
+    wait_for(lambda: manager.call("get_service_statistics")["connected_device_count"] == 0, "nobody is connected")
+    client = contoso.with_key("r-counted", KEY)
+    client.connect()
+    wait_for(lambda: manager.call("get_service_statistics")["connected_device_count"] == 1, "one is connected")
+    assert manager.call("get_device", "r-counted")["connection_state"] == "Connected"
+    client.shutdown()
+
+
+def test_what_the_sdk_has_registered_connects(contoso: Contoso, manager: Sdk) -> None:
+    holder = self_signed("r-connects", now=contoso.pki.now)
+    shown = holder.chain.thumbprint("sha1").hex()
+    manager.call("create_device_with_x509", "r-connects", shown.lower(), "", "enabled")
+    client = contoso.with_certificate("r-connects", holder)
+    client.connect()
+    client.send("1")
+    client.shutdown()
+    assert contoso.bodies("r-connects") == ["1"]
+
+
+def test_a_policy_without_the_right_and_a_wrong_key(contoso: Contoso, tmp_path: Path) -> None:
+    whole = contoso.local_connection_string()
+    wrong = whole[: whole.index("SharedAccessKey=")] + f"SharedAccessKey={KEY}"
+    other = whole.replace("SharedAccessKeyName=iothubowner", "SharedAccessKeyName=nobody")
+    for number, text in enumerate((wrong, other)):
+        manager = Sdk(
+            *("registry", text),
+            log=tmp_path / f"{number}.log",
+            environment={"REQUESTS_CA_BUNDLE": contoso.world.hub.ready["trust_bundle"]},
+        )
+        try:
+            fails(manager, "get_devices", status=401, phrase="Unauthorized")
+        finally:
+            manager.close()
