@@ -31,9 +31,26 @@ EVENT_STOPPED = "service.stopped"  # everything is closed and on disk
 EVENT_SCOPE_SYNCHRONISED = "scope.synchronised"  # the gateway's copy equals the hub's part for it
 EVENT_UPSTREAM_LOST = "upstream.lost"  # the connection to the hub ended
 EVENT_UPSTREAM_CONNECTED = "upstream.connected"  # the connection to the hub stands
-EVENT_MESSAGE_DROPPED = "upstream.dropped"  # TO WRITE
-EVENT_SCOPE_NOT_SYNCHRONISED = "scope.not_synchronised"  # TO WRITE
-EVENT_GATEWAY_DEGRADED = "gateway.degraded"  # TO WRITE
+EVENT_MESSAGE_DROPPED = "upstream.dropped"  # a queued message can never be delivered: its sender left the scope
+EVENT_SCOPE_NOT_SYNCHRONISED = "scope.not_synchronised"  # the copy could not be brought up to date; it stays in use
+EVENT_GATEWAY_DEGRADED = "gateway.degraded"  # the gateway goes on with what it remembers; with the reason
+EVENT_QUEUE_NOT_SHORTENED = (
+    "upstream.not_forgotten"  # the hub has messages that could not be taken from the queue; they may be sent twice
+)
+EVENT_STATE_NOT_WRITTEN = "gateway.state_not_written"  # the state file is older than the state
+EVENT_EDGE_CA_CHAIN = (
+    "edge_ca.chain"  # the certificates above the Edge CA in its file do not fit; clients may not find a path
+)
+EVENT_SCOPE_UNREADABLE = (
+    "scope.copy_unreadable"  # the copy on disk was sealed with another key; it is forgotten and asked for anew
+)
+EVENT_AUTHORITIES_UNREADABLE = (
+    "scope.authorities_unreadable"  # the remembered CAs of the hub cannot be read; only the trust bundle counts
+)
+EVENT_SCOPE_NOT_ANSWERED = (
+    "scope.not_answered"  # the hub did not answer a question about one identity; the copy decides
+)
+EVENT_CONFIG_WARNING = "config.warning"  # a setting has no effect, or is not for production
 EVENT_CERTIFICATE_ISSUED = "certificate.issued"  # a certificate was issued and stored
 EVENT_CERTIFICATE_EXPIRING = "certificate.expiring"  # a certificate nears its end and is not renewed by itself
 EVENT_TASK_FAILED = "task.failed"  # background work ended by an error

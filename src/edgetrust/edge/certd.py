@@ -40,7 +40,7 @@ from edgetrust.pki.names import Names
 from edgetrust.pki.profiles import EDGE_CA_SELF_SIGNED, GATEWAY_SERVER
 from edgetrust.pki.softkeys import FileKeyStore, SoftKey, load_key_file, write_public
 from edgetrust.pki.verify import ChainFailure, ChainReason, Purpose, verify_chain
-from edgetrust.telemetry import EVENT_CERTIFICATE_ISSUED, EVENT_QUICKSTART_CA
+from edgetrust.telemetry import EVENT_CERTIFICATE_ISSUED, EVENT_EDGE_CA_CHAIN, EVENT_QUICKSTART_CA
 from edgetrust.trust.authorize import EDGE_HUB
 
 _TEMPORARY = f"{EDGE_CA}-temp"
@@ -185,7 +185,7 @@ class GatewayCertificates:
             above = TrustBundle(issuer.chain.intermediates, as_of=now)
             outcome = verify_chain(issuer.chain, above, Purpose.CA, now)
             if isinstance(outcome, ChainFailure):
-                _log.warning("edge_ca.chain", file=where, certificate=outcome.certificate, detail=outcome.detail)
+                _log.warning(EVENT_EDGE_CA_CHAIN, file=where, certificate=outcome.certificate, detail=outcome.detail)
         return issuer
 
     def _check_dates(self, certificate: x509.Certificate, where: str, now: datetime) -> None:

@@ -46,7 +46,13 @@ from edgetrust.store.engine import Database
 from edgetrust.store.queues import ForwardQueue
 from edgetrust.store.sessions import Sessions as StoredSessions
 from edgetrust.store.snapshot import ScopeSnapshot
-from edgetrust.telemetry import EVENT_CERTIFICATE_EXPIRING, EVENT_READY, EVENT_STOPPED
+from edgetrust.telemetry import (
+    EVENT_CERTIFICATE_EXPIRING,
+    EVENT_CONFIG_WARNING,
+    EVENT_READY,
+    EVENT_STATE_NOT_WRITTEN,
+    EVENT_STOPPED,
+)
 from edgetrust.transport import listener, mqtt
 from edgetrust.transport.tasks import LoopTasks
 from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
@@ -101,7 +107,7 @@ class Gateway:
 
     async def _begin(self) -> None:
         for warning in self.settings.warnings:
-            _log.warning("config.warning", detail=warning)
+            _log.warning(EVENT_CONFIG_WARNING, detail=warning)
         self.layout.make()
         self._open.callback(self._locked().close)
         key = asyncio.create_task(asyncio.to_thread(self._certificates.new_server_key))
@@ -271,7 +277,7 @@ class Gateway:
                 state = await self.state()
                 await asyncio.to_thread(self._state.write, state)
             except Error as problem:
-                _log.warning("gateway.state_not_written", reason=problem.reason, detail=problem.message)
+                _log.warning(EVENT_STATE_NOT_WRITTEN, reason=problem.reason, detail=problem.message)
             await asyncio.sleep(_TICK_SECONDS)
 
     async def state(self) -> dict[str, Any]:

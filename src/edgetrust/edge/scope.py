@@ -42,7 +42,12 @@ from edgetrust.limits import (
 from edgetrust.pki.chain import ChainError, TrustBundle
 from edgetrust.pki.softkeys import write_public
 from edgetrust.store.snapshot import ScopeSnapshot
-from edgetrust.telemetry import EVENT_SCOPE_SYNCHRONISED
+from edgetrust.telemetry import (
+    EVENT_AUTHORITIES_UNREADABLE,
+    EVENT_SCOPE_NOT_ANSWERED,
+    EVENT_SCOPE_SYNCHRONISED,
+    EVENT_SCOPE_UNREADABLE,
+)
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import CertificateAuthority, Missing, MissingWhy, Registration
 
@@ -110,7 +115,7 @@ class ScopeRegistry:
             self._known = {registration.identity: registration for registration in await self._snapshot.load()}
             self.as_of = await self._snapshot.as_of()
         except IntegrityError as problem:
-            _log.error("scope.copy_unreadable", reason=problem.reason, detail=problem.message, fix=problem.fix)
+            _log.error(EVENT_SCOPE_UNREADABLE, reason=problem.reason, detail=problem.message, fix=problem.fix)
             await self._snapshot.clear()
         self._load_authorities()
         self._version += 1
@@ -122,7 +127,7 @@ class ScopeRegistry:
             pem = read_file(self._authorities_file)
             self._authorities = TrustBundle.from_pem(pem, self._clock.now()).anchors
         except (ConfigError, ChainError) as problem:
-            _log.error("scope.authorities_unreadable", detail=problem.message)
+            _log.error(EVENT_AUTHORITIES_UNREADABLE, detail=problem.message)
 
     def listen(self, changed: Changed) -> None:
         """Call `changed` after every change of the copy."""
@@ -212,7 +217,9 @@ class ScopeRegistry:
             await self._settle(identity, answer, started_at, asked_at)
         except (UnavailableError, RefusedError) as problem:
             self._unreachable_until = self._clock.monotonic() + ON_DEMAND_PAUSE_SECONDS
-            _log.warning("scope.not_answered", identity=str(identity), reason=problem.reason, detail=problem.message)
+            _log.warning(
+                EVENT_SCOPE_NOT_ANSWERED, identity=str(identity), reason=problem.reason, detail=problem.message
+            )
             return False
         _keep_bounded(self._asked, identity, asked_at)
         return True

@@ -12,7 +12,7 @@ import base64
 import binascii
 import re
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -129,7 +129,7 @@ class Settings:
     server_key: KeyAlgorithm
     prefer_backup: bool
     retries: int
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
 
 def load_settings(path: Path) -> Settings:
@@ -168,10 +168,7 @@ def settings_from(file: ConfigFile, source: Path) -> Settings:
 def _warnings(file: ConfigFile, edge_ca: EdgeCaFiles | QuickstartCa) -> list[str]:
     found = [f"{key} has no effect: {why}" for key, why in MEANINGLESS.items() if getattr(file, key) is not None]
     if isinstance(edge_ca, QuickstartCa):
-        found.append(
-            "the Edge CA is the self-signed quickstart one, which no downstream device trusts by itself: "
-            "not for production, set [edge_ca] cert and pk"
-        )
+        found.append("the quickstart Edge CA is not for production, nobody trusts it: set [edge_ca] cert and pk")
     elif file.edge_ca is not None and file.edge_ca.auto_renew is not None:
         found.append("edge_ca.auto_renew has no effect: an Edge CA from files is renewed by replacing the files")
     return found
@@ -204,8 +201,7 @@ class _Reader:
             raise self.wrong(
                 "[provisioning] is missing",
                 reason="config-missing-key",
-                fix='add [provisioning] with source = "manual" and a connection_string, or iothub_hostname, device_id '
-                "and [provisioning.authentication]",
+                fix='add [provisioning] with source = "manual" and a connection_string',
             )
         match table.source:
             case "manual" if table.connection_string is not None:

@@ -33,7 +33,12 @@ from edgetrust.limits import (
 from edgetrust.protocol.iothub import telemetry_topic
 from edgetrust.protocol.messages import Message
 from edgetrust.store.events import StoredMessage
-from edgetrust.telemetry import EVENT_MESSAGE_DROPPED, EVENT_UPSTREAM_CONNECTED, EVENT_UPSTREAM_LOST
+from edgetrust.telemetry import (
+    EVENT_MESSAGE_DROPPED,
+    EVENT_QUEUE_NOT_SHORTENED,
+    EVENT_UPSTREAM_CONNECTED,
+    EVENT_UPSTREAM_LOST,
+)
 
 _log = structlog.get_logger()
 
@@ -252,7 +257,7 @@ class Upstream:
             await self._queue.ack(arrived)
         except UnavailableError as problem:  # they are sent twice if that lasts until the connection ends
             self._arrived = arrived + self._arrived
-            _log.warning("upstream.not_forgotten", reason=problem.reason, detail=problem.message)
+            _log.warning(EVENT_QUEUE_NOT_SHORTENED, reason=problem.reason, detail=problem.message)
 
     async def _watch(self, link: Link) -> None:
         cause = await link.wait_closed()
