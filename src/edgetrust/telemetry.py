@@ -1,7 +1,7 @@
 """Names of log events and metrics, and the set-up of structured logging.
 
-Every name that somebody may alert on is a constant here, so that the reference page can be generated and a rename is seen. A
-label never carries a secret, and only bounded sets (reason, kind) are labels.
+Every name that somebody may alert on is a constant here, so that the reference page can be generated and a rename is
+seen. A label never carries a secret, and only bounded sets (reason, kind) are labels.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ EVENT_MESSAGE_DROPPED = "upstream.dropped"  # a queued message can never be deli
 EVENT_SCOPE_NOT_SYNCHRONISED = "scope.not_synchronised"  # the copy could not be brought up to date; it stays in use
 EVENT_GATEWAY_DEGRADED = "gateway.degraded"  # the gateway goes on with what it remembers; with the reason
 EVENT_QUEUE_NOT_SHORTENED = (
-    "upstream.not_forgotten"  # the hub has messages that could not be taken from the queue; they may be sent twice
+    "upstream.not_forgotten"  # what arrived could not be taken off the queue; it may be sent twice
 )
 EVENT_STATE_NOT_WRITTEN = "gateway.state_not_written"  # the state file is older than the state
 EVENT_EDGE_CA_CHAIN = (
-    "edge_ca.chain"  # the certificates above the Edge CA in its file do not fit; clients may not find a path
+    "edge_ca.chain"  # what stands above the Edge CA in its file does not fit
 )
 EVENT_SCOPE_UNREADABLE = (
-    "scope.copy_unreadable"  # the copy on disk was sealed with another key; it is forgotten and asked for anew
+    "scope.copy_unreadable"  # the copy was sealed with another key and is forgotten
 )
 EVENT_AUTHORITIES_UNREADABLE = (
-    "scope.authorities_unreadable"  # the remembered CAs of the hub cannot be read; only the trust bundle counts
+    "scope.authorities_unreadable"  # the remembered CAs cannot be read
 )
 EVENT_SCOPE_NOT_ANSWERED = (
-    "scope.not_answered"  # the hub did not answer a question about one identity; the copy decides
+    "scope.not_answered"  # no answer about one identity; the copy decides
 )
 EVENT_CONFIG_WARNING = "config.warning"  # a setting has no effect, or is not for production
 EVENT_CERTIFICATE_ISSUED = "certificate.issued"  # a certificate was issued and stored
