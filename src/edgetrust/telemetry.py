@@ -38,18 +38,10 @@ EVENT_QUEUE_NOT_SHORTENED = (
     "upstream.not_forgotten"  # what arrived could not be taken off the queue; it may be sent twice
 )
 EVENT_STATE_NOT_WRITTEN = "gateway.state_not_written"  # the state file is older than the state
-EVENT_EDGE_CA_CHAIN = (
-    "edge_ca.chain"  # what stands above the Edge CA in its file does not fit
-)
-EVENT_SCOPE_UNREADABLE = (
-    "scope.copy_unreadable"  # the copy was sealed with another key and is forgotten
-)
-EVENT_AUTHORITIES_UNREADABLE = (
-    "scope.authorities_unreadable"  # the remembered CAs cannot be read
-)
-EVENT_SCOPE_NOT_ANSWERED = (
-    "scope.not_answered"  # no answer about one identity; the copy decides
-)
+EVENT_EDGE_CA_CHAIN = "edge_ca.chain"  # what stands above the Edge CA in its file does not fit
+EVENT_SCOPE_UNREADABLE = "scope.copy_unreadable"  # the copy was sealed with another key and is forgotten
+EVENT_AUTHORITIES_UNREADABLE = "scope.authorities_unreadable"  # the remembered CAs cannot be read
+EVENT_SCOPE_NOT_ANSWERED = "scope.not_answered"  # no answer about one identity; the copy decides
 EVENT_CONFIG_WARNING = "config.warning"  # a setting has no effect, or is not for production
 EVENT_CERTIFICATE_ISSUED = "certificate.issued"  # a certificate was issued and stored
 EVENT_CERTIFICATE_EXPIRING = "certificate.expiring"  # a certificate nears its end and is not renewed by itself
