@@ -110,6 +110,7 @@ CHANGES_KEPT = (
     1_000_000  # registry changes that a process which was away can catch up with; then it reads everything anew
 )
 MESSAGE_ID_CHARACTERS = 128
+CONSUMER_CHARACTERS = 128  # the name of a consumer of the event log
 CA_CERTIFICATES = 100  # registered CA certificates of one hub
 SCOPE_PAGE = 100  # devices on one page of a scope listing unless asked otherwise
 EDGE_DEPTH = 5  # gateways above each other, as the cloud service allows

@@ -70,15 +70,14 @@ class HubRegistry:
         """The CAs that are registered and verified."""
         return self._certificates.bundle()
 
-    async def wait_for_change(self, after: int, seconds: float) -> int:
-        """The version once it is another than `after`, or when `seconds` have passed."""
+    async def wait_for_change(self, after: int, seconds: float) -> None:
+        """Return once the version is another than `after`, or when `seconds` have passed."""
         try:
             async with asyncio.timeout(seconds):
                 while self.version == after:
                     await self._news.wait()
         except TimeoutError:
-            pass
-        return self.version
+            return
 
     def heard(self, change: Change, hub: str) -> None:
         """Drop what `change` may have made untrue, and wake those who wait for a change."""

@@ -155,6 +155,7 @@ class Hub:
         self._running.push_async_callback(self._close_listeners)
 
     async def _close_listeners(self) -> None:
+        self._parts.stopping.set()
         await asyncio.gather(self._mqtt.close(), self._https.close())
 
     def _accept(self) -> MqttServerProtocol:

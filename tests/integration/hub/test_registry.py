@@ -212,3 +212,14 @@ async def test_the_hub_remembers_across_a_restart(each_world: World, hub_pki: ob
     async with running(each_world.directory, hub_pki, each_world.settings.database) as second:  # type: ignore[arg-type]
         answer = await second.ask("GET", "/devices/d1")
         assert answer.json == made
+
+
+async def test_texts_that_a_store_cannot_hold(each_world: World) -> None:
+    for reason in ("a\0b", "\ud800"):
+        answer = await each_world.ask("PUT", "/devices/d1", {"deviceId": "d1", "statusReason": reason})
+        assert (answer.status, answer.error) in ((400, "ArgumentInvalid"), (400, "IotHubFormatError")), answer
+    await each_world.create("d1", statusReason="ünï©ødé 🦀")
+    answer = await each_world.ask(
+        "PUT", "/devices/d1/modules/m", {"deviceId": "d1", "moduleId": "m", "managedBy": "\0"}
+    )
+    assert (answer.status, answer.error) == (400, "ArgumentInvalid")

@@ -11,6 +11,7 @@ from edgetrust.protocol.registry import (
     NEVER,
     AuthenticationBody,
     AuthenticationType,
+    BodyError,
     CapabilitiesBody,
     DeviceBody,
     ModuleBody,
@@ -94,7 +95,7 @@ def device_draft(device: str, body: DeviceBody) -> DeviceDraft:
         device=device,
         authentication=_authentication_draft(body.authentication),
         status=body.status,
-        status_reason=body.status_reason,
+        status_reason=_words(body.status_reason),
         edge=None if body.capabilities is None else body.capabilities.iot_edge,
         scope=body.device_scope,
         parent_scopes=None if body.parent_scopes is None else tuple(body.parent_scopes),
@@ -103,7 +104,13 @@ def device_draft(device: str, body: DeviceBody) -> DeviceDraft:
 
 def module_draft(device: str, module: str, body: ModuleBody) -> ModuleDraft:
     """What a client wishes a module to be."""
-    return ModuleDraft(device, module, _authentication_draft(body.authentication), body.managed_by)
+    return ModuleDraft(device, module, _authentication_draft(body.authentication), _words(body.managed_by))
+
+
+def _words(text: str | None) -> str | None:
+    if text is not None and "\0" in text:
+        raise BodyError("a text holds U+0000", code="ArgumentInvalid")
+    return text
 
 
 def _authentication_draft(body: AuthenticationBody | None) -> AuthenticationDraft | None:

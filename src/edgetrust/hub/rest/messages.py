@@ -12,10 +12,10 @@ from aiohttp import web
 
 from edgetrust.errors import PeerError
 from edgetrust.hub.rest.answers import json_value
-from edgetrust.hub.rest.parts import PARTS
+from edgetrust.hub.rest.parts import PARTS, Parts
 from edgetrust.hub.rest.query import number, wait_seconds
 from edgetrust.hub.rest.reading import body_of
-from edgetrust.limits import MESSAGE_BYTES, PAGE_ITEMS
+from edgetrust.limits import CONSUMER_CHARACTERS, MESSAGE_BYTES, PAGE_ITEMS
 from edgetrust.protocol.iothub import format_properties, parse_properties
 from edgetrust.store.c2d import C2dDraft
 from edgetrust.store.events import StoredMessage
@@ -25,6 +25,7 @@ routes = web.RouteTableDef()
 
 _APPLICATION = "iothub-app-"
 _LAST_OFFSET = 2**62
+_ACKS = ("none", "positive", "negative", "full")
 _SYSTEM_HEADERS = {
     "iothub-messageid": "$.mid",
     "iothub-correlationid": "$.cid",
@@ -58,7 +59,7 @@ async def send_command(request: web.Request) -> web.Response:
         request.match_info["device"],
         body,
         properties=format_properties(properties),
-        ack=request.headers.get("iothub-ack", "none"),
+        ack=_ack(request),
         expires_at=_expiry(request.headers.get("iothub-expiry")),
     )
     return json_value({"sequenceNumber": await parts.commands.enqueue(draft)}, status=202)
@@ -83,7 +84,7 @@ async def read_events(request: web.Request) -> web.Response:
     after = await parts.events.newest() if latest else number(request, "after", 0, _LAST_OFFSET)
     limit, wait = number(request, "limit", 100, PAGE_ITEMS), wait_seconds(request)
     if wait:
-        await parts.events.wait_for(after, wait)
+        await parts.hold(parts.events.wait_for(after, wait))
     page = await parts.events.read(after, max(1, limit), device=request.query.get("device") or None)
     return json_value({"events": [_event(stored) for stored in page.events], "next": page.read_to})
 
@@ -91,19 +92,26 @@ async def read_events(request: web.Request) -> web.Response:
 @routes.get("/edgetrust/consumers/{name}")
 async def get_consumer(request: web.Request) -> web.Response:
     """The offset that a consumer has dealt with."""
-    parts, name = request.app[PARTS], request.match_info["name"]
-    await parts.access.service(request, Right.SERVICE_CONNECT)
+    parts, name = await _consumer(request)
     return json_value({"name": name, "offset": await parts.events.consumed(name)})
 
 
 @routes.put("/edgetrust/consumers/{name}")
 async def put_consumer(request: web.Request) -> web.Response:
     """Remember what a consumer has dealt with."""
-    parts, name = request.app[PARTS], request.match_info["name"]
-    await parts.access.service(request, Right.SERVICE_CONNECT)
+    parts, name = await _consumer(request)
     offset = (await body_of(request, _Offset)).offset
     await parts.events.consume(name, offset, parts.clock.now())
     return json_value({"name": name, "offset": offset})
+
+
+async def _consumer(request: web.Request) -> tuple[Parts, str]:
+    parts, name = request.app[PARTS], request.match_info["name"]
+    await parts.access.service(request, Right.SERVICE_CONNECT)
+    if len(name) > CONSUMER_CHARACTERS:
+        detail = f"a consumer's name has at most {CONSUMER_CHARACTERS} characters"
+        raise PeerError(detail, reason="argument-invalid", status=400)
+    return parts, name
 
 
 def _event(stored: StoredMessage) -> dict[str, Any]:
@@ -128,6 +136,13 @@ def _text(body: bytes) -> str | None:
         return body.decode()
     except UnicodeDecodeError:
         return None
+
+
+def _ack(request: web.Request) -> str:
+    ack = request.headers.get("iothub-ack", "none").lower()
+    if ack not in _ACKS:
+        raise PeerError(f"iothub-ack is one of {', '.join(_ACKS)}", reason="argument-invalid", status=400)
+    return ack
 
 
 def _expiry(text: str | None) -> datetime | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
@@ -34,6 +37,19 @@ class Parts:
     access: Access
     clock: Clock
     websockets: WebSockets
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def hold(self, waiting: Coroutine[Any, Any, object]) -> None:
+        """Hold an answer back until `waiting` is done or the hub stops, which must not take as long as clients wait."""
+        tasks = [asyncio.create_task(waiting), asyncio.create_task(self.stopping.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks[0].done():
+                tasks[0].result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 PARTS: web.AppKey[Parts] = web.AppKey("parts", Parts)

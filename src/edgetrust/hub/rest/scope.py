@@ -76,7 +76,8 @@ async def scope_version(request: web.Request) -> web.Response:
     parts, _ = await _edge_hub(request)
     version = parts.identities.version
     if request.query.get("after") == str(version):
-        version = await parts.registry.wait_for_change(version, wait_seconds(request))
+        await parts.hold(parts.registry.wait_for_change(version, wait_seconds(request)))
+        version = parts.identities.version
     return json_value({"version": version})
 
 
