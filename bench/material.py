@@ -69,9 +69,7 @@ class Device:
 class Material:
     """All files of one run."""
 
-    directory: Path
     root: Path
-    root_held: Held
     server_chain: Path
     server_key: Path
     by_thumbprint: list[Device]
@@ -88,20 +86,12 @@ def make(directory: Path, thumbprint_devices: int, ca_devices: int) -> Material:
     for name, content in files.items():
         (directory / name).write_bytes(content)
     return Material(
-        directory,
         directory / "root.pem",
-        root,
         directory / "server.pem",
         directory / "server.key",
         [_device(directory, f"thumb-{n:05}", None) for n in range(thumbprint_devices)],
         [_device(directory, f"fleet-{n:05}", fleet) for n in range(ca_devices)],
     )
-
-
-def proof(root: Held, code: str) -> bytes:
-    """A certificate in PEM that proves possession of the root's key: its common name is the verification code."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    return Held(_sign(code, key, root, [(x509.BasicConstraints(False, None), True)], days=1), key).pem()
 
 
 def _device(directory: Path, name: str, issuer: Held | None) -> Device:
