@@ -223,7 +223,8 @@ class Pki:
         self.issuers = tuple(made)
 
     def _below(self, holder: Holder, subject: str, **fields: Any) -> Holder:
-        return holder.authority(subject, **{"key_kind": self.key_kind, "now": self.now, **fields})
+        own = {"key_label": f"{self.root_name}: {subject}", "key_kind": self.key_kind, "now": self.now}
+        return holder.authority(subject, **{**own, **fields})
 
     @property
     def issuing(self) -> Holder:

@@ -221,7 +221,8 @@ class Contoso:
     def start_gateway(self, device: str = "EdgeGateway", name: str = GATEWAY) -> Gateway:
         """Register an edge device, start its gateway, and lead the proxy to it under its name."""
         identity = Pki(now=self.pki.now, intermediates=0, root_name=f"{device} issuer").device(device)
-        self.register_thumbprints(device, identity.chain.thumbprint().hex(), capabilities={"iotEdge": True})
+        shown = identity.chain.thumbprint().hex()
+        self.register_thumbprints(device, shown, shown, capabilities={"iotEdge": True})
         gateway = self.world.gateway(identity, device, hostname=name, name=device)
         gateway.start()
         self.proxy.routes[name, MQTT] = gateway.port
