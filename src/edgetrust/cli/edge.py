@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgetrust.cli.output import Json, print_facts, print_json, print_json_line, say
+from edgetrust.cli.output import Json, print_block, print_facts, print_json, print_json_line, say
 
 app = typer.Typer(help="Serve an edge gateway; show what it is doing.", no_args_is_help=True)
 
@@ -67,6 +67,20 @@ def describe(gateway: Any) -> dict[str, Any]:
         "certs_dir": str(gateway.layout.certificates),
         "pid": os.getpid(),
     }
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="config.yaml of version 1.1.")],
+) -> None:
+    """Print the config.toml that says what a config.yaml of version 1.1 said."""
+    from edgetrust.config import read_text
+    from edgetrust.edge.imported import import_config
+
+    imported = import_config(read_text(file), str(file))
+    print_block(imported.toml)
+    for name in imported.left_out:
+        say(f"not carried over: {name}")
 
 
 @app.command()
