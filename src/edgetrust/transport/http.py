@@ -101,7 +101,12 @@ def https_context(
 
     `chain` and `key` are shown when the server asks for a certificate.
     """
-    context = ssl.create_default_context(cadata=None if bundle is None else bundle.pem() or None)
+    if bundle is None:
+        context = ssl.create_default_context()
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies name and chain, and trusts nobody yet
+        if bundle.anchors:
+            context.load_verify_locations(cadata=bundle.pem())
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT  # real gateways' certificates lack what it asks for

@@ -1,8 +1,8 @@
 """A network in memory: two protocols connected without sockets, for tests and demonstrations of failure.
 
-It behaves as TCP on the event loop does: bytes arrive in a later turn of the loop, a reader that pauses makes its writer pause,
-close delivers what was written, abort does not. On request it is a bad network: it cuts a stream into small pieces, or breaks
-it after a number of bytes.
+It behaves as TCP on the event loop does: bytes arrive in a later turn of the loop, a reader that pauses makes its
+writer pause, close delivers what was written, abort does not. On request it is a bad network: it cuts a stream into
+small pieces, or breaks it after a number of bytes.
 
 It must not know TLS or MQTT.
 """
