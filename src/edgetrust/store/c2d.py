@@ -121,6 +121,11 @@ class C2dQueues:
         unlocked = update(_messages).where(_of(device, module)).values(lock_token=None, locked_until_ms=0)
         self._database.post(lambda connection: connection.execute(unlocked).close(), done)
 
+    async def forget_locks(self) -> None:
+        """Nobody holds anything: for a start after an end that could not give back."""
+        unlocked = update(_messages).where(_messages.c.locked_until_ms > 0).values(lock_token=None, locked_until_ms=0)
+        await self._database.write(lambda connection: connection.execute(unlocked).close())
+
     async def settle(self, device: str, lock_token: str, *, keep: bool, module: str | None = None) -> None:
         """Complete or reject (`keep` False) or abandon (`keep` True) by lock token. RegistryError 412 if it is lost."""
         now_ms = milliseconds(self._clock.now())

@@ -212,10 +212,12 @@ class TestMessages:
 class TestSessions:
     async def test_a_second_connection_closes_the_first(self, world: World) -> None:
         await world.create("d1")
-        with device(world, "d1") as first, device(world, "d1") as second:
-            await wait(lambda: first.lost is not None and second.code == 0)
-            second.client.publish(TOPIC, b"from the second", qos=1)
-            await wait(lambda: second.acknowledged)
+        with device(world, "d1") as first:
+            await wait(lambda: first.code == 0)
+            with device(world, "d1") as second:
+                await wait(lambda: first.lost is not None and second.code == 0)
+                second.client.publish(TOPIC, b"from the second", qos=1)
+                await wait(lambda: second.acknowledged)
         assert await bodies(world) == ["from the second"]
 
     async def test_a_wrong_connect_does_not(self, world: World) -> None:

@@ -1,0 +1,147 @@
+"""`edgetrust up` as a process that is killed: what it acknowledged is there, and it starts again as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import paho.mqtt.client as paho
+
+from edgetrust.pki.chain import TrustBundle
+from edgetrust.protocol.iothub import parse_connection_string
+from edgetrust.protocol.sas import resource_text, sign
+from edgetrust.transport.http import https_context
+from support.mosquitto import wait
+
+FAR = 4_000_000_000
+TOPIC = "devices/d1/messages/events/"
+
+
+class Process:
+    """A hub of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, ready: dict[str, Any]) -> None:
+        self.process = process
+        self.ready = ready
+        self.mqtt_port: int = ready["hub"]["mqtt_port"]
+        parsed = parse_connection_string(ready["service_connection_string"])
+        assert parsed.key is not None
+        assert parsed.policy is not None
+        self._token = sign(base64.b64decode(parsed.key), resource_text("localhost"), FAR, parsed.policy)
+        self._base = f"https://{parsed.host_name}"
+
+    async def ask(self, method: str, path: str, body: Any = None) -> Any:
+        root = TrustBundle.from_pem(Path(self.ready["trust_bundle"]).read_bytes(), as_of=datetime.now(UTC))
+        connector = aiohttp.TCPConnector(ssl=https_context(root))
+        headers = {"Authorization": self._token}
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.request(method, self._base + path, json=body, headers=headers) as answer,
+        ):
+            assert answer.status < 300, await answer.text()
+            return await answer.json()
+
+    async def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def up(directory: Path) -> AsyncIterator[Process]:
+    arguments = ["up", "--dir", str(directory), "--mqtt-port", "0", "--https-port", "0", "--json"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "edgetrust.cli", *arguments,
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), 20)
+        yield Process(process, json.loads(line))
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), 10)
+
+
+def device(hub: Process, key: str) -> tuple[paho.Client, list[int], list[bytes]]:
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, "d1", clean_session=False, protocol=paho.MQTTv311)
+    acknowledged: list[int] = []
+    got: list[bytes] = []
+    secret = sign(base64.b64decode(key), resource_text("localhost", "d1"), FAR)
+    client.username_pw_set("localhost/d1/?api-version=2021-04-12", secret)
+    client.tls_set(ca_certs=hub.ready["trust_bundle"])
+    client.on_publish = lambda _c, _u, mid, _r, _p: acknowledged.append(mid)
+    client.on_message = lambda _c, _u, message: got.append(message.payload)
+    client._reconnect_on_failure = False
+    client.max_inflight_messages_set(50)
+    client.connect("localhost", hub.mqtt_port)
+    client.loop_start()
+    return client, acknowledged, got
+
+
+async def test_everything_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    async with up(tmp_path / "hub") as hub:
+        made = await hub.ask("PUT", "/devices/d1?api-version=2021-04-12", {"deviceId": "d1"})
+        key = made["authentication"]["symmetricKey"]["primaryKey"]
+        client, acknowledged, _ = device(hub, key)
+        numbers = {client.publish(TOPIC, str(n), qos=1).mid: n for n in range(3000)}
+        await wait(lambda: len(acknowledged) > 300, 20)
+        await hub.kill()  # in the middle of it
+        client.loop_stop()
+        known = {numbers[mid] for mid in acknowledged}
+        assert len(known) < 3000
+    async with up(tmp_path / "hub") as hub:
+        stored: list[int] = []
+        after = 0
+        while page := await hub.ask("GET", f"/edgetrust/events?after={after}&limit=1000"):
+            if not page["events"]:
+                break
+            stored += [int(event["bodyText"]) for event in page["events"]]
+            after = page["next"]
+        assert known <= set(stored)
+        assert stored == sorted(stored)
+        assert len(stored) == len(set(stored))
+
+
+async def test_a_command_in_hand_comes_again_right_after_the_restart(tmp_path: Path) -> None:
+    """Its lock is a minute long; the device must not wait for that, nor for the next message."""
+    async with up(tmp_path / "hub") as hub:
+        made = await hub.ask("PUT", "/devices/d1?api-version=2021-04-12", {"deviceId": "d1"})
+        key = made["authentication"]["symmetricKey"]["primaryKey"]
+        client, _, got = device(hub, key)
+        client.manual_ack_set(True)
+        client.subscribe("devices/d1/messages/devicebound/#", 1)
+        await hub.ask("POST", "/devices/d1/messages/devicebound?api-version=2021-04-12", {"x": 1})
+        await wait(lambda: got)
+        await hub.kill()
+        client.loop_stop()
+    async with up(tmp_path / "hub") as hub:
+        client, _, got = device(hub, key)
+        assert await wait(lambda: got, 5) < 5
+        client.disconnect()
+        client.loop_stop()
+
+
+async def test_killed_at_any_moment_of_its_first_start(tmp_path: Path) -> None:
+    """Whatever was written when it died, the next start makes good."""
+    for milliseconds in (500, 700):
+        directory = tmp_path / str(milliseconds)
+        arguments = ["up", "--dir", str(directory), "--mqtt-port", "0", "--https-port", "0", "--json"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "edgetrust.cli", *arguments, stdout=asyncio.subprocess.DEVNULL
+        )
+        await asyncio.sleep(milliseconds / 1000)
+        process.kill()
+        await process.wait()
+        async with up(directory) as hub:
+            assert (await hub.ask("GET", "/edgetrust/health"))["status"] == "ok"
