@@ -20,7 +20,7 @@ _RIGHT = ("192.0.2.2", 8883)
 
 
 class MemoryTransport(asyncio.Transport):
-    """One end of a stream. `piece_bytes` bounds what the other end gets at once; after `cut_after` bytes both are reset."""
+    """One end of a stream. The other gets at most `piece_bytes` at once; after `cut_after` bytes both are reset."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, protocol: asyncio.BaseProtocol, peer: tuple[str, int]) -> None:
         super().__init__({"peername": peer})
@@ -99,7 +99,11 @@ class MemoryTransport(asyncio.Transport):
         """One piece to the other end, or the end of the stream."""
         self._scheduled = False
         other = self.other
-        if other is None or other._lost or not other._reading:
+        if other is None or other._lost:
+            if self._closing:
+                self._lose(None)  # nobody takes the rest
+            return
+        if not other._reading:
             return
         if not self._unread:
             if self._closing:
@@ -120,8 +124,6 @@ class MemoryTransport(asyncio.Transport):
         _hand_over(other._protocol, piece)
 
     def _finish(self, other: MemoryTransport) -> None:
-        if self._lost:
-            return
         self._lose(None)
         if not other._closing and not _eof(other._protocol):
             other.close()
