@@ -77,7 +77,7 @@ async def test_sessions_go_with_their_identity(sessions: Sessions, registry: Ide
     await save(sessions, "d1", {C2D: 1})
     await save(sessions, "d1/m1", {C2D: 1})
     await registry.delete_module("d1", "m1")
-    sessions.forget("d1")
+    sessions.forget("d1", "m1")
     assert await sessions.load("d1/m1") is None
     await save(sessions, "d1/m1", {C2D: 1})
     await registry.delete_device("d1")
@@ -86,14 +86,31 @@ async def test_sessions_go_with_their_identity(sessions: Sessions, registry: Ide
     assert await sessions.load("d1/m1") is None
 
 
-async def test_what_was_loaded_is_remembered_until_it_is_forgotten(
-    sessions: Sessions, registry: Identities
-) -> None:
+async def test_what_was_loaded_is_remembered_until_it_is_forgotten(sessions: Sessions, registry: Identities) -> None:
     await save(sessions, "d1", {C2D: 1})
     await registry.delete_device("d1")
     assert await sessions.load("d1") == {C2D: 1}
     sessions.forget("d1")
     assert await sessions.load("d1") is None
+
+
+async def test_with_all_sessions_at_hand_a_new_client_costs_no_query(
+    database: Database, clock: ManualClock, sessions: Sessions, registry: Identities
+) -> None:
+    await save(sessions, "d1", {C2D: 1})
+    await save(sessions, "d1/m1", {})
+    fresh = Sessions(database, clock)
+    await fresh.preload()
+    await registry.delete_device("d1")
+    assert await fresh.load("d1") == {C2D: 1}
+    assert await fresh.load("d1/m1") == {}
+    assert await fresh.load("nobody") is None
+    fresh.forget("d1", "m1")
+    assert await fresh.load("d1") == {C2D: 1}
+    assert await fresh.load("d1/m1") is None
+    crowded = Sessions(database, clock, remembered=0)
+    await crowded.preload()
+    assert await crowded.load("d1") is None
 
 
 async def test_a_closed_store_says_so(durable_url: str, clock: ManualClock) -> None:

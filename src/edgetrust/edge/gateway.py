@@ -142,6 +142,8 @@ class Gateway:
         self._open.push_async_callback(self._queue.close)
         self._trail = AuditTrail(self._database)
         self._open.push_async_callback(self._trail.flush)
+        self._stored_sessions = StoredSessions(self._database, self._clock)
+        await self._stored_sessions.preload()
         key = ensure_secret(self._keys, MASTER_ENCRYPTION_KEY)
         self._registry = ScopeRegistry(
             self._hub_side.source,
@@ -173,7 +175,7 @@ class Gateway:
         around = Surroundings(
             registry=self._registry,
             endpoint=self._queue,
-            subscriptions=StoredSessions(self._database, self._clock),
+            subscriptions=self._stored_sessions,
             commands=NoCommands(),
             sessions=self._sessions,
             tasks=self._tasks,

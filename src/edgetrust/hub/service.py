@@ -172,7 +172,7 @@ class Hub:
         """The registry changed: forget what was kept of it, then decide again whom it concerns."""
         self._registry.heard(change, self.settings.name)
         if change.kind is ChangeKind.DELETED and change.device is not None:
-            self._stored_sessions.forget(change.device)
+            self._stored_sessions.forget(change.device, change.module)
         if change.kind is ChangeKind.AUTHORITIES or change.device is None:
             concerned = list(self._sessions)
         else:

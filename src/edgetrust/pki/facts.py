@@ -74,7 +74,12 @@ class Facts:
 
 @lru_cache(maxsize=limits.CERTIFICATES_READ_KEPT)
 def read(certificate: x509.Certificate) -> Facts:
-    """The facts of a certificate. Never raises."""
+    """The facts of a CA's certificate, kept for the next chain that holds it. Never raises."""
+    return read_once(certificate)
+
+
+def read_once(certificate: x509.Certificate) -> Facts:
+    """The facts of a certificate that few will ask for again, such as an end entity's. Never raises."""
     extensions, trouble = _attempt(lambda: certificate.extensions, x509.Extensions([]))
     subject, odd_subject = _attempt(lambda: _name(certificate.subject), ("(unreadable name)", b""))
     issuer, odd_issuer = _attempt(lambda: _name(certificate.issuer), ("(unreadable name)", b""))

@@ -29,7 +29,7 @@ from edgetrust import limits
 from edgetrust.pki.chain import Chain, TrustBundle
 from edgetrust.pki.checks import first_fault
 from edgetrust.pki.diagnosis import diagnose
-from edgetrust.pki.facts import Facts, read
+from edgetrust.pki.facts import Facts, read, read_once
 from edgetrust.pki.failures import ChainFailure, ChainReason, Purpose
 from edgetrust.pki.names import as_ip, covers
 
@@ -75,7 +75,7 @@ def verify_chain(
     `name` is the server's host name or IP literal that the end entity must cover; the common name is not looked at (RFC
     9525).
     """
-    end_entity = read(chain.end_entity)
+    end_entity = read_once(chain.end_entity)
     if len(chain.intermediates) > limits.PEER_CHAIN_CERTIFICATES:
         sent, most = len(chain.certificates), limits.PEER_CHAIN_CERTIFICATES + 1
         return ChainFailure(
@@ -83,21 +83,23 @@ def verify_chain(
         )
     if end_entity.unreadable is not None:  # neither its names nor its extensions can be followed
         return ChainFailure(ChainReason.UNKNOWN_CRITICAL, end_entity.subject, f"unreadable: {end_entity.unreadable}")
-    outcome = _verify_path(chain, bundle, purpose, now)
+    outcome = _verify_path(chain, end_entity, bundle, purpose, now)
     if isinstance(outcome, ChainFailure) or name is None:
         return outcome
     fault = _name_fault(end_entity, name)
     return outcome if fault is None else fault
 
 
-def _verify_path(chain: Chain, bundle: TrustBundle, purpose: Purpose, now: datetime) -> VerifiedChain | ChainFailure:
+def _verify_path(
+    chain: Chain, end_entity: Facts, bundle: TrustBundle, purpose: Purpose, now: datetime
+) -> VerifiedChain | ChainFailure:
     candidates = _possible_issuers((*chain.intermediates, *bundle.intermediates))
     first: ChainFailure | None = None
     for _ in range(_DETOURS):
         built = _build(chain.end_entity, candidates, bundle, now)
         if isinstance(built, str):
             return diagnose(chain, bundle, purpose, now, built) if first is None else first
-        path = tuple(read(certificate) for certificate in built)
+        path = (end_entity, *(read(certificate) for certificate in built[1:]))
         if len(path) == 1 and purpose is Purpose.DEVICE:
             return _own_anchor(path[0])
         fault = first_fault(path, purpose, now)

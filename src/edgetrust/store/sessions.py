@@ -4,8 +4,9 @@ They must be kept: the Python device client never subscribes again after a drop 
 without subscriptions is a session too: it makes "session present" true.
 
 Rules: `save` replaces the whole set; calls for one client take effect in their order; a session goes with its identity.
-What was read or written last is remembered, so that a returning client costs no query: one process serves a hub's or
-gateway's clients. What was read while something was written is not remembered, and a failed write forgets.
+What was read or written last is remembered, and as long as all of it fits, nobody new costs a query either: one process
+serves a hub's or gateway's clients. What was read while something was written is not remembered, and a failed write
+forgets.
 """
 
 from __future__ import annotations
@@ -40,22 +41,46 @@ class Sessions:
         self._room = remembered
         self._remembered: OrderedDict[str, dict[str, Mapping[str, int] | None]] = OrderedDict()  # by device
         self._writes = 0
+        self._complete = False  # whether who is not remembered has no stored session
+
+    async def preload(self) -> None:
+        """Remember all stored sessions, if they fit: then a client without one costs no query. Call it at the start."""
+
+        def work(connection: Connection) -> dict[str, dict[str, int]] | None:
+            rows = connection.execute(select(sessions.c.device, sessions.c.module).limit(self._room + 1)).all()
+            if len(rows) > self._room:
+                return None
+            found: dict[str, dict[str, int]] = {_client_id(row.device, row.module): {} for row in rows}
+            for row in connection.execute(select(session_subscriptions)):
+                found.setdefault(_client_id(row.device, row.module), {})[row.filter] = row.qos
+            return found
+
+        found = await self._database.read(work)
+        if found is not None:
+            self._complete = True
+            for client_id, filters in found.items():
+                self._remember(client_id, filters)
 
     async def load(self, client_id: str) -> Mapping[str, int] | None:
         """Filter -> granted QoS of the stored session, None if there is none."""
         of_device = self._remembered.get(_device(client_id), {})
         if client_id in of_device:
             return of_device[client_id]
+        if self._complete:
+            return None
         writes = self._writes
         found = await self._load(client_id)
         if self._writes == writes:
             self._remember(client_id, found)
         return found
 
-    def forget(self, device: str) -> None:
-        """An identity of this device was deleted, and its session with it: remember nothing of any of them."""
+    def forget(self, device: str, module: str | None = None) -> None:
+        """This identity was deleted, a device with its modules, and what was stored for it is gone too."""
         self._writes += 1
-        self._remembered.pop(device, None)
+        if module is None:
+            self._remembered.pop(device, None)
+        else:
+            self._remembered.get(device, {}).pop(_client_id(device, module), None)
 
     async def _load(self, client_id: str) -> Mapping[str, int] | None:
         keys = _keys(client_id)
@@ -102,6 +127,7 @@ class Sessions:
 
         def written(error: BaseException | None) -> None:
             if error is not None:
+                self._complete = False  # what is stored is not known any more
                 self.forget(_device(client_id))
             done(error)
 
@@ -113,6 +139,11 @@ class Sessions:
         self._remembered.move_to_end(device)
         if len(self._remembered) > self._room:
             self._remembered.popitem(last=False)
+            self._complete = False
+
+
+def _client_id(device: str, module: str) -> str:
+    return f"{device}/{module}" if module else device
 
 
 def _device(client_id: str) -> str:
