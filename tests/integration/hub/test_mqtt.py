@@ -148,6 +148,20 @@ class TestCredentials:
             assert client.code == code
 
 
+async def test_the_chain_that_devices_see(world: World) -> None:
+    """The end entity and its issuer, not the root; any client certificate is let through, and no CA is named."""
+    file = identity(odd.root("stranger", now=datetime.now(UTC)), world.directory)
+    connect = ["openssl", "s_client", "-connect", f"127.0.0.1:{world.mqtt_port}", "-CAfile", str(world.root)]
+    for version in ("-tls1_2", "-tls1_3"):
+        options = ["-verify_hostname", NAME, "-verify_return_error", "-showcerts", version]
+        code, said = await run(*connect, *options, "-cert", str(file), "-key", str(file), say=b"")
+        text = said.decode()
+        assert code == 0, text
+        assert text.count("BEGIN CERTIFICATE") == 2
+        assert "Verify return code: 0 (ok)" in text
+        assert "No client certificate CA names sent" in text
+
+
 class TestMessages:
     async def test_many_at_both_qualities_in_order(self, world: World) -> None:
         await world.create("d1")
