@@ -51,11 +51,11 @@ def test_device_of_a_ca(contoso: Contoso, intermediates: int) -> None:
 
 
 def test_device_of_an_intermediate_ca_that_is_registered_itself(contoso: Contoso) -> None:
-    pki = Pki(contoso.pki.now, 2, root_name="Root that nobody registered")
-    contoso.register_ca("intermediate", pki.issuing.certificate)
-    contoso.register("of-intermediate", authentication={"type": "certificateAuthority"})
-    holder = pki.device("of-intermediate")
-    arrives(contoso, contoso.with_certificate("of-intermediate", holder), "of-intermediate", "x509")
+    plant = Pki(contoso.pki.now, 1, root_name="Root that nobody registered").authority("Plant CA")
+    contoso.register_ca("plant", plant.certificate)
+    contoso.register("of-plant", authentication={"type": "certificateAuthority"})
+    holder = plant.issue("of-plant", now=contoso.pki.now)
+    arrives(contoso, contoso.with_certificate("of-plant", holder), "of-plant", "x509")
 
 
 def test_device_with_rsa_keys(contoso: Contoso) -> None:
