@@ -30,7 +30,7 @@ from edgetrust.errors import Error, UnavailableError
 from edgetrust.limits import APPEND_BACKLOG_BYTES, APPEND_GROUP_MESSAGES
 from edgetrust.protocol.messages import Message
 from edgetrust.store.engine import Database, LogConnection
-from edgetrust.store.failures import DRIVER_ERRORS, failure
+from edgetrust.store.failures import driver_errors, failure
 
 Done = Callable[[BaseException | None], None]
 
@@ -125,7 +125,7 @@ class _PostgresRows:
                     self._extra(cursor, "postgresql", len(messages), size)
             raw.commit()
         except BaseException:
-            with suppress(*DRIVER_ERRORS):
+            with suppress(*driver_errors()):
                 raw.rollback()
             raise
         return last
@@ -223,7 +223,7 @@ class Appender:
             self._answer(group, last, None)
 
     def _failed(self, group: list[Batch], problem: BaseException, again: bool) -> None:
-        driver = isinstance(problem, DRIVER_ERRORS)
+        driver = isinstance(problem, driver_errors())
         error = failure(problem) if driver else problem
         away = self._rows is None or (driver and isinstance(error, UnavailableError))
         lost = self._connection is not None and self._connection.lost

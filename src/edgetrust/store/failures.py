@@ -10,22 +10,13 @@ reach a message, for parameters hold keys.
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from edgetrust.errors import Error, IntegrityError, UnavailableError
-
-try:
-    from psycopg import Error as PostgresError
-except ImportError:  # the driver is an optional dependency; without it none of its errors can occur
-
-    class PostgresError(Exception):  # type: ignore[no-redef]
-        """Stands in for psycopg's root error where the driver is not installed."""
-
-
-DRIVER_ERRORS = (sqlite3.Error, PostgresError)
 
 _SQLITE_REASONS = {
     "SQLITE_FULL": ("store-full", "free some disk space"),
@@ -40,12 +31,18 @@ _SQLITE_REASONS = {
 _POSTGRES_AWAY = ("08", "53", "57", "58", "40", "55", "25")
 
 
+def driver_errors() -> tuple[type[Exception], ...]:
+    """The root errors of the drivers in use. psycopg is optional, and slow to import where nobody uses it."""
+    postgres = sys.modules.get("psycopg")
+    return (sqlite3.Error,) if postgres is None else (sqlite3.Error, postgres.Error)
+
+
 def failure(problem: BaseException) -> Error:
     """What `problem`, raised by SQLAlchemy or by a driver, means."""
     original = problem.orig if isinstance(problem, DBAPIError) and problem.orig is not None else problem
     if isinstance(original, sqlite3.Error):
         return _sqlite(original)
-    if isinstance(original, PostgresError):
+    if isinstance(original, driver_errors()):
         return _postgres(original)
     return IntegrityError(f"the store failed: {type(original).__name__}", reason="store-failed")
 
@@ -60,7 +57,7 @@ def _sqlite(problem: sqlite3.Error) -> Error:
     return IntegrityError(f"the store is damaged or not ours: {problem}", reason="store-damaged")
 
 
-def _postgres(problem: PostgresError) -> Error:
+def _postgres(problem: Exception) -> Error:
     state: str | None = getattr(problem, "sqlstate", None)
     what = type(problem).__name__
     if state is None or state.startswith(_POSTGRES_AWAY):
@@ -80,5 +77,7 @@ def translated() -> Iterator[None]:
     """Turn what SQLAlchemy and the drivers raise inside into UnavailableError or IntegrityError."""
     try:
         yield
-    except (SQLAlchemyError, *DRIVER_ERRORS) as problem:
+    except SQLAlchemyError as problem:
+        raise failure(problem) from problem
+    except driver_errors() as problem:
         raise failure(problem) from problem

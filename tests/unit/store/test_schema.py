@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from edgetrust.protocol.messages import Message
+from edgetrust.store import migrate
 from edgetrust.store.engine import Database
 from edgetrust.store.schema import METADATA, events, forward_queue
 
@@ -29,3 +34,9 @@ async def test_migrating_again_changes_nothing(database: Database) -> None:
 def test_messages_are_stored_in_the_order_of_their_fields() -> None:
     for table in (events, forward_queue):
         assert tuple(table.c.keys())[1:] == Message._fields
+
+
+def test_the_newest_migration_is_the_one_that_is_asked_for():
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == migrate.HEAD
