@@ -1,8 +1,8 @@
 """One TOML file in, frozen values out.
 
-Rules: an unknown key is an error that names the nearest known one; a wrong type names the key and what was expected; a missing or
-unreadable file says which user could not read it and the one command that mends it. Values are msgspec Structs (frozen); this
-module does not know which settings exist.
+Rules: an unknown key is an error that names the nearest known one; a wrong type names the key and what was expected;
+a missing or unreadable file says which user could not read it and the one command that mends it. Values are msgspec
+Structs (frozen); this module does not know which settings exist.
 """
 
 from __future__ import annotations

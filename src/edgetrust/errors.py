@@ -8,8 +8,8 @@
       IntegrityError          stored or received material contradicts itself                      exit 4
       RefusedError            a trust decision said no                                            exit 1
 
-`reason` is a stable slug: the log field, the metric label and the documentation anchor. The message is for people and may
-change. Nothing here knows about HTTP, MQTT or the command line beyond the numbers they need.
+`reason` is a stable slug: the log field, the metric label and the documentation anchor. The message is for people and
+may change. Nothing here knows about HTTP, MQTT or the command line beyond the numbers they need.
 """
 
 from __future__ import annotations
