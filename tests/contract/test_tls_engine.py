@@ -341,6 +341,34 @@ def test_what_is_not_tls_is_told_apart(engines: Engines, garbage: bytes) -> None
     assert caught.value.fix
 
 
+def test_a_failure_lets_go_of_the_callers_buffer(engines: Engines) -> None:
+    """The error's traceback keeps frames alive; a buffer still exported from there has ended the process."""
+    view = memoryview(bytearray(b"GET / HTTP/1.1\r\n\r\n"))
+    with pytest.raises(TlsError) as caught:
+        engines.server().feed(view)
+    assert caught.tb
+    view.release()
+
+
+def test_small_messages_after_a_large_handshake(engines: Engines) -> None:
+    """Data behind the last flight of the handshake, and a record cut in two by its end, arrive all the same."""
+    client, server = engines.client(shown=PKI.device()), engines.server()
+    client.start()
+    server.feed(client.take())
+    client.feed(server.take())
+    client.write(b"first")
+    client.write(b"second")
+    flight = client.take()
+    server.feed(flight[:-10])
+    assert server.read() == b"first"
+    server.feed(flight[-10:])
+    assert server.read() == b"second"
+    talk(client, server)
+    server.write(b"answer")
+    talk(client, server)
+    assert client.read() == b"answer"
+
+
 @given(data=st.binary(min_size=1, max_size=2_000), header=st.booleans())
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_bytes_wait_or_end_in_a_documented_error(engines: Engines, data: bytes, header: bool) -> None:
