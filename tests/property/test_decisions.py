@@ -130,8 +130,8 @@ credentials: st.SearchStrategy[Credential] = st.one_of(
     tokens,
     raw_tokens,
     st.builds(ClientChain, chain_strategy),
-    st.builds(MalformedToken, st.text(max_size=20)),
-    st.builds(MalformedChain, st.text(max_size=20)),
+    st.builds(MalformedToken, st.text(min_size=1, max_size=20)),
+    st.builds(MalformedChain, st.text(min_size=1, max_size=20)),
     st.builds(NoCredential),
 )
 claims = st.sampled_from(CLAIMS)

@@ -75,6 +75,7 @@ class Device:
         keep_alive: int = 60,
         user_name: str | None = None,
         will: tuple[str, bytes, int] | None = None,
+        websocket: bool = False,
     ) -> None:
         self.code: int | None = None
         self.present = False
@@ -83,8 +84,13 @@ class Device:
         self.got: list[paho.MQTTMessage] = []
         self.granted: list[Any] = []
         self.client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2, client_id=who, clean_session=clean, protocol=paho.MQTTv311
+            paho.CallbackAPIVersion.VERSION2,
+            client_id=who,
+            clean_session=clean,
+            protocol=paho.MQTTv311,
+            transport="websockets" if websocket else "tcp",
         )
+        self.client.ws_set_options(path="/$iothub/websocket")
         self.client.max_inflight_messages_set(0)  # else messages at quality 0 overtake those that wait
         secret = world.token(who) if password == "" and show is None else password
         self.client.username_pw_set(user_name or f"{NAME}/{who}/?{VERSION}", secret or None)
@@ -99,7 +105,7 @@ class Device:
         self.client.on_publish = lambda _c, _u, mid, _r, _p: self.acknowledged.append(mid)
         self.client.on_message = lambda _c, _u, message: self.got.append(message)
         self.client.on_subscribe = lambda _c, _u, _m, codes, _p: self.granted.append([code.value for code in codes])
-        self.client.connect_async(NAME, world.mqtt_port, keep_alive)
+        self.client.connect_async(NAME, world.hub.https_port if websocket else world.mqtt_port, keep_alive)
         self.client._reconnect_on_failure = False
 
     def _on_connect(self, _client: Any, _user: Any, flags: Any, code: Any, _properties: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import assert_never
 
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.trust.authenticate import Policy, authenticate
@@ -67,3 +68,5 @@ def authenticate_service(
                 return verdict
             check = Check("right", False, f"policy {name!r} does not hold {needed.value}")
             return Refused(claim, Reason.NOT_AUTHORIZED, (*verdict.checks, check))
+        case _:
+            assert_never(verdict)

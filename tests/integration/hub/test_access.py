@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import structlog
 
+from edgetrust.errors import IntegrityError
 from support.hub import Answer, World, devices_pki, identity_file
 
 READ, WRITE, SERVICE, DEVICE = "registryRead", "registryReadWrite", "service", "device"
@@ -214,6 +215,23 @@ class TestErrors:
         assert (answer.status, answer.error) == (503, "ServiceUnavailable")
         assert int(answer.headers["Retry-After"]) >= 1
         assert (await world.ask("GET", "/edgetrust/health", token=None, version=None)).status == 503
+
+    async def test_a_store_that_contradicts_itself_is_503(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def broken(*_: object, **__: object) -> None:
+            raise IntegrityError("a row without its key", reason="store-row")
+
+        monkeypatch.setattr(world.hub._identities, "devices", broken)
+        with structlog.testing.capture_logs() as logs:
+            answer = await world.ask("GET", "/devices")
+        assert (answer.status, answer.error) == (503, "ServiceUnavailable")
+        assert b"row" not in answer.body
+        assert [entry["reason"] for entry in logs if entry["event"] == "request.failed"] == ["store-row"]
+
+    async def test_what_the_server_itself_refuses(self, world: World) -> None:
+        answer = await world.curl(
+            "-H", "Expect: miracles", "--data", "{}", "-X", "PUT", f"{world.base}/devices/d1?api-version=2021-04-12"
+        )
+        assert answer.status in (400, 417)
 
     async def test_a_defect_is_503_without_a_traceback(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """503 and not 500, which the edge runtime reads as a network that is down."""

@@ -112,7 +112,15 @@ async def test_every_form_of_a_certificate(world: World) -> None:
 async def test_what_is_no_ca_certificate(world: World) -> None:
     pki = devices_pki()
     expired = odd.root("old", now=datetime.now(UTC), **odd.EXPIRED)
-    wrong = ["", "text", "AAAA", pki.device("d1").chain.pem(), pki.root.key_pem().decode(), expired.chain.pem()]
+    wrong = [
+        "",
+        "text",
+        "no base64!",
+        "AAAA",
+        pki.device("d1").chain.pem(),
+        pki.root.key_pem().decode(),
+        expired.chain.pem(),
+    ]
     for certificate in wrong:
         answer = await upload(world, certificate)
         assert answer.status == 400, certificate

@@ -162,6 +162,42 @@ async def test_the_chain_that_devices_see(world: World) -> None:
         assert "No client certificate CA names sent" in text
 
 
+class TestWebSocket:
+    """MQTT on the HTTPS port: the same door."""
+
+    async def test_sas(self, world: World) -> None:
+        await world.create("d1")
+        with device(world, "d1", websocket=True) as client:
+            await wait(lambda: client.code == 0)
+            client.client.publish(TOPIC, b"through the web", qos=1)
+            await wait(lambda: client.acknowledged)
+        assert await bodies(world) == ["through the web"]
+
+    async def test_certificate(self, world: World) -> None:
+        pki = devices_pki()
+        await world.by_thumbprint("d1", pki.device("d1"))
+        with device(world, "d1", websocket=True, show=identity(pki.device("d1", serial=9), world.directory)) as wrong:
+            await wait(lambda: wrong.code is not None)
+            assert wrong.code == 5
+
+    async def test_disabled(self, world: World) -> None:
+        await world.create("d1")
+        with device(world, "d1", websocket=True) as client:
+            await wait(lambda: client.code == 0)
+            await world.ask("PUT", "/devices/d1", {"deviceId": "d1", "status": "disabled"}, If_Match="*")
+            assert await wait(lambda: client.lost is not None, 3) < 1.0
+
+    async def test_faults_are_on_record(self, world: World) -> None:
+        await world.create("d1")
+        with device(world, "d1", websocket=True) as client:
+            await wait(lambda: client.code == 0)
+            client.client.publish(TOPIC, b"x", qos=2)
+            await wait(lambda: client.lost is not None)
+        record = (await world.refusals())[0]
+        assert (record["reason"], record["identity"]) == ("protocol-violation", "d1")
+        assert record["peer"].startswith("127.0.0.1")
+
+
 class TestMessages:
     async def test_many_at_both_qualities_in_order(self, world: World) -> None:
         await world.create("d1")

@@ -67,9 +67,7 @@ async def errors_answered(request: web.Request, handler: Handler) -> web.StreamR
     except UnavailableError as problem:
         return error_answer("ServiceUnavailable", problem.message, retry_after=problem.retry_after)
     except web.HTTPException as problem:
-        if problem.status in _NAMES:
-            return error_answer(_NAMES[problem.status], problem.reason)
-        raise
+        return error_answer(_NAMES.get(problem.status, "GenericBadRequest"), problem.reason)
     except Error as problem:
         _log.error("request.failed", path=request.path, reason=problem.reason, detail=problem.message)
         return error_answer("ServiceUnavailable", "the request could not be completed")
