@@ -2,7 +2,8 @@
 
 Rules (edge specification 6.4, 6.5):
 1. The hub is the source of truth. A full synchronisation replaces the copy; who is not in it any more is not below
-this gateway.
+this gateway. The hub's listings leave out the modules of devices that are no gateways: those that the copy has are
+asked for one by one.
 2. Somebody the copy does not know is asked for at once, and then not again for two minutes. Somebody it knows but who
 is refused
    by it is asked for once in two minutes, since the copy may be behind.
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -271,6 +272,7 @@ class ScopeRegistry:
         async with self._synchronising:
             started_at, asked_at = self._clock.now(), self._clock.monotonic()
             listed = {registration.identity: registration for registration in await self._source.everything()}
+            listed |= await self._modules_of_leaves(listed)
             changed = [one.identity for one in listed.values() if not self._is_newer(one) and self._take(one)]
             missing = Missing(MissingWhy.NOT_A_CHILD, started_at)
             for identity in [one for one in self._known if one not in listed]:
@@ -282,6 +284,21 @@ class ScopeRegistry:
             self.as_of = started_at
             await self._refresh_authorities()
             _log.info(EVENT_SCOPE_SYNCHRONISED, identities=len(self._known), changed=len(changed))
+
+    async def _modules_of_leaves(self, listed: Mapping[Identity, Registration]) -> dict[Identity, Registration]:
+        """What the hub says of the modules in the copy that its listing cannot have."""
+
+        async def ask(identity: Identity) -> tuple[Registration, ...] | Missing:
+            async with self._at_once:
+                return await self._source.one(identity)
+
+        def is_leaf(device: Identity) -> bool:
+            return device in listed and not listed[device].edge
+
+        wanted = {one for one in self._known if one.module is not None and one not in listed and is_leaf(one.of_device)}
+        answers = await asyncio.gather(*map(ask, wanted))
+        found = (one for answer in answers if isinstance(answer, tuple) for one in answer)
+        return {one.identity: one for one in found if one.identity in wanted}
 
     async def _refresh_authorities(self) -> None:
         if self._authorities_file is None:

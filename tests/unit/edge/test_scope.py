@@ -39,6 +39,7 @@ class FakeHub:
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
         self.listed: list[Registration] = []
+        self.left_out: frozenset[Identity] = frozenset()  # of listings, as modules of devices that are no gateways
         self.absent: dict[Identity, MissingWhy] = {}
         self.cas: tuple[x509.Certificate, ...] | None = ()
         self.away: Error | None = None
@@ -55,7 +56,7 @@ class FakeHub:
     async def everything(self) -> list[Registration]:
         at, listed = self.clock.now(), list(self.listed)
         await self._answer("everything")
-        return [replace(one, as_of=at) for one in listed]
+        return [replace(one, as_of=at) for one in listed if one.identity not in self.left_out]
 
     async def one(self, identity: Identity) -> tuple[Registration, ...] | Missing:
         at, listed = self.clock.now(), list(self.listed)
@@ -323,6 +324,39 @@ async def test_the_hubs_cas_join_the_trust_bundle_and_are_remembered(table: Tabl
     assert registry.bundle().anchors == ()
     registry = await table.reopen()
     assert registry.bundle().anchors == ()
+
+
+async def test_a_module_that_listings_leave_out_is_asked_for(table: Table) -> None:
+    registry = await table.open(anchors=False)
+    table.hub.listed = [registration(SENSOR), registration(MODULE)]
+    table.hub.left_out = frozenset({MODULE})
+    await registry.find(MODULE)
+    table.clock.advance(1)
+    table.heard.clear()
+    await registry.synchronise()
+    assert table.heard == []
+    assert isinstance(await registry.find(MODULE), Registration)
+
+    table.hub.listed = [registration(SENSOR), registration(MODULE, generation="2")]
+    await registry.synchronise()
+    assert table.heard == [frozenset({MODULE})]
+
+    table.hub.listed = [registration(SENSOR)]
+    table.clock.advance(1)
+    await registry.synchronise()
+    assert table.heard[1:] == [frozenset({MODULE})]
+    assert isinstance(await registry.find(MODULE), Missing)
+
+
+async def test_a_module_of_a_device_that_is_gone_is_not_asked_for(table: Table) -> None:
+    registry = await table.open(anchors=False)
+    table.hub.listed = [registration(SENSOR), registration(MODULE)]
+    await registry.synchronise()
+    table.hub.listed, table.hub.asked = [], []
+    table.clock.advance(1)
+    await registry.synchronise()
+    assert table.hub.asked == ["everything"]
+    assert len(registry) == 0
 
 
 async def test_a_device_by_ca_brings_the_cas_along(table: Table) -> None:
