@@ -97,6 +97,22 @@ def test_a_module_of_a_child(contoso: Contoso) -> None:
     assert contoso.events("g-modules")[0]["module"] == "m1"
 
 
+def test_a_module_of_a_child_stays_connected_when_the_gateway_synchronises(contoso: Contoso, gateway: Gateway) -> None:
+    """The hub's listings leave out the modules of devices that are no gateways."""
+    contoso.register("g-lasting", **contoso.scope())
+    key = contoso.register("g-lasting", "m1")["authentication"]["symmetricKey"]["primaryKey"]
+    device = contoso.with_key("g-lasting", key, module="m1", gateway=GATEWAY)
+    device.connect()
+    device.send("0")
+    known = gateway.state()["scope"]["identities"]
+    contoso.register("g-new", **contoso.scope())
+    wait_for(lambda: gateway.state()["scope"]["identities"] > known, "the gateway has synchronised")
+    device.send("1")
+    assert device.news("disconnected") == []
+    device.shutdown()
+    at_hub(contoso, device, 2)
+
+
 @pytest.mark.usefixtures("gateway")
 def test_properties_arrive_at_the_hub_as_they_were_sent(contoso: Contoso) -> None:
     device = child_with_key(contoso, "g-exact")
