@@ -2,15 +2,14 @@
 
 Beside the connections runs little:
     a change of the registry     the sessions that it concerns are decided again at once
-    every second                 sessions whose credential has run out end; what other processes changed is heard; who
-    is connected is written down
+    every second                 a changed server certificate is taken; sessions whose credential has run out end; what
+                                 other processes changed is heard; who is connected is written down
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import structlog
 
@@ -19,8 +18,8 @@ from edgetrust.broker.door import Door, House
 from edgetrust.broker.session import Session, Surroundings
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
-from edgetrust.config import read_text
-from edgetrust.errors import ConfigError, Error
+from edgetrust.errors import Error
+from edgetrust.hub.certificate import ServedCertificate
 from edgetrust.hub.policies import load_policies
 from edgetrust.hub.presence import Presence
 from edgetrust.hub.registry import HubRegistry
@@ -28,9 +27,7 @@ from edgetrust.hub.rest.access import Access
 from edgetrust.hub.rest.app import build_app
 from edgetrust.hub.rest.parts import Parts
 from edgetrust.hub.settings import HubSettings
-from edgetrust.pki.chain import Chain, ChainError
 from edgetrust.pki.remember import VerifiedChains
-from edgetrust.pki.softkeys import load_key_file
 from edgetrust.store.audit import AuditTrail
 from edgetrust.store.auditing import Auditor
 from edgetrust.store.c2d import C2dQueues
@@ -56,8 +53,9 @@ _log = structlog.get_logger()
 class Hub:
     """One running hub. `await Hub.start(settings, clock)`, later `await hub.stop()`."""
 
-    def __init__(self, settings: HubSettings, clock: Clock, database: Database) -> None:
+    def __init__(self, settings: HubSettings, clock: Clock, database: Database, certificate: ServedCertificate) -> None:
         self.settings = settings
+        self._certificate = certificate
         self._clock = clock
         self._database = database
         self._tasks = LoopTasks()
@@ -67,13 +65,13 @@ class Hub:
     @classmethod
     async def start(cls, settings: HubSettings, clock: Clock) -> Hub:
         """Open everything. Raises ConfigError, UnavailableError, IntegrityError; then nothing is left open."""
-        slot = ContextSlot(server_context(settings))
+        certificate = ServedCertificate(settings)
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        hub = cls(settings, clock, Database(settings.database))
+        hub = cls(settings, clock, Database(settings.database), certificate)
         try:
             await hub._database.migrate()
             await hub._open()
-            await hub._listen(slot)
+            await hub._listen(certificate.slot)
         except BaseException:
             await hub._running.aclose()
             raise
@@ -195,20 +193,9 @@ class Hub:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self._sessions.expire(self._clock.now())
+            self._certificate.refresh()
             try:
                 await self._identities.catch_up()
                 await self._presence.write()
             except Error as problem:  # the next second is another attempt
                 _log.warning("store.unavailable", reason=problem.reason, detail=problem.message)
-
-
-def server_context(settings: HubSettings) -> ServerContext:
-    """The TLS identity of the hub. Raises ConfigError, IntegrityError (key and certificate do not belong together)."""
-    return ServerContext(_read_chain(settings.certificate), load_key_file(settings.key))
-
-
-def _read_chain(path: Path) -> Chain:
-    try:
-        return Chain.from_pem(read_text(path))
-    except ChainError as problem:
-        raise ConfigError(f"{path}: {problem.message}", reason="certificate-unreadable") from problem
