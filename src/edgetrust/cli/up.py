@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgetrust.cli.client import DEFAULT_DIRECTORY
 from edgetrust.cli.output import Json, print_facts, print_json_line, say
 from edgetrust.clock import SystemClock
 from edgetrust.errors import UsageError
@@ -23,7 +24,6 @@ app = typer.Typer()
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _HTTPS, _HTTPS_ELSEWHERE = 443, 8443
-DEFAULT_DIRECTORY = Path("edgetrust-hub")
 
 
 @app.command()
