@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 
+from edgetrust.cli.client import HubError
 from support.azure import SdkError
 from support.pki import EXPIRED, NOT_YET_VALID, SERVER_ONLY, Holder, Pki, self_signed
 from support.processes import Contoso, Device, wait_for
@@ -233,6 +234,12 @@ def test_a_wrong_key_is_refused_over_websocket_too(contoso: Contoso) -> None:
     assert raised.value.kind == "CredentialError"
     assert contoso.refusals("refused-ws") == ["sas-signature-mismatch"]
     client.shutdown()
+
+
+def test_a_websocket_for_something_else_than_mqtt_is_refused(contoso: Contoso) -> None:
+    with pytest.raises(HubError) as raised:
+        contoso.rest("GET", "$iothub", "websocket", headers={"Sec-WebSocket-Protocol": "AMQPWSB10"})
+    assert raised.value.status == 400
 
 
 def test_a_token_that_has_run_out(contoso: Contoso) -> None:

@@ -47,9 +47,7 @@ class Sdk:
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        assert PYTHON.exists(), (
-            f"{PYTHON} is missing: `make {ROOT}/.venv-azure/.installed` (or `make test`) installs it"
-        )
+        assert PYTHON.exists(), f"{PYTHON} is missing; in {ROOT}: make .venv-azure/.installed (make test does it too)"
         with log.open("a") as errors:
             self._running = subprocess.Popen(
                 [*prefix, str(PYTHON), str(CLIENTS / f"{client}.py"), *arguments],
