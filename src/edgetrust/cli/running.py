@@ -20,7 +20,10 @@ S = TypeVar("S", bound=Stoppable)
 
 
 def run(start: Callable[[], Awaitable[S]], ready: Callable[[S], None]) -> None:
-    """Start an actor, call `ready` with it, then serve until SIGTERM or SIGINT. Errors of the start are raised."""
+    """Start an actor, call `ready` with it, then serve until SIGTERM or SIGINT. Errors of the start are raised.
+
+    A start may take as long as a gateway waits for its hub: told to stop meanwhile, it is given up.
+    """
     uvloop.run(_serve(start, ready))
 
 
@@ -29,9 +32,25 @@ async def _serve(start: Callable[[], Awaitable[S]], ready: Callable[[S], None]) 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    actor = await start()
+    actor = await _started(start, told)
+    if actor is None:
+        return
     try:
         ready(actor)
         await told.wait()
     finally:
         await actor.stop()
+
+
+async def _started(start: Callable[[], Awaitable[S]], told: asyncio.Event) -> S | None:
+    """The actor; None when it was told to stop first."""
+    starting = asyncio.ensure_future(start())
+    telling = asyncio.create_task(told.wait())
+    try:
+        await asyncio.wait((starting, telling), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        telling.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait((starting,))
+    return None if starting.cancelled() else starting.result()
