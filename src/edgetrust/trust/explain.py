@@ -163,9 +163,11 @@ _ALL: dict[Reason, Explanation] = {
         "Issue the device's certificate with extended key usage clientAuth (or none).",
     ),
     Reason.CHAIN_INTERMEDIATE_MISSING: Explanation(
-        "An issuer between the device's certificate and a known CA was not sent. Servers do not fetch intermediates.",
+        "The issuer of the last certificate that was sent is neither among the sent ones nor a CA that is registered and "
+        "verified: an intermediate was not sent, or its CA is not known here. Servers do not fetch intermediates.",
         "openssl s_client -connect HOST:8883 -cert DEVICE.cert.pem -cert_chain DEVICE.chain.pem -key DEVICE.key.pem",
-        "Put the intermediates behind the device's certificate in the file that the client loads.",
+        "Put the intermediates behind the device's certificate in the file that the client loads; if they are there, register "
+        "the CA that the refusal's detail names (edgetrust hub ca add, hub ca verify).",
     ),
     Reason.CHAIN_BROKEN: Explanation(
         "The chain does not hold together: a bad signature, an issuer that is no CA, a path longer than allowed, or an "

@@ -65,7 +65,11 @@ def test_a_device_from_creation_to_deletion(hub: Path) -> None:
     assert ask("device", "create", "d1")["status"] == "enabled"
     sent = edgetrust("device", "send", "d1", "--message", "first", "--property", "unit=C", directory=hub)
     assert sent.returncode == 0, sent.stderr
-    (event,) = [json.loads(edgetrust("monitor", "--from", "start", "--count", "1", "--json", directory=hub).stdout)]
+    (event,) = [
+        json.loads(
+            edgetrust("monitor", "--device", "d1", "--from", "start", "--count", "1", "--json", directory=hub).stdout
+        )
+    ]
     assert (event["device"], event["bodyText"], event["properties"]["unit"]) == ("d1", "first", "C")
 
     edgetrust("device", "c2d", "d1", "hello", "--property", "a=b", directory=hub)
