@@ -25,7 +25,7 @@ HANDSHAKES_FAILED = Counter(
 
 EVENT_ACCEPTED = "connection.accepted"  # a peer was accepted, before its session opens (debug)
 EVENT_REFUSED = "connection.refused"  # a peer was refused; with the reason and what the failing check saw
-EVENT_CLOSED = "connection.closed"  # a connection ended; with the cause
+EVENT_CLOSED = "connection.closed"  # an MQTT connection ended; with the cause (debug)
 EVENT_READY = "service.ready"  # the listeners are open
 EVENT_STOPPED = "service.stopped"  # everything is closed and on disk
 EVENT_SCOPE_SYNCHRONISED = "scope.synchronised"  # the gateway's copy equals the hub's part for it
@@ -34,9 +34,7 @@ EVENT_UPSTREAM_CONNECTED = "upstream.connected"  # the connection to the hub sta
 EVENT_MESSAGE_DROPPED = "upstream.dropped"  # a queued message can never be delivered: its sender left the scope
 EVENT_SCOPE_NOT_SYNCHRONISED = "scope.not_synchronised"  # the copy could not be brought up to date; it stays in use
 EVENT_GATEWAY_DEGRADED = "gateway.degraded"  # the gateway goes on with what it remembers; with the reason
-EVENT_QUEUE_NOT_SHORTENED = (
-    "upstream.not_forgotten"  # what arrived could not be taken off the queue; it may be sent twice
-)
+EVENT_QUEUE_NOT_SHORTENED = "upstream.not_forgotten"  # what arrived stays in the queue and may be sent twice
 EVENT_STATE_NOT_WRITTEN = "gateway.state_not_written"  # the state file is older than the state
 EVENT_EDGE_CA_CHAIN = "edge_ca.chain"  # what stands above the Edge CA in its file does not fit
 EVENT_SCOPE_UNREADABLE = "scope.copy_unreadable"  # the copy was sealed with another key and is forgotten
@@ -47,6 +45,7 @@ EVENT_CERTIFICATE_ISSUED = "certificate.issued"  # a certificate was issued and 
 EVENT_CERTIFICATE_EXPIRING = "certificate.expiring"  # a certificate nears its end and is not renewed by itself
 EVENT_CERTIFICATE_TAKEN = "certificate.taken"  # changed files of the server certificate are in use now
 EVENT_CERTIFICATE_NOT_TAKEN = "certificate.not_taken"  # changed files cannot be used; the old certificate stays
+EVENT_STORE_UNAVAILABLE = "store.unavailable"  # the hub's periodic work met a store that cannot be used; it goes on
 EVENT_TASK_FAILED = "task.failed"  # background work ended by an error
 EVENT_QUICKSTART_CA = "edge_ca.quickstart"  # the self-signed Edge CA is in use
 EVENT_HANDSHAKE_FAILED = "tls.handshake_failed"  # a TLS handshake did not finish; with the reason

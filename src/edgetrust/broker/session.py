@@ -163,6 +163,14 @@ class Session:
         self.will = None
         self.end(cause)
 
+    def run_out(self) -> None:
+        """The credential is not valid any more: put that on record, then close."""
+        by_certificate = self._accepted.how in _AUTH_TYPES
+        reason = Reason.CERTIFICATE_EXPIRED if by_certificate else Reason.SAS_EXPIRED
+        check = Check("still-valid", False, f"the open session's credential was valid until {self.valid_until}")
+        self._report(Refused(self.identity, reason, (check,)), self._stream)
+        self.end("credential expired")
+
     def forget_scope(self) -> None:
         """What is below this gateway may have changed: ask again at the next publish."""
         self._below.clear()

@@ -98,7 +98,7 @@ class Sessions:
             _, _, session = heapq.heappop(self._ends)
             over = session.valid_until is not None and session.valid_until <= now
             if over and self._open.get(session.identity) is session:
-                session.end("credential expired")
+                session.run_out()
 
     def _arm(self, session: Session) -> None:
         if session.valid_until is None:

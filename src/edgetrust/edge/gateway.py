@@ -163,12 +163,18 @@ class Gateway:
         self._slot = ContextSlot(ServerContext(self._server.chain, self._server.key))
         self._door = self._make_door()
         self._listener = await listener.serve(
-            lambda: mqtt.MqttServerProtocol(lambda: Client(self._door)),
+            self._accept,
             self._slot,
             settings.listen.host,
             settings.listen.mqtt_port,
             label="mqtt",
         )
+
+    def _accept(self) -> mqtt.MqttServerProtocol:
+        client = Client(self._door)
+        protocol = mqtt.MqttServerProtocol(lambda: client)
+        client.attach(protocol)
+        return protocol
 
     def _make_door(self) -> GatewayDoor:
         settings = self.settings

@@ -37,7 +37,7 @@ from edgetrust.store.events import EventLog
 from edgetrust.store.identities import Identities
 from edgetrust.store.records import Change, ChangeKind
 from edgetrust.store.sessions import Sessions as StoredSessions
-from edgetrust.telemetry import EVENT_READY, EVENT_STOPPED
+from edgetrust.telemetry import EVENT_READY, EVENT_STOPPED, EVENT_STORE_UNAVAILABLE
 from edgetrust.transport import http, listener
 from edgetrust.transport.mqtt.server import MqttServerProtocol
 from edgetrust.transport.tasks import LoopTasks
@@ -198,4 +198,4 @@ class Hub:
                 await self._identities.catch_up()
                 await self._presence.write()
             except Error as problem:  # the next second is another attempt
-                _log.warning("store.unavailable", reason=problem.reason, detail=problem.message)
+                _log.warning(EVENT_STORE_UNAVAILABLE, reason=problem.reason, detail=problem.message)

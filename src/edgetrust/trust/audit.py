@@ -1,12 +1,19 @@
-"""Audit: a decision as a record, made before any effect of it is visible."""
+"""Audit: a decision as a record, made before any effect of it is visible.
+
+Clients put tokens where names belong: signatures and keys are cut out of whatever a peer made us write down.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
 from edgetrust.trust.verdict import Accepted, Check, Refused, Verdict
+
+_CLAIM_CHARACTERS = 300  # of a claim that names nobody
+_SECRET = re.compile(r"(?i)(sig|sharedaccesskey)=[^&;\s'\"]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,14 @@ def record(verdict: Verdict, *, at: datetime, place: str, peer: str, claimed: st
         case Accepted():
             return Record(at, place, peer, str(verdict.identity), True, verdict.how.value, verdict.checks)
         case Refused():
-            identity = str(verdict.claim) if verdict.claim is not None else claimed[:300]
-            return Record(at, place, peer, identity, False, verdict.reason.value, verdict.checks)
+            identity = (
+                str(verdict.claim) if verdict.claim is not None else _without_secrets(claimed)[:_CLAIM_CHARACTERS]
+            )
+            checks = tuple(replace(check, detail=_without_secrets(check.detail)) for check in verdict.checks)
+            return Record(at, place, peer, identity, False, verdict.reason.value, checks)
         case _:
             assert_never(verdict)
+
+
+def _without_secrets(text: str) -> str:
+    return _SECRET.sub(r"\1=(cut out)", text)

@@ -24,7 +24,7 @@ from edgetrust import limits
 from edgetrust.protocol.mqtt.connection import MqttConnection, State
 from edgetrust.protocol.mqtt.faults import MqttProtocolError
 from edgetrust.protocol.mqtt.packets import Connect, Disconnect, Packet
-from edgetrust.telemetry import EVENT_CONNECTION_FAULT
+from edgetrust.telemetry import EVENT_CLOSED, EVENT_CONNECTION_FAULT
 from edgetrust.transport.addresses import peer_address
 from edgetrust.transport.tls.transport import LoopShare
 
@@ -136,6 +136,7 @@ class MqttServerProtocol(asyncio.Protocol):
         self._share.wheel.disarm(self)
         self._transport = None
         cause = self._cause or (str(exc) if exc is not None else "the connection was closed")
+        _log.debug(EVENT_CLOSED, peer=self.peer_address, cause=cause)
         try:
             self._handler.lost(cause, self._clean)
         except Exception as error:  # noqa: BLE001 - one connection's fault must not reach another
