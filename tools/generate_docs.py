@@ -40,12 +40,14 @@ CLI_INTRODUCTION = """\
 Data goes to stdout, messages to stderr. `--json` makes the data one JSON value. Secrets come from files or
 stdin, never from arguments. `edgetrust --install-completion` sets up completion for the shell."""
 METRICS_INTRODUCTION = """\
-The hub serves them at `/metrics` on its HTTPS port, in Prometheus' text format. No label carries a secret, and
-the values of every label are a bounded set; those of `reason` are the [reasons](reasons.md)."""
+A hub serves them at [`/metrics`](hub-api.md#operation) on its HTTPS port, in Prometheus' text format, to holders of
+the right `ServiceConnect`; a gateway does not serve them yet. No label carries a secret, and the values of every label
+are a bounded set; those of `reason` are the [reasons](reasons.md)."""
 LOG_INTRODUCTION = """\
 Every actor logs to stderr, one line per event, with the time in UTC. The names below are stable and may be
 alerted on; other lines are for people and may change. A refusal's line carries its [reason](reasons.md). No
-line holds a key, a token or a certificate."""
+line holds a key, a token or a certificate. `--json` makes each line one JSON object. `edgetrust up` logs from the
+level warning on, `hub serve` and `edge serve` from info on."""
 LIMITS_INTRODUCTION = """\
 Every bound on what a peer may use. They are constants, not settings. Sizes are in bytes and times in seconds,
 as the names say."""

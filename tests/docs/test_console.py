@@ -115,6 +115,12 @@ def test_what_runs_in_the_background_is_waited_for_and_stopped(tmp_path: Path) -
     assert reader.transcript[-1] == "ready\n"
 
 
+def test_what_stays_running_must_print_what_is_shown(tmp_path: Path) -> None:
+    stays = page_of("$ sh -c 'echo ready; exec sleep 60'", "steady", marker='<!-- run: until="ready" -->')
+    with pytest.raises(PageError, match="other output than shown"):
+        follow(stays, tmp_path)
+
+
 def test_what_ends_before_it_is_ready_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(PageError, match="no 'ready' in its output"):
         follow(page_of("$ sh -c 'echo broken' &", marker='<!-- run: until="ready" -->'), tmp_path)

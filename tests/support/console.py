@@ -6,7 +6,7 @@ A block runs when `<!-- run -->` stands right before it. In the block, `$ ` star
 lines that end in a backslash and to the end of a here-document; other lines are the output that must come, where `...`
 stands for anything. The marker may say more:
 
-    <!-- run: until="TEXT" -->    the command stays running; go on when its output holds TEXT
+    <!-- run: until="TEXT" -->    the command stays running; go on when its output holds TEXT, and is what is shown
     <!-- run: exit="1" -->        the exit code that the block's last command must have (otherwise 0)
     <!-- run: as="COMMAND" -->    what is really run for the block's one command
     <!-- file: NAME -->           write the next block to the file NAME
@@ -71,6 +71,11 @@ def matches(expected: str, output: str) -> bool:
     return re.fullmatch(".*".join(parts), _trimmed(output), re.DOTALL) is not None
 
 
+def _compare(command: str, expected: str, output: str) -> None:
+    if expected and not matches(expected, output):
+        raise PageError(f"other output than shown: {command}\n--- shown\n{expected}\n--- came\n{output}")
+
+
 def _trimmed(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines()).strip()
 
@@ -108,7 +113,7 @@ class Reader:
         for number, command in enumerate(typed):
             text = block.settings.get("as", command.text)
             if "until" in block.settings:
-                self._start(text.removesuffix("&").strip(), block.settings["until"])
+                self._start(text.removesuffix("&").strip(), block.settings["until"], command.expected)
                 continue
             code = int(block.settings.get("exit", "0")) if number == len(typed) - 1 else 0
             self._do(text, command.expected, code)
@@ -131,10 +136,9 @@ class Reader:
         self.transcript.append(f"$ {text}\n{output}[exit code {done.returncode}]")
         if done.returncode != code:
             raise PageError(f"exit code {done.returncode} instead of {code}: {text}")
-        if expected and not matches(expected, output):
-            raise PageError(f"other output than shown: {text}\n--- shown\n{expected}\n--- came\n{output}")
+        _compare(text, expected, output)
 
-    def _start(self, text: str, until: str) -> None:
+    def _start(self, text: str, until: str, expected: str) -> None:
         log = self._log.with_suffix(f".{len(self._background)}")
         with log.open("wb") as file:
             state = f"[ ! -e {self._state} ] || . {self._state}\nexec {text}"
@@ -154,6 +158,7 @@ class Reader:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise PageError(f"{text}: no {until!r} in its output:\n{log.read_text(errors='replace')}")
             time.sleep(0.05)
+        _compare(text, expected, log.read_text(errors="replace"))
 
     def _stop(self) -> None:
         for text, process in reversed(self._background):
@@ -175,7 +180,9 @@ def _environment(directory: Path) -> dict[str, str]:
     (programs / "edgetrust").symlink_to(ROOT / ".venv" / "bin" / "edgetrust")
     path = [str(programs), str(ROOT / ".venv-azure" / "bin"), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {**kept, "PATH": ":".join(path), "HOME": str(directory), "TERM": "dumb", "COLUMNS": "120", "NO_COLOR": "1"}
+    plain = {"TERM": "dumb", "COLUMNS": "120", "NO_COLOR": "1"}
+    at_once = {"PYTHONUNBUFFERED": "1"}  # as on a terminal
+    return {**kept, **plain, **at_once, "PATH": ":".join(path), "HOME": str(directory)}
 
 
 def main() -> int:

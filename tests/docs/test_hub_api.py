@@ -1,0 +1,26 @@
+"""The page on the hub's HTTPS interface names every route, and no other."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from aiohttp import web
+
+from edgetrust.hub.rest import certificates, devices, messages, operations, scope, websocket
+from edgetrust.trust.policies import Right
+from support.pages import ROOT
+
+PAGE = (ROOT / "docs" / "reference" / "hub-api.md").read_text()
+MODULES = (scope, devices, certificates, messages, operations, websocket)
+ROUTES = [route for module in MODULES for route in module.routes if isinstance(route, web.RouteDef)]
+
+
+def test_every_route_is_documented() -> None:
+    documented = re.findall(r"^\| `([A-Z]+ /\S*)` \|", PAGE, re.MULTILINE)
+    assert sorted(documented) == sorted(f"{route.method} {route.path}" for route in ROUTES)
+
+
+@pytest.mark.parametrize("right", list(Right))
+def test_every_right_is_named(right: Right) -> None:
+    assert f"`{right.value}`" in PAGE
