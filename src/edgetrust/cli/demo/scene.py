@@ -7,6 +7,7 @@ that the article finds in the operating system's store come from SSL_CERT_FILE h
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 from base64 import encodebytes
@@ -199,7 +200,8 @@ class Scene:
         entry = self.refusal("connection.refused", since, identity=device)
         if entry["reason"] not in reasons:
             raise NotShownError(f"refused for {entry['reason']}: {entry['detail']}", reason="demo-other-reason")
-        return f"CONNACK 5; recorded: {entry['reason']}: {entry['detail']}"
+        told = re.search(r"CONNACK \d", tried.err)
+        return f"{told[0] if told else tried.error}; recorded: {entry['reason']}: {entry['detail']}"
 
 
 def set_scene(directory: Path, told: Callable[[str], None], processes: Processes) -> Scene:
