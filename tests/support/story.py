@@ -51,6 +51,7 @@ PACKAGES = {
     "ss": "iproute2",
     "sha256sum": "coreutils",
     "stat": "coreutils",
+    "stdbuf": "coreutils",
     "bash": "bash",
 }
 _SBIN = "/usr/sbin:/sbin"
@@ -606,7 +607,7 @@ trust_bundle = "{self.os_store}"
         name, *arguments = self.mosquitto("mosquitto_sub", device, holder, at=at)
         topic = ["-t", f"devices/{device}/messages/devicebound/#"]
         log = self.folder / f"mosquitto_sub-{next(self._numbers)}.log"
-        return Background(str(name), [*arguments, *topic], log)
+        return Background("stdbuf", ["-oL", program(str(name)), *arguments, *topic], log)
 
     def mosquitto(
         self,
