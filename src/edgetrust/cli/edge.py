@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edgetrust.cli.output import Json, print_block, print_facts, print_json, print_json_line, say
+from edgetrust.limits import REFUSALS_KEPT
 
 app = typer.Typer(help="Serve an edge gateway; show what it is doing.", no_args_is_help=True)
 
@@ -95,6 +96,21 @@ def status(root: Root = Path("/"), *, json: Json = False) -> None:
         print_json(state)
         return
     _print(state)
+
+
+@app.command()
+def refusals(
+    root: Root = Path("/"),
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=REFUSALS_KEPT, help="At most that many.")] = 20,
+    json: Json = False,
+) -> None:
+    """The last connections that the gateway below a root refused, newest first, with all their checks."""
+    from edgetrust.cli.refusals import print_refusals
+    from edgetrust.edge.files import Layout
+    from edgetrust.edge.status import last_refusals
+
+    print_refusals(last_refusals(Layout(root.absolute()).database, limit), json=json)
 
 
 def _print(state: dict[str, Any]) -> None:

@@ -24,7 +24,11 @@ async def refusals(
     limit: Annotated[int, typer.Option(min=1, max=REFUSALS_KEPT, help="At most that many.")] = 20,
     json: Json = False,
 ) -> None:
-    entries: list[dict[str, Any]] = (await client.get("edgetrust", "refusals", limit=str(limit)))["refusals"]
+    print_refusals((await client.get("edgetrust", "refusals", limit=str(limit)))["refusals"], json=json)
+
+
+def print_refusals(entries: list[dict[str, Any]], *, json: bool) -> None:
+    """Refusals as a hub or a gateway keeps them, newest first."""
     if json:
         print_json(entries)
     elif entries:

@@ -2,11 +2,12 @@
 
 One JSON object, replaced in one step when its content changes; anybody who may enter the directory may read it, so
 nothing secret stands in it. `edgetrust edge status` prints it; whether the process still lives is checked by who
-reads.
+reads. The last refusals are not in it: they are read from the gateway's store.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,9 @@ from edgetrust.edge.files import read_file
 from edgetrust.errors import ConfigError, UnavailableError
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.softkeys import write_public
+from edgetrust.store.audit import AuditTrail
+from edgetrust.store.engine import Database
+from edgetrust.trust.audit import refusal_entry
 
 
 class StateFile:
@@ -49,6 +53,22 @@ def read_state(path: Path) -> dict[str, Any]:
     except ValueError as problem:
         raise UnavailableError(f"{path} is no state file", reason="gateway-not-running") from problem
     return dict(state)
+
+
+def last_refusals(database_file: Path, limit: int) -> list[dict[str, Any]]:
+    """The newest refusals first, also while the gateway runs. Raises UnavailableError when there was never one here."""
+    if not database_file.exists():
+        message = f"no gateway has run here: {database_file} does not exist"
+        raise UnavailableError(message, reason="gateway-not-running", fix="edgetrust edge serve")
+    return asyncio.run(_refusals(f"sqlite:///{database_file.absolute()}", limit))
+
+
+async def _refusals(url: str, limit: int) -> list[dict[str, Any]]:
+    database = Database(url)
+    try:
+        return [refusal_entry(record) for record in await AuditTrail(database).refusals(limit)]
+    finally:
+        await database.close()
 
 
 def describe_certificate(certificate_id: str, path: Path, chain: Chain, now: datetime) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import assert_never
+from typing import Any, assert_never
 
 from edgetrust.trust.verdict import Accepted, Check, Refused, Verdict
 
@@ -31,6 +31,18 @@ class Record:
     accepted: bool
     reason: str
     checks: tuple[Check, ...]
+
+
+def refusal_entry(record: Record) -> dict[str, Any]:
+    """A refusal as operators get it in JSON."""
+    return {
+        "at": record.at.isoformat(timespec="milliseconds"),
+        "place": record.place,
+        "peer": record.peer,
+        "identity": record.identity,
+        "reason": record.reason,
+        "checks": [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in record.checks],
+    }
 
 
 def record(verdict: Verdict, *, at: datetime, place: str, peer: str, claimed: str = "") -> Record:

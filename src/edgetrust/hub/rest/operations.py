@@ -11,7 +11,7 @@ from edgetrust.hub.rest.parts import PARTS
 from edgetrust.hub.rest.query import number
 from edgetrust.limits import REFUSALS_KEPT
 from edgetrust.telemetry import METRICS
-from edgetrust.trust.audit import Record
+from edgetrust.trust.audit import refusal_entry
 from edgetrust.trust.policies import Right
 
 routes = web.RouteTableDef()
@@ -31,7 +31,7 @@ async def refusals(request: web.Request) -> web.Response:
     await parts.access.service(request, Right.SERVICE_CONNECT)
     limit = max(1, number(request, "limit", 100, REFUSALS_KEPT))
     await parts.trail.flush()
-    return json_value({"refusals": [_refusal(record) for record in await parts.trail.refusals(limit)]})
+    return json_value({"refusals": [refusal_entry(record) for record in await parts.trail.refusals(limit)]})
 
 
 @routes.get("/metrics")
@@ -39,14 +39,3 @@ async def metrics(request: web.Request) -> web.Response:
     """Prometheus text."""
     await request.app[PARTS].access.service(request, Right.SERVICE_CONNECT)
     return web.Response(body=generate_latest(METRICS), headers={"Content-Type": "text/plain; version=0.0.4"})
-
-
-def _refusal(record: Record) -> dict[str, object]:
-    return {
-        "at": record.at.isoformat(timespec="milliseconds"),
-        "place": record.place,
-        "peer": record.peer,
-        "identity": record.identity,
-        "reason": record.reason,
-        "checks": [{"name": check.name, "passed": check.passed, "detail": check.detail} for check in record.checks],
-    }
