@@ -15,18 +15,15 @@ READ_CHUNK_BYTES = 256 * 1024  # the shared read buffer of one event loop
 WRITE_HIGH_WATER_BYTES = 1024 * 1024  # a slow reader is paused here and closed when it stays above
 
 # MQTT ---------------------------------------------------------------------------------------------------------------
-CONNECT_PACKET_BYTES = (
-    16 * 1024
-)  # before authentication nobody may make us hold more; a CONNECT with SAS is under 2 KiB
+CONNECT_PACKET_BYTES = 16 * 1024  # what anybody may make us hold before authentication; with SAS it is under 2 KiB
 MESSAGE_BYTES = 262_144  # a device-to-cloud message with its properties, as the cloud service limits it
 PACKET_BYTES = MESSAGE_BYTES + 64 * 1024  # topic, properties and headers around the largest message
 SUBSCRIPTIONS_PER_SESSION = 50  # SDKs use 4; the cloud allows 5; edge modules need more
-FILTERS_PER_SUBSCRIBE = 50
+FILTERS_PER_SUBSCRIBE = 50  # as many as a session may have
 INFLIGHT_OUT = 50  # unacknowledged QoS 1 messages towards one client, as deep as its cloud-to-device queue
 KEEP_ALIVE_MAX_SECONDS = 1_177  # the cloud service's limit; longer or 0 is clamped to it
 KEEP_ALIVE_GRACE = 1.5  # MQTT 3.1.1, 3.1.2.10
 UNACKED_IN = 1_024  # publishes of one client that wait for the disk; more stops reading from it
-PROPERTIES_BYTES = 64 * 1024  # a property bag; MQTT topics end at 65,535 bytes anyway
 
 # Identifiers --------------------------------------------------------------------------------------------------------
 IDENTIFIER_CHARACTERS = 128  # device and module identifiers
@@ -36,7 +33,7 @@ AUTH_CHAIN_DEPTH = 6  # five gateways and the device
 
 # HTTP ---------------------------------------------------------------------------------------------------------------
 HTTP_BODY_BYTES = 1024 * 1024  # a bulk of 100 identities with twins
-HTTP_HEADER_BYTES = 16 * 1024
+HTTP_HEADER_BYTES = 16 * 1024  # one line or header: a token is under 500 bytes, a query a few KiB
 PAGE_ITEMS = 1_000  # the most one listing returns
 
 # PKI ----------------------------------------------------------------------------------------------------------------
@@ -48,11 +45,11 @@ CERTIFICATES_READ_KEPT = 4_096  # certificates whose extensions stay parsed; a f
 CLOCK_SKEW_SECONDS = 300  # tolerated on SAS expiry, as edgeHub does
 
 # Registry and messages ----------------------------------------------------------------------------------------------
-MODULES_PER_DEVICE = 50
+MODULES_PER_DEVICE = 50  # as the cloud service limits it
 C2D_QUEUE = 50  # messages waiting for one device
-C2D_TTL_SECONDS = 3_600.0
-C2D_TTL_MAX_SECONDS = 172_800.0
-C2D_DELIVERIES = 10
+C2D_TTL_SECONDS = 3_600.0  # how long a cloud-to-device message waits unless it says otherwise
+C2D_TTL_MAX_SECONDS = 172_800.0  # the longest it may wait: two days, as the cloud service limits it
+C2D_DELIVERIES = 10  # attempts before it is given up, as the cloud service does
 C2D_LOCK_SECONDS = 60.0  # a leased message is delivered again after this, unless it was completed
 REFUSALS_KEPT = 1_000  # ring buffer of refusals with all their checks
 VERIFIED_CHAINS_KEPT = 10_000  # remembered path validations, by thumbprint and bundle
@@ -100,16 +97,11 @@ REAUTHENTICATE_SECONDS = 300.0  # open connections are decided again, as edgeHub
 STORE_BUSY_SECONDS = 10.0  # wait for another process's SQLite transaction; a large group commits in milliseconds
 STORE_STATEMENTS = 500  # prepared statements of one SQLite connection: one for each number of rows and those of queries
 STORE_READERS = 3  # threads that read; SQL holds the disk or the GIL, more threads only queue elsewhere
-STORE_WRITES_TOGETHER = (
-    64  # small writes that share one commit, so that a reconnect storm does not sync once per session
-)
+STORE_WRITES_TOGETHER = 64  # small writes that share one commit: a reconnect storm does not sync once per session
 APPEND_BACKLOG_BYTES = 64 * 1024**2  # messages in memory that wait for the disk, about two seconds of a busy node
 APPEND_GROUP_MESSAGES = 5_000  # in one transaction: larger ones are no cheaper and make the first sender wait
 EVENT_POLL_SECONDS = 1.0  # until messages that another process stored are seen by readers waiting here
-CHANGES_KEPT = (
-    1_000_000  # registry changes that a process which was away can catch up with; then it reads everything anew
-)
-MESSAGE_ID_CHARACTERS = 128
+CHANGES_KEPT = 1_000_000  # registry changes that a process which was away can catch up with
 CONSUMER_CHARACTERS = 128  # the name of a consumer of the event log
 CA_CERTIFICATES = 100  # registered CA certificates of one hub
 SCOPE_PAGE = 100  # devices on one page of a scope listing unless asked otherwise

@@ -42,6 +42,7 @@ def print_line(text: str = "") -> None:
 def print_block(text: str) -> None:
     """Several lines of our own text on stdout."""
     sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.flush()
 
 
 def say(text: str) -> None:
@@ -74,6 +75,7 @@ def print_facts(facts: Iterable[tuple[str, str]], *, indent: str = "") -> None:
         first, *rest = value.split("\n")
         sys.stdout.write(f"{indent}{name:<{width}}  {printable(first)}\n")
         sys.stdout.writelines(f"{indent}{'':<{width}}  {printable(line)}\n" for line in rest)
+    sys.stdout.flush()  # whoever serves on must not sit on what it said
 
 
 def console() -> Console:

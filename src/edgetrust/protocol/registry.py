@@ -194,9 +194,7 @@ class ScopeLookup(_Body, frozen=True):
 
 
 class OnBehalfRequest(_Body, frozen=True):
-    """
-
-    sks for something about the modules of the first device of `auth_chain`: which members are there depends on the
+    """Asks for something about the modules of the first device of `auth_chain`; which members are there depends on the
     call.
     """
 

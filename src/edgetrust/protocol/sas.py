@@ -139,10 +139,7 @@ def string_to_sign(resource: str, expires_at: int) -> bytes:
 
 
 def sign(key: bytes, resource: str, expires_at: int, policy: str | None = None) -> str:
-    """
-
-    token for `resource` (encoded as it shall stand in `sr`, see `resource_text`), signed with the decoded `key`.
-    """
+    """A token for `resource` (as it shall stand in `sr`, see `resource_text`), signed with the decoded `key`."""
     signature = hmac.digest(key, string_to_sign(resource, expires_at), "sha256")
     return format_token(SasToken(resource, signature, expires_at, policy))
 
@@ -157,9 +154,8 @@ def signature_matches(token: SasToken, key: bytes) -> bool:
 
 
 def derive_key(key: bytes, text: str) -> bytes:
-    """
-
-    he key derived from `key` for `text`: a registration ID of an enrollment group, or a module's name and generation.
+    """The key derived from `key` for `text`: a registration ID of an enrollment group, or a module's name and
+    generation.
     """
     return hmac.digest(key, text.encode(), "sha256")
 

@@ -13,6 +13,7 @@ from aiohttp import web
 from edgetrust.errors import Error, PeerError, UnavailableError
 from edgetrust.protocol.iothub import valid_identifier
 from edgetrust.protocol.registry import error_body, error_status
+from edgetrust.telemetry import EVENT_REQUEST_FAILED
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _NAMES = {
@@ -69,10 +70,10 @@ async def errors_answered(request: web.Request, handler: Handler) -> web.StreamR
     except web.HTTPException as problem:
         return error_answer(_NAMES.get(problem.status, "GenericBadRequest"), problem.reason)
     except Error as problem:
-        _log.error("request.failed", path=request.path, reason=problem.reason, detail=problem.message)
+        _log.error(EVENT_REQUEST_FAILED, path=request.path, reason=problem.reason, detail=problem.message)
         return error_answer("ServiceUnavailable", "the request could not be completed")
     except Exception as problem:  # noqa: BLE001 - one request's fault must not reach another, nor its traceback the peer
-        _log.error("request.failed", path=request.path, reason="defect", detail=repr(problem), exc_info=problem)
+        _log.error(EVENT_REQUEST_FAILED, path=request.path, reason="defect", detail=repr(problem), exc_info=problem)
         return error_answer("ServiceUnavailable", "the request could not be completed")
 
 

@@ -6,10 +6,7 @@ TEXT_BYTES = 65_535  # what the two length bytes of an MQTT text can say
 
 
 def valid_topic(text: str) -> bool:
-    """
-
-    hether `text` can name what a PUBLISH goes to: not empty, no wildcard, no U+0000, at most 65,535 bytes of UTF-8.
-    """
+    """Whether `text` can name what a PUBLISH goes to: not empty, no wildcard, no U+0000, at most 65,535 bytes."""
     return bool(text) and "+" not in text and "#" not in text and _encodable(text)
 
 
