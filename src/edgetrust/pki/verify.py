@@ -23,6 +23,7 @@ from datetime import datetime
 from typing import Final, NoReturn
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, VerificationError
 
 from edgetrust import limits
@@ -33,7 +34,7 @@ from edgetrust.pki.facts import Facts, read, read_once
 from edgetrust.pki.failures import ChainFailure, ChainReason, Purpose
 from edgetrust.pki.names import as_ip, covers
 
-__all__ = ["ChainFailure", "ChainReason", "Purpose", "VerifiedChain", "verify_chain"]
+__all__ = ["ChainFailure", "ChainReason", "Purpose", "RememberedChain", "VerifiedChain", "verify_chain"]
 
 _MADE_HERE: Final = object()
 _END_ENTITY_POLICY: Final = ExtensionPolicy.permit_all()
@@ -65,6 +66,31 @@ class VerifiedChain:
 
     def __bool__(self) -> NoReturn:
         raise TypeError("match on the outcome of a path validation; it has no truth value")
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedChain:
+    """A verified chain without its end entity, of which only the SHA-256 is kept: one per device of a fleet is held."""
+
+    fingerprint: bytes
+    issuers: tuple[x509.Certificate, ...]
+    purpose: Purpose
+    valid_from: datetime
+    valid_until: datetime
+
+    @classmethod
+    def of(cls, verified: VerifiedChain) -> RememberedChain:
+        fingerprint = verified.end_entity.fingerprint(hashes.SHA256())
+        return cls(fingerprint, verified.path[1:], verified.purpose, verified.valid_from, verified.valid_until)
+
+    def recall(self, end_entity: x509.Certificate, now: datetime) -> VerifiedChain | None:
+        """The verified chain again, if this is its end entity and `now` lies within the dates of the whole path."""
+        if (
+            end_entity.fingerprint(hashes.SHA256()) != self.fingerprint
+            or not self.valid_from <= now <= self.valid_until
+        ):
+            return None
+        return VerifiedChain((end_entity, *self.issuers), self.purpose, self.valid_from, self.valid_until, _MADE_HERE)
 
 
 def verify_chain(

@@ -7,7 +7,7 @@ import pytest
 from edgetrust.pki import remember
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.remember import VerifiedChains
-from edgetrust.pki.verify import ChainFailure, Purpose, VerifiedChain, verify_chain
+from edgetrust.pki.verify import ChainFailure, Purpose, RememberedChain, VerifiedChain, verify_chain
 from support.pki import DAY, NOW, Pki, root
 
 Counted = list[object]
@@ -29,8 +29,19 @@ def test_a_returning_device_is_not_verified_again(counted: Counted) -> None:
     pki, memory = Pki(), VerifiedChains()
     chain = pki.device().chain
     first = memory.verify(chain, pki.bundle, Purpose.DEVICE, NOW)
-    assert memory.verify(Chain(chain.certificates[:1]), pki.bundle, Purpose.DEVICE, NOW) is first
+    assert memory.verify(Chain(chain.certificates[:1]), pki.bundle, Purpose.DEVICE, NOW) == first
     assert (len(counted), len(memory)) == (1, 1)
+
+
+def test_only_its_own_end_entity_recalls_a_chain() -> None:
+    pki = Pki()
+    one, other = pki.device("one").chain, pki.device("other").chain
+    verified = verify_chain(one, pki.bundle, Purpose.DEVICE, NOW)
+    assert isinstance(verified, VerifiedChain)
+    remembered = RememberedChain.of(verified)
+    assert remembered.recall(one.end_entity, NOW) == verified
+    assert remembered.recall(other.end_entity, NOW) is None
+    assert remembered.recall(one.end_entity, verified.valid_until + DAY) is None
 
 
 def test_another_purpose_name_or_bundle_is_another_question(counted: Counted) -> None:
