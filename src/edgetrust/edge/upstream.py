@@ -192,9 +192,7 @@ class Upstream:
 
     async def _room(self, link: Link) -> bool:
         """Wait until one more may be sent; one at a time while it is unclear what ended the last connection."""
-        while self._may_send(link) and len(self._waiting) >= (
-            1 if self._stuck and not self._progress else UPSTREAM_WINDOW
-        ):
+        while self._may_send(link) and len(self._waiting) >= self._window():
             self._room_made.clear()
             await self._room_made.wait()
         return self._may_send(link)

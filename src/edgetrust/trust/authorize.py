@@ -23,7 +23,6 @@ class Operation(StrEnum):
     RECEIVE_INPUTS = "receive-inputs"
     USE_TWIN = "use-twin"
     ANSWER_METHODS = "answer-methods"
-    READ_SCOPE = "read-scope"
     WRITE_MODULES = "write-modules"
 
 
