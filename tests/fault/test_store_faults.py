@@ -231,11 +231,13 @@ async def test_a_database_of_a_later_version(tmp_path: Path) -> None:
 
 
 async def test_processes_that_migrate_together(tmp_path: Path, postgres: PostgresServer) -> None:
-    for url in (f"sqlite:///{tmp_path}/together.db", postgres.new_database(migrated=False)):
+    new_files = [f"sqlite:///{tmp_path}/together-{number}.db" for number in range(20)]
+    for url in (*new_files, postgres.new_database(migrated=False)):
         databases = [Database(url) for _number in range(4)]
-        await asyncio.gather(*(database.migrate() for database in databases))
+        outcomes = await asyncio.gather(*(database.migrate() for database in databases), return_exceptions=True)
         for database in databases:
             await database.close()
+        assert outcomes == [None] * 4
 
 
 async def test_cancelling_the_caller_undoes_nothing(durable_url: str, clock: ManualClock) -> None:

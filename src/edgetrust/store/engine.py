@@ -21,6 +21,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -43,6 +44,7 @@ T = TypeVar("T")
 
 REGISTRY_LOCK = 0x65746701  # advisory lock of PostgreSQL: who holds it may number changes
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
+_JOURNAL_RETRY_SECONDS = 0.01
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL"}
 
 
@@ -127,7 +129,7 @@ class Database:
 
     def _prepare_sqlite(self, raw: sqlite3.Connection, _record: object) -> None:
         raw.isolation_level = None  # transactions begin where we say, not where the driver guesses
-        raw.execute("PRAGMA journal_mode = WAL")
+        _journal_ahead(raw)
         raw.execute(f"PRAGMA synchronous = {self._synchronous}")
         raw.execute("PRAGMA foreign_keys = ON")
         raw.execute("PRAGMA temp_store = MEMORY")
@@ -236,6 +238,22 @@ class Database:
                 if self.dialect == "postgresql":
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({REGISTRY_LOCK})")
                 return [function(connection) for function in functions]
+
+
+def _journal_ahead(raw: sqlite3.Connection) -> None:
+    """Set the write-ahead log. Whoever finds another process doing that for a new file is refused at once, whatever
+    its busy time-out is: wait here.
+    """
+    until = time.monotonic() + STORE_BUSY_SECONDS
+    while True:
+        try:
+            raw.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > until:
+                raise
+            time.sleep(_JOURNAL_RETRY_SECONDS)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
