@@ -14,6 +14,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 RUN := .venv/.installed-run
 DEV := .venv/.installed-dev
 AZURE := .venv-azure/.installed
+JUDGES := .venv-judges/.installed
 UV := .tools/uv/.installed
 
 TEST_PROGRAMS := ca-certificates curl faketime iproute2 mosquitto mosquitto-clients openssl procps
@@ -33,7 +34,7 @@ demo: $(RUN) ## the whole story on this machine: hub, gateway, sensor, intruders
 	@tools/prerequisites openssl
 	.venv/bin/edgetrust demo $(ARGS)
 
-test: prerequisites $(AZURE) check ## lint, types, layers and all tests (ARGS="-k pattern")
+test: prerequisites $(AZURE) $(JUDGES) check ## lint, types, layers and all tests (ARGS="-k pattern")
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest --durations=15 $(ARGS)
 
 check: $(DEV) ## lint, types and layers only
@@ -60,14 +61,15 @@ prerequisites: ## programs that the tests drive; installed through apt-get as ro
 install: $(DEV) ## the development environment, without running anything
 
 lock: $(UV) ## resolve dependencies into requirements/*.txt (UPGRADE=--upgrade for newer versions)
-	$(UV_COMPILE) pyproject.toml requirements/build.in --extra postgresql --group dev -o requirements/dev.txt >/dev/null
-	$(UV_COMPILE) pyproject.toml --extra postgresql --constraint requirements/dev.txt -o requirements/run.txt >/dev/null
+	$(UV_COMPILE) pyproject.toml requirements/build.in --all-extras --group dev -o requirements/dev.txt >/dev/null
+	$(UV_COMPILE) pyproject.toml --all-extras --constraint requirements/dev.txt -o requirements/run.txt >/dev/null
 	$(UV_COMPILE) requirements/build.in --constraint requirements/dev.txt -o requirements/build.txt >/dev/null
 	$(UV_COMPILE) requirements/azure.in --emit-build-options -o requirements/azure.txt >/dev/null
+	$(UV_COMPILE) requirements/judges.in -o requirements/judges.txt >/dev/null
 	echo uv | $(UV_COMPILE) - -o requirements/uv.txt >/dev/null
 
 clean: ## remove environments and caches; the demo's folder too
-	rm -rf .venv .venv-azure .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist edgetrust-demo
+	rm -rf .venv .venv-azure .venv-judges .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist edgetrust-demo
 	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN): requirements/run.txt requirements/build.txt pyproject.toml
@@ -81,6 +83,10 @@ $(DEV): requirements/dev.txt $(RUN)
 
 $(AZURE): requirements/azure.txt
 	tools/environment .venv-azure requirements/azure.txt
+	@touch $@
+
+$(JUDGES): requirements/judges.txt
+	tools/environment .venv-judges requirements/judges.txt
 	@touch $@
 
 $(UV):
