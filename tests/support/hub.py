@@ -23,7 +23,7 @@ from yarl import URL
 from edgetrust.clock import ManualClock
 from edgetrust.hub.pki import HubPki, ensure_pki
 from edgetrust.hub.policies import load_policies
-from edgetrust.hub.service import Hub
+from edgetrust.hub.service import Hub, Invite
 from edgetrust.hub.settings import HubSettings, sqlite_url
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.protocol.sas import resource_text, sign
@@ -214,12 +214,17 @@ class World:
 
 @asynccontextmanager
 async def running(
-    directory: Path, pki: HubPki, database: str | None = None, clock: ManualClock | None = None, **more: Any
+    directory: Path,
+    pki: HubPki,
+    database: str | None = None,
+    clock: ManualClock | None = None,
+    invite: Invite | None = None,
+    **more: Any,
 ) -> AsyncIterator[World]:
     """A hub with an empty store, unless `database` holds something."""
     settings = new_settings(directory, pki, database, **more)
     clock = clock or ManualClock(datetime.now(UTC))
-    hub = await Hub.start(settings, clock)
+    hub = await Hub.start(settings, clock, invite)
     context: ssl.SSLContext = https_context(
         TrustBundle.from_pem(pki.trust_bundle.read_bytes(), as_of=datetime.now(UTC))
     )

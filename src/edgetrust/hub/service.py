@@ -9,6 +9,7 @@ Beside the connections runs little:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
@@ -39,6 +40,7 @@ from edgetrust.store.records import Change, ChangeKind
 from edgetrust.store.sessions import Sessions as StoredSessions
 from edgetrust.telemetry import EVENT_READY, EVENT_STOPPED, EVENT_STORE_UNAVAILABLE
 from edgetrust.transport import http, listener
+from edgetrust.transport.guests import Guest, shared_app, shared_handler
 from edgetrust.transport.mqtt.server import MqttServerProtocol
 from edgetrust.transport.tasks import LoopTasks
 from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
@@ -48,6 +50,9 @@ from edgetrust.trust.identity import Identity
 
 _TICK_SECONDS = 1.0
 _log = structlog.get_logger()
+
+
+Invite = Callable[["Hub"], Awaitable[Sequence[Guest]]]
 
 
 class Hub:
@@ -61,16 +66,25 @@ class Hub:
         self._tasks = LoopTasks()
         self._running = AsyncExitStack()  # what is open, closed in the opposite order
         self._running.push_async_callback(database.close)
+        self._guests: Sequence[Guest] = ()
 
     @classmethod
-    async def start(cls, settings: HubSettings, clock: Clock) -> Hub:
-        """Open everything. Raises ConfigError, UnavailableError, IntegrityError; then nothing is left open."""
+    async def start(cls, settings: HubSettings, clock: Clock, invite: Invite | None = None) -> Hub:
+        """Open everything. Raises ConfigError, UnavailableError, IntegrityError; then nothing is left open.
+
+        `invite` is called when the store is open and before anybody is let in; the guests that it returns share the
+        listeners, and are closed after these and before the store.
+        """
         certificate = ServedCertificate(settings)
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         hub = cls(settings, clock, Database(settings.database), certificate)
         try:
             await hub._database.migrate()
             await hub._open()
+            if invite is not None:
+                hub._guests = await invite(hub)
+                for guest in hub._guests:
+                    hub._running.push_async_callback(guest.close)
             await hub._listen(certificate.slot)
         except BaseException:
             await hub._running.aclose()
@@ -83,6 +97,16 @@ class Hub:
         """Close connections, store what waits, close the store. What fails on the way does not keep the rest open."""
         await self._running.aclose()
         _log.info(EVENT_STOPPED, hub=self.settings.name)
+
+    @property
+    def database(self) -> Database:
+        """Where the hub keeps everything; guests may keep their tables in it."""
+        return self._database
+
+    @property
+    def parts(self) -> Parts:
+        """What answers requests, for guests of the same process."""
+        return self._parts
 
     @property
     def mqtt_port(self) -> int:
@@ -148,7 +172,8 @@ class Hub:
         settings = self.settings
         self._mqtt = await listener.serve(self._accept, slot, settings.host, settings.mqtt_port, label="mqtt")
         try:
-            self._https = await http.serve_http(build_app(self._parts), slot, settings.host, settings.https_port)
+            app = shared_app(build_app(self._parts), self._guests)
+            self._https = await http.serve_http(app, slot, settings.host, settings.https_port)
         except BaseException:
             await self._mqtt.close(0)
             raise
@@ -160,7 +185,7 @@ class Hub:
 
     def _accept(self) -> MqttServerProtocol:
         client = Client(self._door)
-        protocol = MqttServerProtocol(lambda: client)
+        protocol = MqttServerProtocol(shared_handler(lambda: client, self._guests))
         client.attach(protocol)
         return protocol
 
