@@ -6,6 +6,8 @@
 PYTHON ?= python3
 ARGS ?=
 UPGRADE ?=
+# Tests wait for processes and networks more than they compute: one worker more than there are processors.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 
 export PYTHON
 # mosquitto and ip live in /usr/sbin on Debian, which ordinary users do not have on their PATH.
@@ -35,7 +37,7 @@ demo: $(RUN) ## the whole story on this machine: hub, gateway, sensor, intruders
 	.venv/bin/edgetrust demo $(ARGS)
 
 test: prerequisites $(AZURE) $(JUDGES) check ## lint, types, layers and all tests (ARGS="-k pattern")
-	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest --durations=15 $(ARGS)
+	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --durations=15 $(ARGS)
 
 check: $(DEV) ## lint, types and layers only
 	.venv/bin/ruff format --check .
