@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from edgetrust.errors import PeerError
+from edgetrust.protocol.twin import TwinDraft
 from edgetrust.trust.registration import Authentication
 
 SYSTEM_MODULES = ("$edgeAgent", "$edgeHub")
@@ -54,7 +55,9 @@ class AuthenticationDraft:
 
 @dataclass(frozen=True, slots=True)
 class DeviceDraft:
-    """A device as somebody wishes it. `scope` and `parent_scopes`: "" and () mean no parent."""
+    """A device as somebody wishes it. `scope` and `parent_scopes`: "" and () mean no parent; `twin` is what a new
+    device's twin starts with, and means nothing for one that exists.
+    """
 
     device: str
     authentication: AuthenticationDraft | None = None
@@ -63,16 +66,18 @@ class DeviceDraft:
     edge: bool | None = None
     scope: str | None = None
     parent_scopes: tuple[str, ...] | None = None
+    twin: TwinDraft | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleDraft:
-    """A module as somebody wishes it."""
+    """A module as somebody wishes it. `twin` as for a device."""
 
     device: str
     module: str
     authentication: AuthenticationDraft | None = None
     managed_by: str | None = None
+    twin: TwinDraft | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 Rules (hub specification 4.8 to 4.11, 5.4): creating what exists is 409; changing what is missing is 404; changing
 needs an If-Match that fits, else 412. An edge device has the modules `$edgeAgent` and `$edgeHub`; they come and go
-with that capability. A gateway with children stays a gateway. Deleting a device deletes its modules, sessions and
-waiting messages and leaves its children without a parent. Every write notes its change in the same transaction; the
-number of that change is the revision of what was written, so that an etag never comes back.
+with that capability. A gateway with children stays a gateway. A twin comes and goes with its identity. Deleting
+a device deletes its modules, sessions and waiting messages and leaves its children without a parent. Every write notes
+its change in the same transaction; the number of that change is the revision of what was written, so that an etag never
+comes back.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ from edgetrust.store.schema import (
     revoked_certificates,
     session_subscriptions,
     sessions,
+    twins,
 )
+from edgetrust.store.twins import create_twin
 
 _STATUS = {"enabled": True, "disabled": False}
 _NEVER = {"connected": False, "connection_changed_ms": 0, "last_activity_ms": 0}
@@ -84,6 +87,7 @@ class Registrar:
         sequence = self._note(ChangeKind.CREATED, draft.device)
         generation = generation_of(self.now, sequence)
         self.connection.execute(insert(devices).values(generation=generation, revision=sequence, **row))
+        create_twin(self.connection, draft.device, None, self.now, draft.twin)
         if edge:
             self._create_system_modules(draft.device)
         return self.device(draft.device)
@@ -127,7 +131,7 @@ class Registrar:
         stored = self._matching_device(device, if_match or "*")
         for child in children(self.connection, stored.device):
             self._write_device(child, {"parent": None})
-        for table in (session_subscriptions, sessions, c2d_messages, revoked_certificates, modules, devices):
+        for table in (session_subscriptions, sessions, c2d_messages, revoked_certificates, twins, modules, devices):
             self.connection.execute(delete(table).where(table.c.device == device))
         self._note(ChangeKind.DELETED, device)
 
@@ -236,9 +240,10 @@ class Registrar:
         row = {"device": draft.device, "module": draft.module, "managed_by": draft.managed_by, **columns, **_NEVER}
         generation = generation_of(self.now, sequence)
         self.connection.execute(insert(modules).values(generation=generation, revision=sequence, **row))
+        create_twin(self.connection, draft.device, draft.module, self.now, draft.twin)
 
     def _delete_module(self, device: str, module: str) -> None:
-        for table in (session_subscriptions, sessions, c2d_messages, revoked_certificates, modules):
+        for table in (session_subscriptions, sessions, c2d_messages, revoked_certificates, twins, modules):
             self.connection.execute(delete(table).where(table.c.device == device, table.c.module == module))
         self._note(ChangeKind.DELETED, device, module)
 

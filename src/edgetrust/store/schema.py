@@ -94,11 +94,30 @@ modules = Table(
     *_presence(),
 )
 
+# Made and deleted with the identity. Sections and their metadata are JSON objects.
+twins = Table(
+    "twins",
+    METADATA,
+    Column("device", _name(), ForeignKey("devices.device", ondelete="CASCADE"), primary_key=True),
+    Column("module", _name(), primary_key=True),  # "" for the device itself: a key column cannot be NULL
+    Column("version", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("desired", Text, nullable=False),
+    Column("desired_metadata", Text, nullable=False),
+    Column("desired_version", BigInteger, nullable=False),
+    Column("reported", Text, nullable=False),
+    Column("reported_metadata", Text, nullable=False),
+    Column("reported_version", BigInteger, nullable=False),
+    Column("model_id", Text, nullable=False),
+    Column("product_info", Text, nullable=False),
+)
+
 revoked_certificates = Table(
     "revoked_certificates",
     METADATA,
     Column("device", _name(), ForeignKey("devices.device", ondelete="CASCADE"), primary_key=True),
-    Column("module", _name(), primary_key=True),  # "" for the device itself: a key column cannot be NULL
+    Column("module", _name(), primary_key=True),  # "" for the device itself
     Column("thumbprint", String(64), primary_key=True),
 )
 
