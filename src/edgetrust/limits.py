@@ -34,7 +34,16 @@ AUTH_CHAIN_DEPTH = 6  # five gateways and the device
 # HTTP ---------------------------------------------------------------------------------------------------------------
 HTTP_BODY_BYTES = 1024 * 1024  # a bulk of 100 identities with twins
 HTTP_HEADER_BYTES = 16 * 1024  # one line or header: a token is under 500 bytes, a query a few KiB
+BATCH_MESSAGES = 1_000  # in one POST of telemetry: 256 KiB of empty ones would make far more rows
 PAGE_ITEMS = 1_000  # the most one listing returns
+
+# File upload --------------------------------------------------------------------------------------------------------
+UPLOADS_PER_DEVICE = 10  # open at the same time, as the cloud service limits it
+UPLOAD_SECONDS = 3_600.0  # from the request for a place to the last byte and the notification
+UPLOAD_BYTES = 256 * 1024**2  # one file: logs and pictures, not disk images
+UPLOAD_BLOCKS = 1_000  # blocks of one file; SDKs send blocks of 4 MiB and more
+UPLOAD_CHUNK_BYTES = 1024 * 1024  # written to the disk at once, off the event loop
+BLOB_NAME_CHARACTERS = 1_024  # as the cloud's storage limits it
 
 # PKI ----------------------------------------------------------------------------------------------------------------
 PEM_BYTES = 256 * 1024  # one file: a chain of ten RSA-4096 certificates is about 25 KiB; a bundle of 100 roots 200 KiB

@@ -47,6 +47,7 @@ EVENT_CERTIFICATE_TAKEN = "certificate.taken"  # changed files of the server cer
 EVENT_CERTIFICATE_NOT_TAKEN = "certificate.not_taken"  # changed files cannot be used; the old certificate stays
 EVENT_STORE_UNAVAILABLE = "store.unavailable"  # the hub's periodic work met a store that cannot be used; it goes on
 EVENT_REQUEST_FAILED = "request.failed"  # a request to the hub was answered 503 for a reason on our side
+EVENT_UPLOADED = "upload.notified"  # a device says that a file is uploaded, or not; and whether it is there
 EVENT_TASK_FAILED = "task.failed"  # background work ended by an error
 EVENT_QUICKSTART_CA = "edge_ca.quickstart"  # the self-signed Edge CA is in use
 EVENT_HANDSHAKE_FAILED = "tls.handshake_failed"  # a TLS handshake did not finish; with the reason

@@ -47,7 +47,7 @@ from edgetrust.trust.credential import Credential
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.verdict import Accepted, Check, How, Reason, Refused
 
-__all__ = ["Report", "Session", "Surroundings"]
+__all__ = ["Report", "Session", "Surroundings", "auth_method"]
 
 Report = Callable[[Refused, Stream], None]
 
@@ -89,7 +89,7 @@ class Session:
     ) -> None:
         self.identity = accepted.identity
         self.valid_until = accepted.valid_until
-        self.auth_method = _auth_method(accepted)
+        self.auth_method = auth_method(accepted)
         self.client_id = str(accepted.identity)
         self.credential = credential  # a SAS token, to decide again; a chain is read from the stream when needed
         self.persistent = persistent
@@ -392,7 +392,8 @@ def _stamped(properties: str, packet: Publish) -> str:
     return properties
 
 
-def _auth_method(accepted: Accepted) -> str:
+def auth_method(accepted: Accepted) -> str:
+    """The JSON text of `iothub-connection-auth-method` for whoever was accepted so (hub specification 3.8)."""
     scope = "module" if accepted.identity.module is not None else "device"
     kind = _AUTH_TYPES.get(accepted.how, "sas")
     issuer = "external" if kind != "sas" else "iothub"

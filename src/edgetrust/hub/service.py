@@ -35,9 +35,11 @@ from edgetrust.store.c2d import C2dQueues
 from edgetrust.store.certificates import CaCertificates
 from edgetrust.store.engine import Database
 from edgetrust.store.events import EventLog
+from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
 from edgetrust.store.records import Change, ChangeKind
 from edgetrust.store.sessions import Sessions as StoredSessions
+from edgetrust.store.uploads import Uploads
 from edgetrust.telemetry import EVENT_READY, EVENT_STOPPED, EVENT_STORE_UNAVAILABLE
 from edgetrust.transport import http, listener
 from edgetrust.transport.guests import Guest, shared_app, shared_handler
@@ -164,6 +166,8 @@ class Hub:
             access=Access(settings.name, self._registry, policies, policy, auditor, clock),
             clock=clock,
             websockets=WebSockets(self._accept),
+            uploads=Uploads(database),
+            files=UploadedFiles(settings.data / "uploads"),
         )
         self._identities.listen(self._heard)
         commands.listen(self._command_waits)

@@ -68,7 +68,7 @@ class C2dQueues:
         self._listeners: list[Callable[[str, str | None], None]] = []
 
     def listen(self, listener: Callable[[str, str | None], None]) -> Callable[[], None]:
-        """Call `listener(device, module)` on the loop when a message has been enqueued in this process."""
+        """Call `listener(device, module)` on the loop when a message was enqueued or abandoned in this process."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -136,7 +136,7 @@ class C2dQueues:
             if connection.execute(change if keep else delete(_messages).where(held)).rowcount == 0:
                 raise RegistryError("the lock of the message is lost", code="DeviceMessageLockLost", status=412)
 
-        await self._database.write(work)
+        await self._database.write(work, lambda _nothing: self._tell(device, module) if keep else None)
 
     async def purge(self, device: str, module: str | None = None) -> int:
         """Drop everything that waits; returns how many messages that was."""

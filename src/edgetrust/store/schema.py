@@ -221,6 +221,18 @@ consumers = Table(
     Column("updated_ms", BigInteger, nullable=False),
 )
 
+uploads = Table(
+    "uploads",
+    METADATA,
+    Column("correlation", String(36), primary_key=True),
+    Column("device", _name(), nullable=False),
+    Column("blob", Text, nullable=False),
+    Column("secret_sha256", String(64), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Index("ix_uploads_device", "device"),
+    Index("ix_uploads_expires_ms", "expires_ms"),
+)
+
 scope_snapshot = Table(
     "scope_snapshot",
     METADATA,

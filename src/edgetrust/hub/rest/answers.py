@@ -29,7 +29,8 @@ _NAMES = {
     429: "ThrottlingException",
     503: "ServiceUnavailable",
 }
-_OPEN_PATHS = ("/edgetrust/", "/metrics", "/$iothub/")  # without an api-version: ours, and MQTT, which says it itself
+# Without an api-version: ours, MQTT, which says it itself, and the place of uploaded files, which is no IoT Hub.
+_OPEN_PATHS = ("/edgetrust/", "/metrics", "/$iothub/", "/device-files/")
 _log = structlog.get_logger()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from edgetrust.hub.rest import certificates, devices, messages, operations, scope, websocket
+from edgetrust.hub.rest import certificates, device_http, devices, messages, operations, scope, uploads, websocket
 from edgetrust.hub.rest.answers import api_version_named, errors_answered, words_checked
 from edgetrust.hub.rest.parts import PARTS, Parts
 from edgetrust.limits import HTTP_BODY_BYTES
@@ -16,6 +16,6 @@ def build_app(parts: Parts) -> web.Application:
     app = web.Application(middlewares=around, client_max_size=HTTP_BODY_BYTES)
     app[PARTS] = parts
     app.on_shutdown.append(parts.websockets.close)
-    for module in (scope, devices, certificates, messages, operations, websocket):
+    for module in (scope, devices, certificates, messages, device_http, uploads, operations, websocket):
         app.add_routes(module.routes)
     return app

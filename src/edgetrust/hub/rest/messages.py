@@ -12,6 +12,7 @@ from aiohttp import web
 
 from edgetrust.errors import PeerError
 from edgetrust.hub.rest.answers import json_value
+from edgetrust.hub.rest.headers import APPLICATION, SYSTEM_HEADERS
 from edgetrust.hub.rest.parts import PARTS, Parts
 from edgetrust.hub.rest.query import number, wait_seconds
 from edgetrust.hub.rest.reading import body_of
@@ -23,17 +24,16 @@ from edgetrust.trust.policies import Right
 
 routes = web.RouteTableDef()
 
-_APPLICATION = "iothub-app-"
 _LAST_OFFSET = 2**62
 _ACKS = ("none", "positive", "negative", "full")
-_SYSTEM_HEADERS = {
-    "iothub-messageid": "$.mid",
-    "iothub-correlationid": "$.cid",
-    "iothub-userid": "$.uid",
-    "iothub-contenttype": "$.ct",
-    "iothub-contentencoding": "$.ce",
-    "iothub-ack": "iothub-ack",
-}
+_COMMAND_HEADERS = (
+    "iothub-messageid",
+    "iothub-correlationid",
+    "iothub-userid",
+    "iothub-contenttype",
+    "iothub-contentencoding",
+    "iothub-ack",
+)
 
 
 class _Offset(msgspec.Struct, frozen=True):
@@ -51,10 +51,10 @@ async def send_command(request: web.Request) -> web.Response:
     properties: dict[str, str | None] = {}
     for header, value in request.headers.items():
         name = header.lower()
-        if name in _SYSTEM_HEADERS:
-            properties[_SYSTEM_HEADERS[name]] = value
-        elif name.startswith(_APPLICATION):
-            properties[unquote(header[len(_APPLICATION) :])] = unquote(value)
+        if name in _COMMAND_HEADERS:
+            properties[SYSTEM_HEADERS[name]] = value
+        elif name.startswith(APPLICATION):
+            properties[unquote(header[len(APPLICATION) :])] = unquote(value)
     draft = C2dDraft(
         request.match_info["device"],
         body,

@@ -18,7 +18,9 @@ from edgetrust.store.audit import AuditTrail
 from edgetrust.store.c2d import C2dQueues
 from edgetrust.store.certificates import CaCertificates
 from edgetrust.store.events import EventLog
+from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
+from edgetrust.store.uploads import Uploads
 from edgetrust.transport.websocket import WebSockets
 
 
@@ -37,6 +39,8 @@ class Parts:
     access: Access
     clock: Clock
     websockets: WebSockets
+    uploads: Uploads
+    files: UploadedFiles
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def hold(self, waiting: Coroutine[Any, Any, object]) -> None:
