@@ -36,6 +36,7 @@ HTTP_BODY_BYTES = 1024 * 1024  # a bulk of 100 identities with twins
 HTTP_HEADER_BYTES = 16 * 1024  # one line or header: a token is under 500 bytes, a query a few KiB
 BATCH_MESSAGES = 1_000  # in one POST of telemetry: 256 KiB of empty ones would make far more rows
 PAGE_ITEMS = 1_000  # the most one listing returns
+BULK_ITEMS = 100  # identities in one bulk request, as the cloud service limits it
 
 # File upload --------------------------------------------------------------------------------------------------------
 UPLOADS_PER_DEVICE = 10  # open at the same time, as the cloud service limits it

@@ -7,12 +7,11 @@ import re
 import pytest
 from aiohttp import web
 
-from edgetrust.hub.rest import certificates, device_http, devices, messages, operations, scope, uploads, websocket
+from edgetrust.hub.rest.app import MODULES
 from edgetrust.trust.policies import Right
 from support.pages import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "hub-api.md").read_text()
-MODULES = (scope, devices, certificates, messages, device_http, uploads, operations, websocket)
 ROUTES = [route for module in MODULES for route in module.routes if isinstance(route, web.RouteDef)]
 
 

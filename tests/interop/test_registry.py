@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,6 +192,26 @@ def test_an_edge_device_by_ca_is_refused_as_the_portal_does(manager: Sdk) -> Non
         status=400,
         phrase="Bad Request",
     )
+
+
+def test_many_devices_at_once(manager: Sdk) -> None:
+    names = [f"r-bulk-{number}" for number in range(3)]
+
+    def bulk(mode: str, **more: object) -> dict[str, Any]:
+        devices = [{"id": name, "import_mode": mode, **more} for name in names]
+        done: dict[str, Any] = manager.call("bulk_create_or_update_devices", devices)
+        return done
+
+    assert bulk("create", status="disabled")["is_successful"] is True
+    assert manager.call("get_device", names[2])["status"] == "disabled"
+    again = bulk("create")
+    assert again["is_successful"] is False
+    assert [each["device_id"] for each in again["errors"]] == names
+    assert {each["error_code"] for each in again["errors"]} == {"DeviceAlreadyExists"}
+    assert bulk("update", status="enabled")["is_successful"] is True
+    assert manager.call("get_device", names[0])["status"] == "enabled"
+    assert bulk("delete")["is_successful"] is True
+    fails(manager, "get_device", names[1], status=404, phrase="Not Found")
 
 
 def test_statistics_count(contoso: Contoso, manager: Sdk) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import ssl
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ API_VERSION = "2021-04-12"
 DEFAULT_DIRECTORY = Path("edgetrust-hub")
 TOKEN_SECONDS = 300  # one command makes a few requests; a long tail makes a token per request
 REQUEST_SECONDS = 30.0
+CONTINUATION = "x-ms-continuation"
 _FORBIDDEN, _TOO_MANY, _SERVER_FAULT = 403, 429, 500
 
 
@@ -136,6 +137,14 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    content: bytes
+    phrase: str
+    headers: Mapping[str, str]
+
+
 class HubClient:
     """An open line to one hub: `async with HubClient(hub) as client`. Every method raises Error when the hub does."""
 
@@ -179,8 +188,44 @@ class HubClient:
         raw: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         seconds: float = REQUEST_SECONDS,
+        also: Sequence[int] = (),
     ) -> Any:
-        """One request; `path` are segments, not yet encoded. Returns the decoded JSON answer, None for an empty one."""
+        """One request; `path` are segments, not yet encoded. Returns the decoded JSON answer, None for an empty one.
+
+        `also`: further statuses whose answer is data and no error.
+        """
+        answer = await self._exchange(method, path, query, body, raw, headers, seconds)
+        return _read(answer.status, answer.content, answer.phrase, also)
+
+    async def pages(
+        self,
+        method: str,
+        path: Sequence[str],
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[bytes]:
+        """What a route answers page by page, until no continuation follows; at least one page."""
+        more: str | None = ""
+        while more is not None:
+            sent = {**(headers or {}), **({CONTINUATION: more} if more else {})}
+            answer = await self._exchange(method, path, query, body, None, sent)
+            if answer.status >= 400:  # noqa: PLR2004  (HTTP's own border)
+                _read(answer.status, answer.content, answer.phrase)
+            yield answer.content
+            more = answer.headers.get(CONTINUATION)
+
+    async def _exchange(
+        self,
+        method: str,
+        path: Sequence[str],
+        query: Mapping[str, str] | None,
+        body: object,
+        raw: bytes | None,
+        headers: Mapping[str, str] | None,
+        seconds: float = REQUEST_SECONDS,
+    ) -> _Answer:
         import aiohttp
         from yarl import URL
 
@@ -198,7 +243,7 @@ class HubClient:
                 headers={**(headers or {}), "Authorization": self._token()},
                 timeout=aiohttp.ClientTimeout(total=seconds),
             ) as answer:
-                return _read(answer.status, await answer.read(), answer.reason or "")
+                return _Answer(answer.status, await answer.read(), answer.reason or "", answer.headers)
         except aiohttp.ClientConnectorCertificateError as problem:
             raise RefusedError(
                 f"the hub at {self.hub.base_url} is not trusted: {problem.certificate_error}",
@@ -230,8 +275,8 @@ def _if_match(etag: str | None) -> dict[str, str]:
     return {} if etag is None else {"If-Match": f'"{etag}"'}
 
 
-def _read(status: int, content: bytes, phrase: str) -> Any:
-    if status < 400:  # noqa: PLR2004  (HTTP's own border)
+def _read(status: int, content: bytes, phrase: str, also: Sequence[int] = ()) -> Any:
+    if status < 400 or status in also:  # noqa: PLR2004  (HTTP's own border)
         try:
             return json.loads(content) if content.strip() else None
         except ValueError as problem:

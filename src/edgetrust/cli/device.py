@@ -9,7 +9,9 @@ from urllib.parse import quote
 import typer
 
 from edgetrust.cli.at_hub import at_hub
+from edgetrust.cli.bulk import export, import_
 from edgetrust.cli.client import HubClient
+from edgetrust.cli.keys import device_connection_string, roll_device
 from edgetrust.cli.output import Json, print_json, print_table, say
 from edgetrust.cli.registrations import (
     GENERATED_KEYS,
@@ -32,6 +34,10 @@ from edgetrust.errors import UsageError
 app = typer.Typer(help="Devices: registry, sending, listening.", no_args_is_help=True)
 app.command("send", help="Be a device: send telemetry to the hub, straight or through a gateway.")(send)
 app.command("listen", help="Be a device: print cloud-to-device messages as they come.")(listen)
+app.command("export", help="Print all devices and modules of the hub as JSON lines, secrets included.")(export)
+app.command("import", help="Register, or change, the devices and modules of a file of JSON lines.")(import_)
+app.command("roll-key", help="Make a symmetric key anew, or swap the two.")(roll_device)
+app.command("connection-string", help="Print the connection string of a device. A secret.")(device_connection_string)
 
 Device = Annotated[str, typer.Argument(metavar="ID", help="The device's identifier; case-sensitive.")]
 Parent = Annotated[

@@ -8,6 +8,7 @@ import typer
 
 from edgetrust.cli.at_hub import at_hub
 from edgetrust.cli.client import HubClient
+from edgetrust.cli.keys import module_connection_string, roll_module
 from edgetrust.cli.output import Json, print_json, print_table, say
 from edgetrust.cli.registrations import (
     GENERATED_KEYS,
@@ -24,6 +25,8 @@ from edgetrust.cli.registrations import (
 )
 
 app = typer.Typer(help="Modules of devices.", no_args_is_help=True)
+app.command("roll-key", help="Make a symmetric key anew, or swap the two.")(roll_module)
+app.command("connection-string", help="Print the connection string of a module. A secret.")(module_connection_string)
 
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help="The device's identifier.")]
 Module = Annotated[str, typer.Argument(metavar="MODULE", help="The module's identifier.")]

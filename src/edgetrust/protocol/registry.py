@@ -40,6 +40,8 @@ __all__ = [
     "Status",
     "SymmetricKeyBody",
     "ThumbprintBody",
+    "WordInAnyCase",
+    "decode_body",
     "encode_body",
     "error_body",
     "error_status",
@@ -68,23 +70,23 @@ class BodyError(PeerError):
         self.code = code
 
 
-class _AnyCase(StrEnum):
+class WordInAnyCase(StrEnum):
     """Words of a fixed list, read in any letter case."""
 
     @classmethod
-    def _missing_(cls, value: object) -> _AnyCase | None:
+    def _missing_(cls, value: object) -> WordInAnyCase | None:
         wanted = str(value).lower()
         return next((member for member in cls if member.value.lower() == wanted), None)
 
 
-class Status(_AnyCase):
+class Status(WordInAnyCase):
     """Whether an identity may connect."""
 
     ENABLED = "enabled"
     DISABLED = "disabled"
 
 
-class AuthenticationType(_AnyCase):
+class AuthenticationType(WordInAnyCase):
     """How an identity authenticates."""
 
     SAS = "sas"
@@ -228,7 +230,7 @@ def _empty_is_none(body: msgspec.Struct, *names: str) -> None:
 _T = TypeVar("_T")
 
 
-def _decode(data: bytes, kind: type[_T]) -> _T:
+def decode_body(data: bytes, kind: type[_T]) -> _T:
     """One value of `kind`. Raises BodyError: IotHubFormatError for what is no JSON, ArgumentInvalid for other JSON."""
     try:
         return msgspec.json.decode(data, type=kind)
@@ -253,39 +255,39 @@ def _chained(text: str) -> None:
 
 def parse_device(data: bytes) -> DeviceBody:
     """A device as a client sends it. Raises BodyError."""
-    body = _decode(data, DeviceBody)
+    body = decode_body(data, DeviceBody)
     _identified(body.device_id)
     return body
 
 
 def parse_module(data: bytes) -> ModuleBody:
     """A module as a client sends it. Raises BodyError."""
-    body = _decode(data, ModuleBody)
+    body = decode_body(data, ModuleBody)
     _identified(body.device_id, body.module_id)
     return body
 
 
 def parse_modules(data: bytes) -> list[ModuleBody]:
     """A list of modules as a hub sends it. Raises BodyError."""
-    return _decode(data, list[ModuleBody])
+    return decode_body(data, list[ModuleBody])
 
 
 def parse_scope_listing(data: bytes) -> ScopeListing:
     """A scope listing as a hub sends it. Raises BodyError."""
-    sent = _decode(data, _ListingAsSent)
+    sent = decode_body(data, _ListingAsSent)
     return ScopeListing(sent.devices or [], sent.modules or [], sent.continuation_link or None)
 
 
 def parse_scope_request(data: bytes) -> ScopeRequest:
     """A request for a page of a scope; its auth-chain is well-formed. Raises BodyError."""
-    body = _decode(data, ScopeRequest)
+    body = decode_body(data, ScopeRequest)
     _chained(body.auth_chain)
     return body
 
 
 def parse_scope_lookup(data: bytes) -> ScopeLookup:
     """A request for one identity of a scope; its auth-chain and identifiers are well-formed. Raises BodyError."""
-    body = _decode(data, ScopeLookup)
+    body = decode_body(data, ScopeLookup)
     _chained(body.auth_chain)
     _identified(body.target_device_id, body.target_module_id)
     return body
@@ -293,7 +295,7 @@ def parse_scope_lookup(data: bytes) -> ScopeLookup:
 
 def parse_on_behalf_request(data: bytes) -> OnBehalfRequest:
     """A module operation that a gateway forwards; its auth-chain and identifiers are well-formed. Raises BodyError."""
-    body = _decode(data, OnBehalfRequest)
+    body = decode_body(data, OnBehalfRequest)
     _chained(body.auth_chain)
     _identified(body.target_module_id, body.module_id)
     if body.module is not None:

@@ -19,6 +19,7 @@ from edgetrust.clock import Clock
 from edgetrust.limits import CHANGES_KEPT, PAGE_ITEMS, SCOPE_PAGE
 from edgetrust.pki.chain import Thumbprint
 from edgetrust.store import hierarchy, rows
+from edgetrust.store.bulk import BulkItem, write_each
 from edgetrust.store.engine import Database
 from edgetrust.store.records import (
     Change,
@@ -125,6 +126,27 @@ class Identities:
             return rows.module_rows(registrar.connection, device)
 
         return await self._read(work)
+
+    # -- many at once -------------------------------------------------------------------------------------------------
+
+    async def write_each(self, items: Sequence[BulkItem]) -> tuple[RegistryError | None, ...]:
+        """Do what each item asks for, together and yet each by itself; the refusal, or None, of each in their order."""
+        return await self._write(lambda registrar: write_each(registrar, items))
+
+    async def with_modules(
+        self, after: str = "", limit: int = PAGE_ITEMS
+    ) -> tuple[tuple[DeviceRecord, tuple[ModuleRecord, ...]], ...]:
+        """As `devices`, each with its modules."""
+        query = rows.devices_by_name(after).limit(max(0, min(limit, PAGE_ITEMS)))
+
+        def work(connection: Connection) -> tuple[tuple[DeviceRecord, tuple[ModuleRecord, ...]], ...]:
+            found = rows.device_rows(connection, query)
+            modules_of: dict[str, list[ModuleRecord]] = {}
+            for module in rows.modules_of(connection, [device.device for device in found]):
+                modules_of.setdefault(module.device, []).append(module)
+            return tuple((device, tuple(modules_of.get(device.device, ()))) for device in found)
+
+        return await self._database.read(work)
 
     # -- decisions ----------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -85,6 +86,15 @@ def module_row(connection: Connection, device: str, module: str) -> ModuleRecord
 def module_rows(connection: Connection, device: str) -> tuple[ModuleRecord, ...]:
     """The modules of a device in byte order of their names; empty also if there is no such device."""
     query = _MODULES.where(modules.c.device == device).order_by(modules.c.module)
+    return tuple(_module(row) for row in connection.execute(query).mappings())
+
+
+def modules_of(connection: Connection, names: Sequence[str]) -> tuple[ModuleRecord, ...]:
+    """The modules of these devices, which are next to each other in byte order of their names."""
+    if not names:
+        return ()
+    among = modules.c.device.between(names[0], names[-1])
+    query = _MODULES.where(among).order_by(modules.c.device, modules.c.module)
     return tuple(_module(row) for row in connection.execute(query).mappings())
 
 

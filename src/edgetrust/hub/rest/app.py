@@ -4,10 +4,32 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from edgetrust.hub.rest import certificates, device_http, devices, messages, operations, scope, uploads, websocket
+from edgetrust.hub.rest import (
+    bulk,
+    certificates,
+    device_http,
+    devices,
+    messages,
+    operations,
+    scope,
+    uploads,
+    websocket,
+)
 from edgetrust.hub.rest.answers import api_version_named, errors_answered, words_checked
 from edgetrust.hub.rest.parts import PARTS, Parts
 from edgetrust.limits import HTTP_BODY_BYTES
+
+MODULES = (
+    scope,
+    devices,
+    bulk,
+    certificates,
+    messages,
+    device_http,
+    uploads,
+    operations,
+    websocket,
+)
 
 
 def build_app(parts: Parts) -> web.Application:
@@ -16,6 +38,6 @@ def build_app(parts: Parts) -> web.Application:
     app = web.Application(middlewares=around, client_max_size=HTTP_BODY_BYTES)
     app[PARTS] = parts
     app.on_shutdown.append(parts.websockets.close)
-    for module in (scope, devices, certificates, messages, device_http, uploads, operations, websocket):
+    for module in MODULES:
         app.add_routes(module.routes)
     return app

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import assert_never
 
+from edgetrust.protocol.bulk import IdentityBody, ImportMode
+from edgetrust.protocol.iothub import valid_identifier
 from edgetrust.protocol.registry import (
     NEVER,
     AuthenticationBody,
@@ -19,7 +21,9 @@ from edgetrust.protocol.registry import (
     Status,
     SymmetricKeyBody,
     ThumbprintBody,
+    etag_of,
 )
+from edgetrust.store.bulk import BulkItem
 from edgetrust.store.records import AuthenticationDraft, DeviceDraft, DeviceRecord, ModuleDraft, ModuleRecord
 from edgetrust.trust.registration import Authentication, CertificateAuthority, NoAuthentication, SasKeys, Thumbprints
 
@@ -89,7 +93,7 @@ def listing(
     return ScopeListing([device_body(one) for one in devices], [module_body(one) for one in modules], continuation)
 
 
-def device_draft(device: str, body: DeviceBody) -> DeviceDraft:
+def device_draft(device: str, body: DeviceBody | IdentityBody) -> DeviceDraft:
     """What a client wishes a device to be; the identifier is the one of the path."""
     return DeviceDraft(
         device=device,
@@ -97,14 +101,52 @@ def device_draft(device: str, body: DeviceBody) -> DeviceDraft:
         status=body.status,
         status_reason=_words(body.status_reason),
         edge=None if body.capabilities is None else body.capabilities.iot_edge,
-        scope=body.device_scope,
-        parent_scopes=None if body.parent_scopes is None else tuple(body.parent_scopes),
+        scope=_words(body.device_scope),
+        parent_scopes=None if body.parent_scopes is None else tuple(_words(one) or "" for one in body.parent_scopes),
     )
 
 
-def module_draft(device: str, module: str, body: ModuleBody) -> ModuleDraft:
+def module_draft(device: str, module: str, body: ModuleBody | IdentityBody) -> ModuleDraft:
     """What a client wishes a module to be."""
     return ModuleDraft(device, module, _authentication_draft(body.authentication), _words(body.managed_by))
+
+
+def bulk_item(body: IdentityBody) -> BulkItem:
+    """One wish of a bulk request. Raises BodyError."""
+    mode = body.import_mode or ImportMode.CREATE_OR_UPDATE
+    etag = None if body.e_tag is None else etag_of(body.e_tag)
+    for name in (body.id, body.module_id):
+        if name is not None and not valid_identifier(name):
+            raise BodyError(f"{name[:140]!r} cannot name a device or module", code="ArgumentInvalid")
+    draft = device_draft(body.id, body) if body.module_id is None else module_draft(body.id, body.module_id, body)
+    return BulkItem(mode, draft, etag)
+
+
+def identity_bodies(device: DeviceRecord, modules: Sequence[ModuleRecord], *, keys: bool) -> Iterator[IdentityBody]:
+    """A device and its modules as they are exported; symmetric keys only if `keys`."""
+    yield IdentityBody(
+        id=device.device,
+        e_tag=device.etag,
+        status=Status.ENABLED if device.enabled else Status.DISABLED,
+        status_reason=device.status_reason,
+        authentication=_exported(device.authentication, keys=keys),
+        capabilities=CapabilitiesBody(device.edge),
+        device_scope=device.scope,
+        parent_scopes=list(device.parent_scopes) or None,
+    )
+    for module in modules:
+        yield IdentityBody(
+            id=module.device,
+            module_id=module.module,
+            e_tag=module.etag,
+            managed_by=module.managed_by,
+            authentication=_exported(module.authentication, keys=keys),
+        )
+
+
+def _exported(authentication: Authentication, *, keys: bool) -> AuthenticationBody:
+    body = authentication_body(authentication)
+    return body if keys else AuthenticationBody(None, body.x509_thumbprint, body.type)
 
 
 def _words(text: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Numbers in query strings, bounded."""
+"""Words in query strings: numbers, bounded, and flags."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ def number(request: web.Request, name: str, default: int, most: int) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS:
         raise PeerError(f"{name} must be a whole number", reason="argument-invalid", status=400)
     return min(int(text), most)
+
+
+def flag(request: web.Request, name: str) -> bool:
+    """`true` or `false`, in any case; false when it is not there. Raises PeerError 400."""
+    text = request.query.get(name, "false").lower()
+    if text not in ("true", "false"):
+        raise PeerError(f"{name} must be true or false", reason="argument-invalid", status=400)
+    return text == "true"
 
 
 def wait_seconds(request: web.Request) -> float:
