@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edgetrust.broker.door import House
+from edgetrust.broker.claim import House
 from edgetrust.errors import IntegrityError, UnavailableError
 from edgetrust.pki.chain import Chain
 from edgetrust.protocol.mqtt.packets import Connack, Pingreq, Pingresp, Publish, Will

@@ -10,8 +10,9 @@ from collections.abc import Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgetrust.broker.claim import House
 from edgetrust.broker.client import Client
-from edgetrust.broker.door import Door, House
+from edgetrust.broker.door import Door
 from edgetrust.broker.ports import Done
 from edgetrust.broker.session import Surroundings
 from edgetrust.broker.sessions import Sessions

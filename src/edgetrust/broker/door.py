@@ -3,11 +3,10 @@
 In this order, and nothing observable changes before the verdict (a connected client is not disturbed by a wrong
 CONNECT):
 
-    user name => claim          who does it say it is; on which hub
-    client identifier agrees
+    claim                       who does it say it is; on which hub; the client identifier agrees
     credential                  password, else certificate chain, else nothing
     registration                asked from the registry port; may be away
-    verdict                     trust.authenticate
+    verdict                     trust.authenticate, and trust.speak_for when a gateway speaks for somebody
     record                      audit
     act                         refused: CONNACK and close.  accepted: session, take-over, CONNACK 0
 
@@ -17,21 +16,20 @@ refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import assert_never
 
+from edgetrust.broker.claim import Claim, House, read_claim, refusal
 from edgetrust.broker.ports import Auditor, Stream
 from edgetrust.broker.session import Session, Surroundings
 from edgetrust.errors import Error
 from edgetrust.limits import KEEP_ALIVE_GRACE, KEEP_ALIVE_MAX_SECONDS
-from edgetrust.protocol import iothub
-from edgetrust.protocol.iothub import UserName, UserNameError
 from edgetrust.protocol.mqtt.codec import encode
 from edgetrust.protocol.mqtt.packets import Connack, Connect
 from edgetrust.protocol.sas import SasToken
 from edgetrust.trust.audit import record
 from edgetrust.trust.authenticate import Policy, authenticate
-from edgetrust.trust.credential import credential_from
+from edgetrust.trust.behalf import speak_for
+from edgetrust.trust.credential import Credential, credential_from
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import Missing, MissingWhy, Registration
 from edgetrust.trust.verdict import Accepted, Check, Reason, Refused, Verdict
@@ -42,19 +40,6 @@ _CODES = {
     Reason.CLIENT_IDENTIFIER_MISMATCH: BAD_IDENTIFIER,
     Reason.REGISTRY_UNAVAILABLE: TRY_LATER,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """Whose door this is. `hub` is the name of the hub that identities belong to; `place` names the listener in
-    records.
-
-    `any_host`: do not check the host in the user name (a gateway's clients say the hub's name or the gateway's).
-    """
-
-    hub: str
-    place: str
-    any_host: bool = False
 
 
 class Door:
@@ -69,7 +54,7 @@ class Door:
 
     async def admit(self, packet: Connect, stream: Stream) -> Session | None:
         """Decide on one CONNECT. Answers it on `stream`; the session when it was accepted, None when it was refused."""
-        claimed = self._claim(packet)
+        claimed = read_claim(packet, self._house, self._policy.hosts)
         if isinstance(claimed, Refused):
             self._refuse(claimed, stream, f"{packet.client_id} as {packet.user_name}")
             return None
@@ -77,10 +62,10 @@ class Door:
         verdict, credential = await self._decide(claimed, packet.password, stream)
         match verdict:
             case Refused():
-                self._refuse(verdict, stream, str(claimed))
+                self._refuse(verdict, stream, str(claimed.identity))
                 return None
             case Accepted():
-                session = await self._accept(verdict, credential, packet, stream)
+                session = await self._accept(claimed, verdict, credential, packet, stream)
             case _:
                 assert_never(verdict)
         if session is None:
@@ -95,12 +80,10 @@ class Door:
         connection. None when the session has ended by itself.
         """
         around = self._around
-        found = await self._find(session.identity)
         credential = session.credential or credential_from(None, session.stream.peer_chain)
-        now = around.clock.now()
+        verdict = await self._judge(session.claim, credential)
         if session.is_over:
             return None
-        verdict = authenticate(session.identity, credential, found, around.registry.bundle(), now, self._policy)
         match verdict:
             case Refused():
                 if verdict.reason is Reason.REGISTRY_UNAVAILABLE:
@@ -115,34 +98,25 @@ class Door:
 
     def violated(self, identity: Identity | None, detail: str, stream: Stream | None) -> None:
         """Put on record that a peer broke MQTT; `identity` if it had been accepted as one."""
-        self._record(_refusal(identity, Reason.PROTOCOL_VIOLATION, "mqtt", detail), stream)
-
-    # The claim ------------------------------------------------------------------------------------------------------
-
-    def _claim(self, packet: Connect) -> Identity | Refused:
-        try:
-            name = iothub.parse_user_name(packet.user_name or "")
-        except UserNameError as problem:
-            return _refusal(None, Reason.USER_NAME_MALFORMED, "user-name", problem.message)
-        if not all(iothub.mqtt_usable(part) for part in (name.device, name.module) if part is not None):
-            detail = f"{name.client_id!r} cannot be used over MQTT: + and # are wildcards"
-            return _refusal(None, Reason.USER_NAME_MALFORMED, "user-name", detail)
-        claim = Identity(self._house.hub, name.device, name.module)
-        if not self._house.any_host and _host(name) not in self._policy.hosts:
-            return _refusal(claim, Reason.HUB_NAME_UNKNOWN, "hub-name", f"{name.host!r} is not a name of this hub")
-        if packet.client_id != str(claim):
-            detail = f"client identifier {packet.client_id[:140]!r}, user name says {str(claim)!r}"
-            return _refusal(claim, Reason.CLIENT_IDENTIFIER_MISMATCH, "client-identifier", detail)
-        return claim
+        self._record(refusal(identity, Reason.PROTOCOL_VIOLATION, "mqtt", detail), stream)
 
     # The decision ---------------------------------------------------------------------------------------------------
 
-    async def _decide(self, claim: Identity, password: bytes | None, stream: Stream) -> tuple[Verdict, SasToken | None]:
+    async def _decide(self, claim: Claim, password: bytes | None, stream: Stream) -> tuple[Verdict, SasToken | None]:
         credential = credential_from(_text(password), stream.peer_chain)
-        found = await self._find(claim)
-        around = self._around
-        verdict = authenticate(claim, credential, found, around.registry.bundle(), around.clock.now(), self._policy)
+        verdict = await self._judge(claim, credential)
         return verdict, credential if isinstance(credential, SasToken) else None
+
+    async def _judge(self, claim: Claim, credential: Credential) -> Verdict:
+        around, speaker = self._around, claim.speaker
+        found = await self._find(speaker)
+        links = [await self._find(identity) for identity in claim.chain]
+        verdict = authenticate(speaker, credential, found, around.registry.bundle(), around.clock.now(), self._policy)
+        match verdict:
+            case Accepted() if claim.chain:
+                return speak_for(verdict, claim.identity, claim.chain, links)
+            case _:
+                return verdict
 
     async def _find(self, claim: Identity) -> Registration | Missing:
         try:
@@ -162,7 +136,7 @@ class Door:
         stream.close(f"refused: {refused.reason}")
 
     async def _accept(
-        self, accepted: Accepted, credential: SasToken | None, packet: Connect, stream: Stream
+        self, claim: Claim, accepted: Accepted, credential: SasToken | None, packet: Connect, stream: Stream
     ) -> Session | None:
         subscriptions = self._around.subscriptions
         client_id = str(accepted.identity)
@@ -188,21 +162,12 @@ class Door:
             filters=dict(kept or {}),
             will=packet.will,
             report=self._report,
+            claim=claim,
         )
         self._around.sessions.enter(session)
         stream.set_keep_alive(_keep_alive(packet.keep_alive))
         stream.send(encode(Connack(kept is not None, ACCEPTED)))
         return session
-
-
-def _refusal(claim: Identity | None, reason: Reason, check: str, detail: str) -> Refused:
-    return Refused(claim, reason, (Check(check, False, detail),))
-
-
-def _host(name: UserName) -> str:
-    """The host part in lower case, without port and brackets (hub specification 3.1, rule 4)."""
-    host, _, port = name.host.rpartition(":")
-    return (host if host and port.isdigit() else name.host).removeprefix("[").removesuffix("]").lower()
 
 
 def _text(password: bytes | None) -> str | None:

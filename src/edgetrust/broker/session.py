@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import assert_never
 
+from edgetrust.broker.claim import Claim
 from edgetrust.broker.delivery import Delivery
 from edgetrust.broker.ports import Stream
 from edgetrust.broker.surroundings import Surroundings
@@ -71,8 +72,8 @@ class Session:
 
     __slots__ = (
         "_accepted", "_around", "_below", "_delivery", "_held", "_last_properties", "_last_subject", "_last_topic",
-        "_over", "_report", "_resumed", "_stream", "_unacked", "auth_method", "client_id", "credential", "filters",
-        "identity", "persistent", "valid_until", "will",
+        "_over", "_report", "_resumed", "_stream", "_unacked", "auth_method", "claim", "client_id", "credential",
+        "filters", "identity", "persistent", "valid_until", "will",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +87,9 @@ class Session:
         filters: dict[str, int],
         will: Will | None,
         report: Report,
+        claim: Claim,
     ) -> None:
+        self.claim = claim
         self.identity = accepted.identity
         self.valid_until = accepted.valid_until
         self.auth_method = auth_method(accepted)

@@ -33,6 +33,7 @@ class Sessions:
         self._open: dict[Identity, Session] = {}
         self._modules: dict[Identity, set[Identity]] = {}
         self._gateways: set[Session] = set()
+        self._resting: dict[Identity, set[Session]] = {}  # spoken for by gateways, by whom they rest on
         self._ends: list[tuple[datetime, int, Session]] = []
         self._order = count()
 
@@ -55,6 +56,8 @@ class Sessions:
             self._modules.setdefault(identity.of_device, set()).add(identity)
         if identity.module == EDGE_HUB:
             self._gateways.add(session)
+        for other in session.claim.rests_on:
+            self._resting.setdefault(other, set()).add(session)
         self._arm(session)
         if previous is not None:
             previous.end("taken over by a new connection of the same identity")
@@ -64,6 +67,7 @@ class Sessions:
     def leave(self, session: Session) -> None:
         """Forget `session`, unless another has already taken its place."""
         self._gateways.discard(session)
+        self._rest_no_more(session)
         identity = session.identity
         if self._open.get(identity) is not session:
             return
@@ -77,9 +81,12 @@ class Sessions:
                 del self._modules[identity.of_device]
 
     def concerned(self, identity: Identity) -> list[Session]:
-        """The open sessions that rest on the registration of `identity`: its own and, for a device, its modules'."""
+        """The open sessions that rest on the registration of `identity`: its own, those in which it speaks for others
+        or is between, and, for a device, its modules'.
+        """
         related: Iterable[Identity] = (identity, *self._modules.get(identity, ()))
-        return [session for one in related if (session := self._open.get(one)) is not None]
+        own = [session for one in related if (session := self._open.get(one)) is not None]
+        return [*own, *self._resting.get(identity, ())]
 
     def renew(self, session: Session, valid_until: datetime | None) -> None:
         """`session` was decided again: from now on it is good until `valid_until`, sooner or later than before."""
@@ -99,6 +106,14 @@ class Sessions:
             over = session.valid_until is not None and session.valid_until <= now
             if over and self._open.get(session.identity) is session:
                 session.run_out()
+
+    def _rest_no_more(self, session: Session) -> None:
+        for other in session.claim.rests_on:
+            resting = self._resting.get(other)
+            if resting is not None:
+                resting.discard(session)
+                if not resting:
+                    del self._resting[other]
 
     def _arm(self, session: Session) -> None:
         if session.valid_until is None:

@@ -7,13 +7,13 @@ one) is refused at once.
 
 from __future__ import annotations
 
-from edgetrust.broker.door import Door, House
+from edgetrust.broker.claim import Claim, House
+from edgetrust.broker.door import Door
 from edgetrust.broker.ports import Auditor, Stream
 from edgetrust.broker.session import Surroundings
 from edgetrust.edge.scope import ScopeRegistry
 from edgetrust.protocol.sas import SasToken
 from edgetrust.trust.authenticate import Policy
-from edgetrust.trust.identity import Identity
 from edgetrust.trust.verdict import Reason, Refused, Verdict
 
 MAY_BE_STALE = frozenset(
@@ -42,10 +42,10 @@ class GatewayDoor(Door):
         super().__init__(house, around, policy, auditor)
         self._scope = registry
 
-    async def _decide(self, claim: Identity, password: bytes | None, stream: Stream) -> tuple[Verdict, SasToken | None]:
+    async def _decide(self, claim: Claim, password: bytes | None, stream: Stream) -> tuple[Verdict, SasToken | None]:
         verdict, credential = await super()._decide(claim, password, stream)
         match verdict:
-            case Refused(reason=reason) if reason in MAY_BE_STALE and await self._scope.refresh(claim):
+            case Refused(reason=reason) if reason in MAY_BE_STALE and await self._scope.refresh(claim.speaker):
                 return await super()._decide(claim, password, stream)
             case _:
                 return verdict, credential

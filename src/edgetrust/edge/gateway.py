@@ -22,8 +22,8 @@ from typing import IO, Any
 
 import structlog
 
+from edgetrust.broker.claim import House
 from edgetrust.broker.client import Client
-from edgetrust.broker.door import House
 from edgetrust.broker.session import Session, Surroundings
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock

@@ -14,8 +14,9 @@ from contextlib import AsyncExitStack
 
 import structlog
 
+from edgetrust.broker.claim import House
 from edgetrust.broker.client import Client
-from edgetrust.broker.door import Door, House
+from edgetrust.broker.door import Door
 from edgetrust.broker.session import Session, Surroundings
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock

@@ -207,6 +207,11 @@ _ALL: dict[Reason, Explanation] = {
         "edgetrust refusals",
         "Use an MQTT 3.1.1 client over TLS; the first packet must be CONNECT.",
     ),
+    Reason.AUTH_CHAIN_MISMATCH: Explanation(
+        "A gateway asked to speak for an identity, with an auth-chain that does not lead from that identity to the gateway.",
+        "mosquitto_pub -d -h HUB -p 8883 -i DEVICE -u 'HUB/DEVICE/?api-version=2021-04-12&auth-chain=DEVICE%3BGATEWAY' -P TOKEN_OF_EDGEHUB",
+        "Begin the chain with the identity of the user name and end it with the gateway whose $edgeHub made the token.",
+    ),
     Reason.NOT_AUTHORIZED: Explanation(
         "The peer is who it claims to be, but may not do this.",
         "edgetrust refusals",

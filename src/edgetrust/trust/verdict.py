@@ -53,6 +53,7 @@ class Reason(StrEnum):
     USER_NAME_MALFORMED = "user-name-malformed"
     HUB_NAME_UNKNOWN = "hub-name-unknown"
     PROTOCOL_VIOLATION = "protocol-violation"
+    AUTH_CHAIN_MISMATCH = "auth-chain-mismatch"
     NOT_AUTHORIZED = "not-authorized"
 
 
@@ -66,6 +67,7 @@ class How(StrEnum):
     THUMBPRINT_PRIMARY = "thumbprint-primary"
     THUMBPRINT_SECONDARY = "thumbprint-secondary"
     CERTIFICATE_AUTHORITY = "certificate-authority"
+    ON_BEHALF = "on-behalf-of"
 
 
 @dataclass(frozen=True, slots=True)

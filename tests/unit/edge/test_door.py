@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgetrust.broker.door import House
+from edgetrust.broker.claim import Claim, House
 from edgetrust.clock import ManualClock
 from edgetrust.edge.commands import NoCommands
 from edgetrust.edge.door import GatewayDoor
@@ -63,7 +63,7 @@ async def decide(scope: FakeScope, password: str | None) -> Any:
     auditor: Any = None
     stream: Any = Stream()
     door = GatewayDoor(House(HUB, "t", any_host=True), around, Policy(hosts=frozenset({HUB})), auditor, registry)
-    verdict, _ = await door._decide(SENSOR, None if password is None else password.encode(), stream)
+    verdict, _ = await door._decide(Claim(SENSOR), None if password is None else password.encode(), stream)
     return verdict
 
 

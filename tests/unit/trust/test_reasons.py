@@ -12,6 +12,7 @@ import pytest
 from edgetrust.pki.chain import Chain, Thumbprint, TrustBundle
 from edgetrust.trust.authenticate import authenticate
 from edgetrust.trust.authorize import Operation, authorize
+from edgetrust.trust.behalf import speak_for
 from edgetrust.trust.credential import Credential, MalformedChain, NoCredential, credential_from
 from edgetrust.trust.explain import EXPLANATIONS, explain
 from edgetrust.trust.identity import Identity
@@ -101,6 +102,9 @@ def cases() -> Iterator[tuple[Reason, Callable[[], Verdict | str]]]:
     yield Reason.USER_NAME_MALFORMED, at_the_door(user_name="bob")
     yield Reason.HUB_NAME_UNKNOWN, at_the_door(user_name="other/d1/?api-version=2021-04-12")
     yield Reason.PROTOCOL_VIOLATION, broken_protocol
+    speaker = Accepted(Identity(HUB, "gw", "$edgeHub"), How.SAS_PRIMARY, (), None)
+    not_its = (DEVICE_1, Identity(HUB, "other"))
+    yield Reason.AUTH_CHAIN_MISMATCH, lambda: speak_for(speaker, DEVICE_1, not_its, [Missing(MissingWhy.UNKNOWN)] * 2)
     accepted = Accepted(DEVICE_1, How.SAS_PRIMARY, (), None)
     yield Reason.NOT_AUTHORIZED, lambda: authorize(accepted, Operation.USE_TWIN, Identity(HUB, "d2"))
 
