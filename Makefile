@@ -17,9 +17,12 @@ RUN := .venv/.installed-run
 DEV := .venv/.installed-dev
 AZURE := .venv-azure/.installed
 JUDGES := .venv-judges/.installed
+NODE := .node-azure/.installed
 UV := .tools/uv/.installed
 
-TEST_PROGRAMS := ca-certificates curl faketime iproute2 mosquitto mosquitto-clients openssl procps
+TEST_PROGRAMS := ca-certificates curl faketime iproute2 mosquitto mosquitto-clients nodejs npm openssl procps
+
+NPM_QUIET = --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
 
 UV_COMPILE = .tools/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock' $(UPGRADE)
@@ -36,7 +39,7 @@ demo: $(RUN) ## the whole story on this machine: hub, gateway, sensor, intruders
 	@tools/prerequisites openssl
 	.venv/bin/edgetrust demo $(ARGS)
 
-test: prerequisites $(AZURE) $(JUDGES) check ## lint, types, layers and all tests (ARGS="-k pattern")
+test: prerequisites $(AZURE) $(NODE) $(JUDGES) check ## lint, types, layers and all tests (ARGS="-k pattern")
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --durations=15 $(ARGS)
 
 check: $(DEV) ## lint, types and layers only
@@ -69,9 +72,11 @@ lock: $(UV) ## resolve dependencies into requirements/*.txt (UPGRADE=--upgrade f
 	$(UV_COMPILE) requirements/azure.in --emit-build-options -o requirements/azure.txt >/dev/null
 	$(UV_COMPILE) requirements/judges.in -o requirements/judges.txt >/dev/null
 	echo uv | $(UV_COMPILE) - -o requirements/uv.txt >/dev/null
+	@tools/prerequisites nodejs npm
+	cd tests/interop/node && $(if $(UPGRADE),rm -f package-lock.json && ,)npm install $(NPM_QUIET) --package-lock-only --omit-lockfile-registry-resolved
 
 clean: ## remove environments and caches; the demo's folder too
-	rm -rf .venv .venv-azure .venv-judges .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist edgetrust-demo
+	rm -rf .venv .venv-azure .venv-judges .node-azure .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist edgetrust-demo
 	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN): requirements/run.txt requirements/build.txt pyproject.toml
@@ -85,6 +90,14 @@ $(DEV): requirements/dev.txt $(RUN)
 
 $(AZURE): requirements/azure.txt
 	tools/environment .venv-azure requirements/azure.txt
+	@touch $@
+
+# `npm ci` removes what is there before it installs.
+$(NODE): tests/interop/node/package.json tests/interop/node/package-lock.json
+	@tools/prerequisites nodejs npm
+	@mkdir -p $(@D)
+	cp $^ $(@D)
+	cd $(@D) && npm ci $(NPM_QUIET) </dev/null
 	@touch $@
 
 $(JUDGES): requirements/judges.txt

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.node import NodeContoso
 from support.processes import Contoso
 
 
@@ -14,6 +15,13 @@ from support.processes import Contoso
 def contoso(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contoso]:
     """A hub that runs; every test registers devices of its own."""
     with Contoso(tmp_path_factory.mktemp("contoso")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def node(contoso: Contoso, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeContoso]:
+    """The same hub, as clients of the Node SDKs reach it."""
+    with NodeContoso(contoso, tmp_path_factory.mktemp("node")) as made:
         yield made
 
 

@@ -1,4 +1,5 @@
-"""The unmodified Azure SDKs, driven from tests: they run in .venv-azure and talk in JSON lines.
+"""The unmodified Azure SDKs, driven from tests. Those for Python run in .venv-azure, those for Node from .node-azure;
+they talk in JSON lines.
 
 A missing SDK fails the test with the command that mends it.
 """
@@ -18,6 +19,7 @@ from typing import IO, Any
 from support.pages import ROOT
 
 PYTHON = ROOT / ".venv-azure" / "bin" / "python"
+NODE_MODULES = ROOT / ".node-azure" / "node_modules"
 CLIENTS = ROOT / "tests" / "interop" / "clients"
 SECONDS = 40.0  # longer than the SDK's own pauses
 
@@ -47,15 +49,14 @@ class Sdk:
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        assert PYTHON.exists(), f"{PYTHON} is missing; in {ROOT}: make .venv-azure/.installed (make test does it too)"
         with log.open("a") as errors:
             self._running = subprocess.Popen(
-                [*prefix, str(PYTHON), str(CLIENTS / f"{client}.py"), *arguments],
+                [*prefix, *self.command(client), *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, **self.environment(), **(environment or {})},
             )
         self._log = log
         self._numbers = itertools.count(1)
@@ -64,6 +65,15 @@ class Sdk:
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, args=(self._pipe(self._running.stdout),))
         self._reader.start()
+
+    def command(self, client: str) -> list[str]:
+        """What runs a program of tests/interop/clients."""
+        assert PYTHON.exists(), f"{PYTHON} is missing; in {ROOT}: make .venv-azure/.installed (make test does it too)"
+        return [str(PYTHON), str(CLIENTS / f"{client}.py")]
+
+    def environment(self) -> dict[str, str]:
+        """What that program's environment has besides."""
+        return {}
 
     def begin(self, do: str, **words: Any) -> Future[Any]:
         """Give a command; its answer comes in the future, an SdkError when the SDK raised one."""
@@ -128,3 +138,20 @@ class Sdk:
     def _pipe(pipe: IO[str] | None) -> IO[str]:
         assert pipe is not None  # Popen was asked for pipes
         return pipe
+
+
+class NodeSdk(Sdk):
+    """The program of tests/interop/clients/node: devices and services in one process. `trust` is the CA's file."""
+
+    def __init__(self, *, log: Path, trust: Path, prefix: Sequence[str] = ()) -> None:
+        self._trust = trust
+        super().__init__("node", log=log, prefix=prefix)
+
+    def command(self, client: str) -> list[str]:
+        assert NODE_MODULES.exists(), (
+            f"{NODE_MODULES} is missing; in {ROOT}: make .node-azure/.installed (make test too)"
+        )
+        return ["node", str(CLIENTS / client / "main.js")]
+
+    def environment(self) -> dict[str, str]:
+        return {"NODE_PATH": str(NODE_MODULES), "NODE_EXTRA_CA_CERTS": str(self._trust)}

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -206,6 +208,10 @@ class Contoso:
         self._made += 1
         identity = f"{device}/{module}" if module else device
         made = Device(self.sdk, f"{identity} ({self._made})", identity)
+        self._create_client(made, module, gateway, options)
+        return made
+
+    def _create_client(self, made: Device, module: str | None, gateway: str, options: dict[str, Any]) -> None:
         root = self.pki.root.certificate.public_bytes(Encoding.PEM).decode() if gateway else self.hub_root
         wanted = {
             "proxy": {"kind": "SOCKS5", "port": self.proxy.port},
@@ -214,7 +220,6 @@ class Contoso:
             **options,
         }
         self.sdk.do("create", client=made.name, module=module, **wanted)
-        return made
 
     # The gateway ----------------------------------------------------------------------------------------------------
 
@@ -231,6 +236,15 @@ class Contoso:
     def scope(self, gateway: str = "EdgeGateway") -> dict[str, Any]:
         """What makes a device a child of a gateway, to be registered with it."""
         return {"deviceScope": self.rest("GET", "devices", gateway)["deviceScope"]}
+
+
+_LISTEN = """
+import socket, sys
+made = [socket.create_server((host, int(port)), family=family)
+        for port in sys.argv[2:]
+        for host, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6))]
+socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"x"], [one.fileno() for one in made])
+"""
 
 
 class OwnNetwork:
@@ -265,6 +279,15 @@ class OwnNetwork:
         """What starts a program in here."""
         own = [] if self._root else ["--user", "--preserve-credentials"]
         return ["nsenter", "--target", str(self._held.pid), *own, "--net"]
+
+    def listen(self, *ports: int) -> list[socket.socket]:
+        """Sockets that listen on the loopback in here, IPv4 and IPv6, and are served from outside."""
+        ours, theirs = socket.socketpair()
+        asked = [*self.prefix, sys.executable, "-c", _LISTEN, str(theirs.fileno()), *map(str, ports)]
+        with ours, theirs:
+            subprocess.run(asked, pass_fds=[theirs.fileno()], check=True)
+            _, descriptors, _, _ = socket.recv_fds(ours, 1, 2 * len(ports))
+        return [socket.socket(fileno=one) for one in descriptors]
 
     def _end(self) -> None:
         self._held.kill()

@@ -1,13 +1,15 @@
 """A proxy on loopback that takes any host name and port to a port of this machine.
 
 The unmodified Python device SDK dials ports 8883 and 443 only; its `proxy_options` are the documented way past that. It
-speaks SOCKS5 and HTTP CONNECT, counts who went where, and can cut what it carries.
+speaks SOCKS5 and HTTP CONNECT, counts who went where, and can cut what it carries. For clients that know no proxy it
+serves sockets, made in a network of their own, that stand for one address each.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -32,17 +34,26 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._server = self._do(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._servers = [self._do(asyncio.start_server(self._serve, "127.0.0.1", 0))]
+        self.port = self._servers[0].sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._server.close()
+        for server in self._servers:
+            server.close()
         self.cut()
         self._do(self._finish())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def stand_for(self, address: Address, listening: socket.socket) -> None:
+        """Take whoever comes to a listening socket to what this address means."""
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._serve(reader, writer, address)
+
+        self._servers.append(self._do(asyncio.start_server(serve, sock=listening)))
 
     def cut(self) -> int:
         """Cut every connection, as a network that fails does; how many there were."""
@@ -68,10 +79,12 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: Address | None = None
+    ) -> None:
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                address = await _asked(reader, writer)
+                address = address or await _asked(reader, writer)
                 self.asked.append(address)
                 await self._carry(address, reader, writer)
         finally:
