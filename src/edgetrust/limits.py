@@ -140,6 +140,10 @@ AUDIT_SLACK = 10  # the oldest are removed when a tenth too many are kept
 AUDIT_WAITING = 10_000  # decisions in memory that wait for the disk
 HTTP_KEEP_ALIVE_SECONDS = 120.0  # an idle HTTPS connection; SDKs poll once a minute
 
+EST_ANSWER_BYTES = 256 * 1024  # what an EST server may send: a dozen certificates are 30 KiB
+EST_SECONDS = 30.0  # one request to an EST server
+RENEWAL_LOOK_SECONDS = 60.0  # at most between two looks at the clock: it may jump, a machine may have slept
+
 # Devices ------------------------------------------------------------------------------------------------------------
 DEVICE_TOKEN_SECONDS = 3_600  # life of a device's SAS token, as the SDKs have it
 DEVICE_RETRY_SECONDS = 0.5  # first pause after a lost connection; doubled each time

@@ -1,4 +1,4 @@
-"""`edgetrust cert`: show, verify, thumbprint, and the demonstration set.
+"""`edgetrust cert`: show, verify, thumbprint, renewal, and the demonstration set.
 
 `show` judges nothing; `verify` makes the same path validation as hub and gateway and names the check that failed.
 """
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgetrust.cli.cert_status import needs_renewal, status
 from edgetrust.cli.certificates import describe, facts, read_chain
 from edgetrust.cli.chain_fixes import fix_for
 from edgetrust.cli.demo_pki import DemoOptions, make_demo_pki
@@ -24,6 +25,8 @@ from edgetrust.pki.softkeys import load_key_file
 from edgetrust.pki.verify import ChainFailure, Purpose, VerifiedChain, verify_chain
 
 app = typer.Typer(help="Show, verify and make certificates.", no_args_is_help=True)
+app.command("status")(status)
+app.command("needs-renewal")(needs_renewal)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Certificate or chain, PEM or DER.")]
 

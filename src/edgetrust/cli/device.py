@@ -1,4 +1,4 @@
-"""`edgetrust device`: devices in the registry of a hub, messages to them, and being one (send, listen)."""
+"""`edgetrust device`: devices in the registry of a hub, messages to them, and being one (send, listen, enroll)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from edgetrust.cli.at_hub import at_hub
 from edgetrust.cli.bulk import export, import_
 from edgetrust.cli.client import HubClient
+from edgetrust.cli.enroll import enroll, renew
 from edgetrust.cli.keys import device_connection_string, roll_device
 from edgetrust.cli.output import Json, print_json, print_table, say
 from edgetrust.cli.registrations import (
@@ -38,6 +39,8 @@ app.command("export", help="Print all devices and modules of the hub as JSON lin
 app.command("import", help="Register, or change, the devices and modules of a file of JSON lines.")(import_)
 app.command("roll-key", help="Make a symmetric key anew, or swap the two.")(roll_device)
 app.command("connection-string", help="Print the connection string of a device. A secret.")(device_connection_string)
+app.command("enroll")(enroll)
+app.command("renew")(renew)
 
 Device = Annotated[str, typer.Argument(metavar="ID", help="The device's identifier; case-sensitive.")]
 Parent = Annotated[

@@ -30,7 +30,6 @@ from edgetrust.edge.files import (
     read_file,
     server_certificate_id,
 )
-from edgetrust.edge.renewal import AutoRenew, is_due
 from edgetrust.edge.settings import DeviceCertificate, EdgeCaFiles, QuickstartCa, Settings
 from edgetrust.errors import ConfigError, Error, IntegrityError
 from edgetrust.pki.chain import Chain, ChainError, TrustBundle, key_matches
@@ -38,6 +37,7 @@ from edgetrust.pki.issue import Issuer, self_signed
 from edgetrust.pki.keys import KeyAlgorithm
 from edgetrust.pki.names import Names
 from edgetrust.pki.profiles import EDGE_CA_SELF_SIGNED, GATEWAY_SERVER
+from edgetrust.pki.renewal import AutoRenew, is_due
 from edgetrust.pki.softkeys import FileKeyStore, SoftKey, load_key_file, write_public
 from edgetrust.pki.verify import ChainFailure, ChainReason, Purpose, verify_chain
 from edgetrust.telemetry import EVENT_CERTIFICATE_ISSUED, EVENT_EDGE_CA_CHAIN, EVENT_QUICKSTART_CA

@@ -29,10 +29,10 @@ from edgetrust.edge.configfile import (
     UpstreamTable,
 )
 from edgetrust.edge.files import read_file
-from edgetrust.edge.renewal import AutoRenew, Period
 from edgetrust.errors import ConfigError
 from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip
+from edgetrust.pki.renewal import AutoRenew, Period
 from edgetrust.protocol.iothub import valid_identifier
 
 CLOUD_TIMEOUT_SECONDS = 70  # the least the real product takes (edge specification 1.1)

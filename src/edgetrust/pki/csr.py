@@ -86,6 +86,23 @@ def build_csr(
     return builder.sign(signing_key(handle), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
+def renewal_csr(
+    handle: KeyHandle,
+    certificate: x509.Certificate,
+    extensions: tuple[tuple[x509.ExtensionType, bool], ...] = (),
+) -> bytes:
+    """A CSR (PEM) that asks for the same subject and SAN as `certificate`: what a server compares (RFC 7030, 4.2.2)."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(certificate.subject)
+    try:
+        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        builder = builder.add_extension(alternative.value, critical=alternative.critical)
+    except x509.ExtensionNotFound:
+        pass
+    for value, critical in extensions:
+        builder = builder.add_extension(value, critical=critical)
+    return builder.sign(signing_key(handle), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 def parse_csr(data: bytes) -> Csr:
     """A CSR from PEM or DER. Raises CsrError."""
     if len(data) > limits.PEM_BYTES:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from edgetrust.clock import SystemClock
-from edgetrust.edge.renewal import AutoRenew
 from edgetrust.edge.settings import DeviceKey, Listen, QuickstartCa, Settings, UpstreamAddress
 from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
+from edgetrust.pki.renewal import AutoRenew
 from support.fake_hub import FakeHub
 from support.pki import Pki
 

@@ -16,7 +16,6 @@ from edgetrust.clock import ManualClock
 from edgetrust.edge.certd import CertificateStore, EdgeCaError, GatewayCertificates, read_chain
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, Layout
 from edgetrust.edge.keyd import derive_module_key, ensure_secret, open_keys
-from edgetrust.edge.renewal import AutoRenew, Period
 from edgetrust.edge.settings import (
     DeviceCertificate,
     DeviceKey,
@@ -29,6 +28,7 @@ from edgetrust.edge.settings import (
 from edgetrust.errors import ConfigError
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
+from edgetrust.pki.renewal import AutoRenew, Period
 from support.pki import EXPIRED, NOT_A_CA, NOT_YET_VALID, NOW, Holder, Pki, openssl_verify, self_signed
 
 TEMPORARY = f"{EDGE_CA}-temp"
