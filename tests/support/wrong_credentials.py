@@ -67,13 +67,13 @@ def other_certificate_with_the_right_name(contoso: Contoso, name: str) -> Device
     return contoso.with_certificate(name, self_signed(name, now=contoso.pki.now))
 
 
-def registered(contoso: Contoso, name: str, holder: Holder) -> Device:
+def registered(contoso: Contoso, name: str, holder: Holder, **options: str) -> Device:
     contoso.register_thumbprints(name, holder.chain.thumbprint().hex())
-    return contoso.with_certificate(name, holder)
+    return contoso.with_certificate(name, holder, **options)
 
 
-def expired(contoso: Contoso, name: str) -> Device:
-    return registered(contoso, name, self_signed(name, now=contoso.pki.now, **EXPIRED))
+def expired(contoso: Contoso, name: str, **options: str) -> Device:
+    return registered(contoso, name, self_signed(name, now=contoso.pki.now, **EXPIRED), **options)
 
 
 def not_yet_valid(contoso: Contoso, name: str) -> Device:

@@ -1,6 +1,7 @@
 "use strict";
 /* Devices and modules of azure-iot-device, by MQTT, MQTT over WebSocket, or HTTPS. */
 
+const { Readable } = require("stream");
 const { Client, ModuleClient, Message } = require("azure-iot-device");
 const transports = {
   mqtt: require("azure-iot-device-mqtt").Mqtt,
@@ -169,6 +170,11 @@ async function invoke({ client, device, module, call }) {
   return (await of(client).client.invokeMethod(...to, call)) ?? null;
 }
 
+/** Upload a file; the hub says where it goes. */
+async function upload({ client, name, text }) {
+  await of(client).client.uploadToBlob(name, Readable.from(Buffer.from(text)), Buffer.byteLength(text));
+}
+
 async function disconnect({ client }) {
   await of(client).client.close();
 }
@@ -182,5 +188,5 @@ async function shutdown({ client }) {
 
 module.exports = {
   answer, connect, create, disconnect, invoke, listen, listen_desired, listen_input, report, send, send_batch, settle,
-  shutdown, stream, twin,
+  shutdown, stream, twin, upload,
 };
