@@ -260,6 +260,7 @@ identity_pk = "file://{identity_files[1]}"
 [edgetrust.listen]
 host = "127.0.0.1"
 mqtt_port = 0
+https_port = 0
 
 [edgetrust.upstream]
 host = "127.0.0.1"

@@ -27,7 +27,7 @@ def serve(
         int | None, typer.Option("--mqtt-port", min=0, max=65535, help="Instead of the file's; 0: any free one.")
     ] = None,
     https_port: Annotated[
-        int | None, typer.Option("--https-port", min=0, max=65535, help="Instead of the file's; not served yet.")
+        int | None, typer.Option("--https-port", min=0, max=65535, help="Instead of the file's; 0: any free one.")
     ] = None,
     *,
     json: Json = False,
@@ -35,6 +35,7 @@ def serve(
     """Serve a gateway until it is told to stop. With --json prints one object when it is ready."""
     from dataclasses import replace
 
+    from edgetrust.cli.ports import https_port as choose
     from edgetrust.cli.running import run
     from edgetrust.clock import SystemClock
     from edgetrust.edge.files import Layout
@@ -47,7 +48,7 @@ def serve(
     listen = replace(
         settings.listen,
         mqtt_port=settings.listen.mqtt_port if mqtt_port is None else mqtt_port,
-        https_port=settings.listen.https_port if https_port is None else https_port,
+        https_port=choose(settings.listen.https_port if https_port is None else https_port, settings.listen.host),
     )
     layout = Layout(root.absolute())
 
@@ -55,7 +56,8 @@ def serve(
         if json:
             print_json_line(describe(gateway))
         else:
-            say(f"ready: {settings.hostname}, MQTT on {gateway.mqtt_port}, pid {os.getpid()}")
+            where = f"MQTT on {gateway.mqtt_port}, HTTPS on {gateway.https_port}"
+            say(f"ready: {settings.hostname}, {where}, pid {os.getpid()}")
 
     run(lambda: Gateway.start(replace(settings, listen=listen), layout, SystemClock()), ready)
 
@@ -63,7 +65,11 @@ def serve(
 def describe(gateway: Any) -> dict[str, Any]:
     """The ready object."""
     return {
-        "gateway": {"hostname": gateway.settings.hostname, "mqtt_port": gateway.mqtt_port, "https_port": None},
+        "gateway": {
+            "hostname": gateway.settings.hostname,
+            "mqtt_port": gateway.mqtt_port,
+            "https_port": gateway.https_port,
+        },
         "workload_socket": None,
         "certs_dir": str(gateway.layout.certificates),
         "pid": os.getpid(),
@@ -119,7 +125,7 @@ def _print(state: dict[str, Any]) -> None:
     print_facts(
         [
             ("device", f"{identity['device']} at {identity['hub']}"),
-            ("gateway", f"{state['gateway']['hostname']}, MQTT on {state['gateway']['mqtt_port']}"),
+            ("gateway", "{hostname}, MQTT on {mqtt_port}, HTTPS on {https_port}".format(**state["gateway"])),
             ("process", f"{state['pid']}" if state["running"] else f"{state['pid']}, not running any more"),
             ("hub", hub),
             ("degraded", upstream["degraded"]),

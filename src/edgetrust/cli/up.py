@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,8 @@ import typer
 
 from edgetrust.cli.client import DEFAULT_DIRECTORY
 from edgetrust.cli.output import Json, print_facts, print_json_line, say
+from edgetrust.cli.ports import HTTPS
+from edgetrust.cli.ports import https_port as choose
 from edgetrust.clock import SystemClock
 from edgetrust.errors import UsageError
 from edgetrust.hub.pki import ensure_pki
@@ -23,7 +24,6 @@ from edgetrust.telemetry import set_up_logging
 app = typer.Typer()
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_HTTPS, _HTTPS_ELSEWHERE = 443, 8443
 
 
 @app.command()
@@ -51,7 +51,7 @@ def up(
     from edgetrust.cli.running import run
 
     set_up_logging("json" if json else "text", level="warning")
-    settings = _settings(directory, host, bind, mqtt_port, _https_port(https_port, bind))
+    settings = _settings(directory, host, bind, mqtt_port, choose(https_port, bind))
 
     def ready(hub: Hub) -> None:
         described = describe(hub, directory)
@@ -89,7 +89,7 @@ def describe(hub: Hub, directory: Path) -> dict[str, Any]:
     """The object that `up --json` prints. Holds a secret: the service connection string."""
     settings = hub.settings
     owner = load_policies(settings.data / "policies.json")[OWNER]
-    address = settings.name if hub.https_port == _HTTPS else f"{settings.name}:{hub.https_port}"
+    address = settings.name if hub.https_port == HTTPS else f"{settings.name}:{hub.https_port}"
     return {
         "hub": {"hostname": settings.name, "mqtt_port": hub.mqtt_port, "https_port": hub.https_port},
         "trust_bundle": str(settings.trust_bundle),
@@ -100,21 +100,6 @@ def describe(hub: Hub, directory: Path) -> dict[str, Any]:
         "dir": str(directory.resolve()),
         "pid": os.getpid(),
     }
-
-
-def _https_port(asked: int | None, bind: str) -> int:
-    """443 where this process may bind it, since some clients know no other; else 8443, and says so."""
-    if asked is not None:
-        return asked
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((bind, _HTTPS))
-        except OSError as problem:
-            say(f"port {_HTTPS} cannot be used ({problem.strerror}): HTTPS is on {_HTTPS_ELSEWHERE}")
-            return _HTTPS_ELSEWHERE
-    return _HTTPS
 
 
 def _one_line(value: object) -> str:

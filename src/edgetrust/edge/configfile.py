@@ -104,7 +104,7 @@ class ListenTable(msgspec.Struct, frozen=True):
 
     host: str = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
     mqtt_port: int = 8883
-    https_port: int = 443
+    https_port: int | None = None
 
 
 class UpstreamTable(msgspec.Struct, frozen=True):

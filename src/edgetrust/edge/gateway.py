@@ -31,6 +31,7 @@ from edgetrust.edge.certd import GatewayCertificates
 from edgetrust.edge.commands import NoCommands
 from edgetrust.edge.door import GatewayDoor
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, MASTER_ENCRYPTION_KEY, Layout
+from edgetrust.edge.https import build_app
 from edgetrust.edge.hubside import HubSide
 from edgetrust.edge.keyd import ensure_secret, open_keys
 from edgetrust.edge.scope import ScopeRegistry
@@ -54,11 +55,14 @@ from edgetrust.telemetry import (
     EVENT_STOPPED,
 )
 from edgetrust.transport import listener, mqtt
+from edgetrust.transport.http import serve_http
 from edgetrust.transport.tasks import LoopTasks
 from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
+from edgetrust.transport.websocket import WebSockets
 from edgetrust.trust.authenticate import Policy
 from edgetrust.trust.identity import Identity
 
+HTTPS_PORT = 443
 _TICK_SECONDS = 1.0
 LEAST_CHECK_SECONDS = 1.0  # however short a certificate lives
 _log = structlog.get_logger()
@@ -102,6 +106,11 @@ class Gateway:
     def mqtt_port(self) -> int:
         """The port that is really open."""
         return self._listener.port
+
+    @property
+    def https_port(self) -> int:
+        """The port that is really open."""
+        return self._https.port
 
     # Start ----------------------------------------------------------------------------------------------------------
 
@@ -169,6 +178,12 @@ class Gateway:
             settings.listen.mqtt_port,
             label="mqtt",
         )
+        try:
+            app, port = build_app(WebSockets(self._accept)), settings.listen.https_port
+            self._https = await serve_http(app, self._slot, settings.listen.host, HTTPS_PORT if port is None else port)
+        except BaseException:
+            await self._listener.close(0)
+            raise
 
     def _accept(self) -> mqtt.MqttServerProtocol:
         client = Client(self._door)
@@ -202,7 +217,7 @@ class Gateway:
         draining = asyncio.create_task(upstream.run())
         self._open.push_async_callback(self._end_upstream, draining)
         self._open.push_async_callback(self._tasks.close)
-        self._open.push_async_callback(self._listener.close)
+        self._open.push_async_callback(self._close_listeners)
         for work in (
             self._hub_side.keep_synchronised(),
             self._hub_side.watch_scope(),
@@ -219,6 +234,9 @@ class Gateway:
         for task in late:
             task.cancel()
         await asyncio.gather(draining, return_exceptions=True)
+
+    async def _close_listeners(self) -> None:
+        await asyncio.gather(self._listener.close(), self._https.close())
 
     # Open sessions --------------------------------------------------------------------------------------------------
 
@@ -294,7 +312,7 @@ class Gateway:
         assert upstream is not None
         return {
             "identity": {"hub": settings.hub, "device": settings.device, "generation": self._hub_side.generation},
-            "gateway": {"hostname": settings.hostname, "mqtt_port": self.mqtt_port},
+            "gateway": {"hostname": settings.hostname, "mqtt_port": self.mqtt_port, "https_port": self.https_port},
             "pid": os.getpid(),
             "started_at": self._started_at,
             "upstream": {

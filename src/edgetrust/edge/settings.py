@@ -93,11 +93,11 @@ class QuickstartCa:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where the gateway listens. Port 0: any free one."""
+    """Where the gateway listens. Port 0: any free one. HTTPS without a port is on 443 where that can be had."""
 
     host: str
     mqtt_port: int
-    https_port: int
+    https_port: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +327,7 @@ class _Reader:
         return file.cloud_retries
 
     def listen(self, table: ListenTable) -> Listen:
-        for name, port in (("mqtt_port", table.mqtt_port), ("https_port", table.https_port)):
+        for name, port in (("mqtt_port", table.mqtt_port), ("https_port", table.https_port or 0)):
             self._port(f"edgetrust.listen.{name}", port, lowest=0)
         if not table.host:
             raise self.wrong("edgetrust.listen.host is empty")

@@ -16,7 +16,7 @@ from support.pki import self_signed
 def test_the_ready_object(shared: Story) -> None:
     ready = shared.gateway.ready
     assert ready["gateway"]["hostname"] == "localhost"
-    assert ready["gateway"]["https_port"] is None
+    assert ready["gateway"]["https_port"] > 0
     assert ready["workload_socket"] is None
     assert ready["certs_dir"] == str(shared.gateway.certificates)
     assert isinstance(ready["pid"], int)

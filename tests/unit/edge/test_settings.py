@@ -58,7 +58,7 @@ def test_a_connection_string(tmp_path: Path) -> None:
     assert settings.hostname == "edgegateway.local"
     assert settings.upstream.host == "contoso.azure-devices.net"
     assert (settings.upstream.mqtt_port, settings.upstream.https_port) == (8883, 443)
-    assert (settings.listen.mqtt_port, settings.listen.https_port) == (8883, 443)
+    assert (settings.listen.mqtt_port, settings.listen.https_port) == (8883, None)
     assert isinstance(settings.edge_ca, QuickstartCa)
     assert settings.edge_ca.days == 90
     assert any("quickstart" in warning for warning in settings.warnings)

@@ -292,6 +292,7 @@ def _config(scene: Scene) -> str:
             "",
             "[edgetrust.listen]",
             f'host = "{ADDRESS}"',
+            "https_port = 0",
             "",
             "[edgetrust.upstream]",
             f"mqtt_port = {ports['mqtt_port']}",
