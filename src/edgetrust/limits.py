@@ -66,6 +66,7 @@ TWIN_PROPERTIES_BYTES = 32 * 1024  # desired, and reported, each
 TWIN_DEPTH = 10  # objects and arrays inside each other
 TWIN_KEY_BYTES = 1024  # the name of one member
 TWIN_VALUE_BYTES = 4 * 1024  # one text
+TWIN_REQUESTS_WAITING = 64  # of one connection; SDKs have one or two under way
 REFUSALS_KEPT = 1_000  # ring buffer of refusals with all their checks
 VERIFIED_CHAINS_KEPT = 10_000  # remembered path validations, by thumbprint and bundle
 SESSIONS_REMEMBERED = 100_000  # stored sessions kept at hand, so that a returning client costs no query

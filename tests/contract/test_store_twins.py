@@ -15,14 +15,13 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 
 from edgetrust.clock import ManualClock
-from edgetrust.errors import PeerError
+from edgetrust.errors import PeerError, UnavailableError
 from edgetrust.protocol.twin import DesiredChange, TwinDraft, TwinError
 from edgetrust.store import migrate
 from edgetrust.store.engine import Database
 from edgetrust.store.identities import Identities
 from edgetrust.store.records import DeviceDraft, ModuleDraft, RegistryError
 from edgetrust.store.twins import Twins
-from support.database import Outcomes
 
 HUB = "hub.example"
 
@@ -44,6 +43,10 @@ async def refused(call: Any) -> PeerError:
     with pytest.raises((RegistryError, TwinError)) as caught:
         await call
     return caught.value
+
+
+async def failing(*arguments: object) -> None:
+    raise UnavailableError("away")
 
 
 async def test_a_new_identity_has_an_empty_twin(store: Twins) -> None:
@@ -187,14 +190,28 @@ async def test_a_twin_goes_with_its_identity_and_comes_back_empty(registry: Iden
 
 
 async def test_what_a_client_said_of_itself_is_kept_and_no_change(store: Twins) -> None:
-    told = Outcomes()
-    store.note_client("d1", None, "dtmi:com:example:Thermostat;1", "py/2.14.0", told)
-    store.note_client("d1", "m1", "", "node", told)
-    assert await told.wait(2) == [None, None]
+    store.note_client("d1", None, "dtmi:com:example:Thermostat;1", "py/2.13.0")
+    store.note_client("d1", None, "dtmi:com:example:Thermostat;1", "py/2.14.0")
+    store.note_client("d1", "m1", "", "node")
+    store.note_client("gone", None, "", "whatever")
+    await store.write_clients()
+    await store.write_clients()
     device, module = await store.get("d1"), await store.get("d1", "m1")
     assert (device.model_id, device.product_info) == ("dtmi:com:example:Thermostat;1", "py/2.14.0")
     assert (module.model_id, module.product_info) == ("", "node")
     assert device.twin.version == 1
+
+
+async def test_what_a_client_said_is_written_later_when_the_store_is_away(database: Database, store: Twins) -> None:
+    store.note_client("d1", None, "", "old")
+    store.note_client("d1", "m1", "", "old")
+    write, database.write = database.write, failing  # type: ignore[method-assign,assignment]
+    with pytest.raises(UnavailableError):
+        await store.write_clients()
+    store.note_client("d1", None, "", "new")
+    database.write = write  # type: ignore[method-assign]
+    await store.write_clients()
+    assert [(await store.get("d1", module)).product_info for module in (None, "m1")] == ["new", "old"]
 
 
 async def test_pages_of_device_twins(registry: Identities, store: Twins) -> None:

@@ -127,7 +127,6 @@ def test_stored_messages_are_counted(table: Table) -> None:
         ("devices/d1/modules/m1/messages/events/", "not-authorized"),
         ("devices/d1/messages/devicebound/", "protocol-violation"),
         ("sensors/d1", "protocol-violation"),
-        ("$iothub/twin/GET/?$rid=1", "protocol-violation"),  # not offered
         ("$iothub/methods/res/200/?$rid=1", "protocol-violation"),
         ("$SYS/broker", "protocol-violation"),
     ],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from edgetrust.broker.filters import Filters
 from edgetrust.errors import UnavailableError
 from edgetrust.limits import SUBSCRIPTIONS_PER_SESSION
 from edgetrust.protocol.mqtt.packets import Suback, Subscribe, Unsuback, Unsubscribe
+from edgetrust.trust.verdict import Accepted, How
 from support.decisions import KEYS, MODULE_1, registered
 from support.fakes import Table
 
@@ -74,10 +76,10 @@ def test_too_many(table: Table) -> None:
     session = table.arrives("d1")
     found = table.sessions.of(registered(KEYS).identity)
     assert found is not None
-    found.filters = dict.fromkeys(names, 0)
+    found.filters = Filters(Accepted(found.identity, How.SAS_PRIMARY, (), None), dict.fromkeys(names, 0))
     session.says(Subscribe(2, ((C2D, 1),)))
     assert session.closed == f"protocol-violation: more than {SUBSCRIPTIONS_PER_SESSION} subscriptions"
-    assert found.filters == dict.fromkeys(names, 0)
+    assert found.filters.granted == dict.fromkeys(names, 0)
 
 
 def test_asking_twice_replaces(table: Table) -> None:

@@ -22,6 +22,7 @@ from edgetrust.protocol.messages import Message
 from edgetrust.protocol.mqtt.connection import MqttConnection
 from edgetrust.protocol.mqtt.packets import Connack, Connect, Packet, Puback, Publish, Suback, Will
 from edgetrust.protocol.sas import resource_text, sign
+from edgetrust.protocol.twin import Json, Twin, created_twin, reported
 from edgetrust.trust.audit import Record
 from edgetrust.trust.authenticate import Policy
 from edgetrust.trust.identity import Identity
@@ -218,6 +219,36 @@ class FakeCommands:
             command.leased = False
 
 
+class FakeTwins:
+    """Twins of identities, in memory; `gate` holds reads and writes back."""
+
+    def __init__(self) -> None:
+        self.twins: dict[tuple[str, str | None], Twin] = {}
+        self.clients: dict[tuple[str, str | None], tuple[str, str]] = {}
+        self.gate = Gate()
+        self.fault: Exception | None = None
+        self.order: list[str] = []
+
+    def note_client(self, device: str, module: str | None, model_id: str, product_info: str) -> None:
+        self.clients[device, module] = (model_id, product_info)
+
+    async def twin(self, device: str, module: str | None = None) -> Twin:
+        self.order.append("get")
+        await self.gate
+        if self.fault is not None:
+            raise self.fault
+        return self.twins.setdefault((device, module), created_twin(NOW))
+
+    async def report(self, device: str, patch: Json, *, module: str | None = None) -> int:
+        self.order.append("report")
+        await self.gate
+        if self.fault is not None:
+            raise self.fault
+        before = self.twins.setdefault((device, module), created_twin(NOW))
+        after = self.twins[device, module] = reported(before, patch, NOW)
+        return after.reported.version
+
+
 class FakeAuditor:
     """Remembers decisions."""
 
@@ -324,6 +355,7 @@ class Table:
     endpoint: FakeEndpoint = field(default_factory=FakeEndpoint)
     subscriptions: FakeSubscriptions = field(default_factory=FakeSubscriptions)
     commands: FakeCommands = field(default_factory=FakeCommands)
+    twins: FakeTwins | None = field(default_factory=FakeTwins)
     tasks: FakeTasks = field(default_factory=FakeTasks)
     auditor: FakeAuditor = field(default_factory=FakeAuditor)
     presence: list[tuple[str, bool]] = field(default_factory=list)
@@ -338,6 +370,7 @@ class Table:
             sessions=self.sessions,
             tasks=self.tasks,
             clock=self.clock,
+            twins=self.twins,
         )
         self.door = Door(self.house, around, self.policy, self.auditor)
         self.registry.put(registered(KEYS))

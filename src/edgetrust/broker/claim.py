@@ -32,10 +32,14 @@ class House:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`identity` is who the client wants to be. `chain` is empty when it speaks for itself."""
+    """`identity` is who the client wants to be. `chain` is empty when it speaks for itself. `model_id` and
+    `product_info` are what else the client says of itself, "" for nothing.
+    """
 
     identity: Identity
     chain: tuple[Identity, ...] = ()
+    model_id: str = ""
+    product_info: str = ""
 
     @property
     def speaker(self) -> Identity:
@@ -65,7 +69,8 @@ def read_claim(packet: Connect, house: House, hosts: frozenset[str]) -> Claim | 
     if packet.client_id != str(identity):
         detail = f"client identifier {packet.client_id[:140]!r}, user name says {str(identity)!r}"
         return refusal(identity, Reason.CLIENT_IDENTIFIER_MISMATCH, "client-identifier", detail)
-    return Claim(identity, _chain(identity, name.auth_chain))
+    said = (_said(name, "model-id"), _said(name, "DeviceClientType"))
+    return Claim(identity, _chain(identity, name.auth_chain), *said)
 
 
 def refusal(claim: Identity | None, reason: Reason, check: str, detail: str) -> Refused:
@@ -89,3 +94,7 @@ def _host(name: UserName) -> str:
     """The host part in lower case, without port and brackets (hub specification 3.1, rule 4)."""
     host, _, port = name.host.rpartition(":")
     return (host if host and port.isdigit() else name.host).removeprefix("[").removesuffix("]").lower()
+
+
+def _said(name: UserName, parameter: str) -> str:
+    return name.parameters.get(parameter, "").replace("\0", "\ufffd")  # no store takes U+0000

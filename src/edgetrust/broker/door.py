@@ -70,6 +70,9 @@ class Door:
                 assert_never(verdict)
         if session is None:
             return None
+        if self._around.twins is not None:
+            who = claimed.identity
+            self._around.twins.note_client(who.device, who.module, claimed.model_id, claimed.product_info)
         if self._around.registry.version != decided_on:
             await self.decide_again(session)  # the registry changed while we decided
         session.resume()
@@ -159,7 +162,7 @@ class Door:
             self._around,
             credential=credential,
             persistent=not packet.clean_session,
-            filters=dict(kept or {}),
+            filters=kept or {},
             will=packet.will,
             report=self._report,
             claim=claim,

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.protocol.messages import Message
+from edgetrust.protocol.twin import Json, Twin
 from edgetrust.trust.audit import Record
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import Missing, Registration
@@ -106,6 +107,20 @@ class Commands(Protocol):
 
     def release(self, device: str) -> None:
         """Give back what was leased and not completed: it is delivered again to the next connection."""
+        ...
+
+
+class Twins(Protocol):
+    """The twins of devices and modules. Raises RegistryError 404 for whom there is none."""
+
+    def note_client(self, device: str, module: str | None, model_id: str, product_info: str) -> None:
+        """What a client said of itself when it connected, "" for nothing."""
+        ...
+
+    async def twin(self, device: str, module: str | None = None) -> Twin: ...
+
+    async def report(self, device: str, patch: Json, *, module: str | None = None) -> int:
+        """Merge what a device reports; the new version of its reported properties, once that is on disk. TwinError."""
         ...
 
 

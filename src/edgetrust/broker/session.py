@@ -3,30 +3,34 @@
 Rules:
 1. PUBLISH to a telemetry topic: the message is stamped with the authenticated identity, appended to the endpoint, and
    acknowledged when the endpoint says it is durable. All publishes of one wake-up are one append.
-2. SUBSCRIBE: the filters are granted at most QoS 1; with CleanSession 0 they are stored before they are acknowledged.
+2. SUBSCRIBE: what is granted (`filters`) is stored before it is acknowledged, with CleanSession 0.
 3. A topic or filter that is not this client's, or not one of the service's, ends the connection (hub specification
    3.6, 3.7).
 4. The module `$edgeHub` may publish as the devices below its gateway; whether a device is below is asked once and
    remembered until the registry changes. While it is asked, nothing more is read, so order is kept.
 5. Cloud-to-device messages flow from the moment the door is done with the client (`delivery`).
 6. The will is sent when the connection ends without DISCONNECT, unless the client has been refused meanwhile.
-7. Whoever breaks a rule is on record before the connection closes.
+7. Twin requests have a course of their own (`twins`); a change of desired properties is told to whom has subscribed to
+   it, once, and is not kept for whom is away: clients read their twin when they come back.
+8. Whoever breaks a rule is on record before the connection closes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import assert_never
 
 from edgetrust.broker.claim import Claim
 from edgetrust.broker.delivery import Delivery
+from edgetrust.broker.filters import Filters
 from edgetrust.broker.ports import Stream
 from edgetrust.broker.surroundings import Surroundings
+from edgetrust.broker.twins import TwinRequests
 from edgetrust.errors import Error
-from edgetrust.limits import SUBSCRIPTIONS_PER_SESSION, UNACKED_IN
+from edgetrust.limits import UNACKED_IN
 from edgetrust.protocol import iothub
-from edgetrust.protocol.iothub import SubscriptionKind, TelemetryTopic, TopicError
+from edgetrust.protocol.iothub import SubscriptionKind, TelemetryTopic, TopicError, TwinGetTopic, TwinPatchTopic
 from edgetrust.protocol.messages import Message
 from edgetrust.protocol.mqtt.codec import encode, encode_pubacks
 from edgetrust.protocol.mqtt.packets import (
@@ -42,6 +46,7 @@ from edgetrust.protocol.mqtt.packets import (
     Unsubscribe,
     Will,
 )
+from edgetrust.protocol.twin import DesiredChange
 from edgetrust.telemetry import MESSAGES_IN
 from edgetrust.trust.authorize import EDGE_HUB, Operation, authorize
 from edgetrust.trust.credential import Credential
@@ -52,13 +57,6 @@ __all__ = ["Report", "Session", "Surroundings", "auth_method"]
 
 Report = Callable[[Refused, Stream], None]
 
-_OPERATIONS = {
-    SubscriptionKind.C2D: Operation.RECEIVE_COMMANDS,
-    SubscriptionKind.INPUTS: Operation.RECEIVE_INPUTS,
-    SubscriptionKind.METHODS: Operation.ANSWER_METHODS,
-    SubscriptionKind.TWIN_RESPONSES: Operation.USE_TWIN,
-    SubscriptionKind.TWIN_DESIRED: Operation.USE_TWIN,
-}
 _AUTH_TYPES = {
     How.THUMBPRINT_PRIMARY: "x509Certificate",
     How.THUMBPRINT_SECONDARY: "x509Certificate",
@@ -72,8 +70,8 @@ class Session:
 
     __slots__ = (
         "_accepted", "_around", "_below", "_delivery", "_held", "_last_properties", "_last_subject", "_last_topic",
-        "_over", "_report", "_resumed", "_stream", "_unacked", "auth_method", "claim", "client_id", "credential",
-        "filters", "identity", "persistent", "valid_until", "will",
+        "_over", "_report", "_resumed", "_stream", "_twins", "_unacked", "auth_method", "claim", "client_id",
+        "credential", "filters", "identity", "persistent", "valid_until", "will",
     )  # fmt: skip
 
     def __init__(
@@ -84,7 +82,7 @@ class Session:
         *,
         credential: Credential | None,
         persistent: bool,
-        filters: dict[str, int],
+        filters: Mapping[str, int],
         will: Will | None,
         report: Report,
         claim: Claim,
@@ -96,9 +94,9 @@ class Session:
         self.client_id = str(accepted.identity)
         self.credential = credential  # a SAS token, to decide again; a chain is read from the stream when needed
         self.persistent = persistent
-        self.filters = filters
         self.will = will
         self._accepted = Accepted(accepted.identity, accepted.how, (), accepted.valid_until)
+        self.filters = Filters(self._accepted, filters)
         self._stream = stream
         self._around = around
         self._report = report
@@ -108,6 +106,7 @@ class Session:
         self._held: list[Packet] | None = None
         self._below: dict[str, bool] = {}
         self._delivery: Delivery | None = None
+        self._twins: TwinRequests | None = None
         self._last_topic = ""
         self._last_subject = accepted.identity
         self._last_properties = ""
@@ -136,10 +135,14 @@ class Session:
             if self._over:
                 break  # what came before the end counts, what came behind it does not
             if type(packet) is Publish:
-                if packet.topic != self._last_topic and not self._enter_topic(packet.topic):
-                    if not self._over:
-                        self._wait_for_subject(packet, packets[index:])
-                    break
+                if packet.topic != self._last_topic:
+                    if packet.topic.startswith("$"):
+                        self._ask(packet)
+                        continue
+                    if not self._enter_topic(packet.topic):
+                        if not self._over:
+                            self._wait_for_subject(packet, packets[index:])
+                        break
                 messages.append(self._message(packet, now_ms))
                 if packet.qos:
                     assert packet.packet_id is not None
@@ -164,6 +167,8 @@ class Session:
     def refuse(self, cause: str) -> None:
         """Close because the client is not accepted any more: nothing of it is taken, its will neither."""
         self.will = None
+        if self._twins is not None:
+            self._twins.drop()
         self.end(cause)
 
     def run_out(self) -> None:
@@ -183,13 +188,18 @@ class Session:
         """A cloud-to-device message may wait for this device: fetch it if it is subscribed."""
         if not self._resumed or self._over:
             return
-        qos = self._commands_qos()
+        qos = None if self.identity.module is not None else self.filters.qos_of(SubscriptionKind.C2D)
         if self._delivery is not None:
             self._delivery.qos = qos
         elif qos is not None:
             self._delivery = Delivery(self.identity, self._stream, self._around, qos)
         if self._delivery is not None:
             self._delivery.fetch()
+
+    def desired_changed(self, change: DesiredChange) -> None:
+        """The desired properties of this client have changed: tell it, if it wants to know."""
+        if self._resumed and not self._over and self.filters.qos_of(SubscriptionKind.TWIN_DESIRED) is not None:
+            self._stream.send(encode(Publish(iothub.twin_desired_topic(change.version), change.body(), 0)))
 
     def resume(self) -> None:
         """The door is done: deliver what waits; a stored session needs no new SUBSCRIBE for that."""
@@ -203,8 +213,11 @@ class Session:
 
     def _violate(self, reason: Reason, check: str, detail: str) -> None:
         """Put on record which rule was broken, then close."""
-        self._report(Refused(self.identity, reason, (Check(check, False, detail),)), self._stream)
-        self.end(f"{reason}: {detail}")
+        self._break_off(Refused(self.identity, reason, (Check(check, False, detail),)))
+
+    def _break_off(self, refused: Refused) -> None:
+        self._report(refused, self._stream)
+        self.end(f"{refused.reason}: {refused.detail}")
 
     # Publishing -----------------------------------------------------------------------------------------------------
 
@@ -302,6 +315,20 @@ class Session:
         message = self._message(will, self._around.clock.milliseconds(), properties)
         self._around.endpoint.append((message,), _ignore)
 
+    def _ask(self, packet: Publish) -> None:
+        """A publish to one of the hub's own topics: about the twin of whoever publishes."""
+        try:
+            topic = iothub.parse_publish_topic(packet.topic)
+        except TopicError as problem:
+            self._violate(Reason.PROTOCOL_VIOLATION, "topic", problem.message)
+            return
+        if isinstance(topic, TwinGetTopic | TwinPatchTopic) and self._around.twins is not None:
+            if self._twins is None:
+                self._twins = TwinRequests(self.identity, self._stream, self._around, self._around.twins)
+            self._twins.take(topic, packet)
+            return
+        self._violate(Reason.PROTOCOL_VIOLATION, "topic", f"{packet.topic[:140]!r} is not offered here")
+
     # Everything but PUBLISH -----------------------------------------------------------------------------------------
 
     def _other(self, packet: Packet) -> None:
@@ -322,39 +349,11 @@ class Session:
                 self._violate(Reason.PROTOCOL_VIOLATION, "packet", f"{type(packet).__name__} has no meaning here")
 
     def _subscribe(self, packet: Subscribe) -> None:
-        granted: list[int] = []
-        filters = dict(self.filters)
-        for text, qos in packet.filters:
-            if not self._may_subscribe(text):
-                return
-            granted.append(min(qos, 1))
-            filters[text] = granted[-1]
-        if len(filters) > SUBSCRIPTIONS_PER_SESSION:
-            detail = f"more than {SUBSCRIPTIONS_PER_SESSION} subscriptions"
-            self._violate(Reason.PROTOCOL_VIOLATION, "subscriptions", detail)
+        granted = self.filters.add(packet.filters)
+        if isinstance(granted, Refused):
+            self._break_off(granted)
             return
-        self.filters = filters
-        answer = encode(Suback(packet.packet_id, tuple(granted)))
-        self._persist(partial(self._settled, answer))
-
-    def _may_subscribe(self, text: str) -> bool:
-        try:
-            wanted = iothub.parse_filter(text)
-        except TopicError as problem:
-            self._violate(Reason.PROTOCOL_VIOLATION, "filter", problem.message)
-            return False
-        if wanted.device is None:
-            return True
-        subject = Identity(self.identity.hub, wanted.device, wanted.module)
-        verdict = authorize(self._accepted, _OPERATIONS[wanted.kind], subject)
-        match verdict:
-            case Accepted():
-                return True
-            case Refused():
-                self._violate(verdict.reason, "authorized", verdict.detail)
-                return False
-            case _:
-                assert_never(verdict)
+        self._persist(partial(self._settled, encode(Suback(packet.packet_id, granted))))
 
     def _settled(self, answer: bytes, error: BaseException | None) -> None:
         if error is not None:
@@ -364,22 +363,14 @@ class Session:
         self.commands_waiting()
 
     def _unsubscribe(self, packet: Unsubscribe) -> None:
-        self.filters = {text: qos for text, qos in self.filters.items() if text not in packet.filters}
-        answer = encode(Unsuback(packet.packet_id))
-        self._persist(partial(self._settled, answer))
+        self.filters.remove(packet.filters)
+        self._persist(partial(self._settled, encode(Unsuback(packet.packet_id))))
 
     def _persist(self, done: partial[None]) -> None:
         if self.persistent:
-            self._around.subscriptions.save(self.client_id, self.filters, done)
+            self._around.subscriptions.save(self.client_id, self.filters.granted, done)
         else:
             done(None)
-
-    def _commands_qos(self) -> int | None:
-        """The QoS at which this client gets cloud-to-device messages, None while it has not subscribed to them."""
-        if self.identity.module is not None:
-            return None
-        wanted = [qos for text, qos in self.filters.items() if iothub.parse_filter(text).kind is SubscriptionKind.C2D]
-        return max(wanted, default=None)
 
 
 def _ignore(error: BaseException | None) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from edgetrust.broker.ports import Commands, Endpoint, Registry, Subscriptions, Tasks
+from edgetrust.broker.ports import Commands, Endpoint, Registry, Subscriptions, Tasks, Twins
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
 
 
 class Surroundings:
-    """What all sessions of one actor share."""
+    """What all sessions of one actor share. `twins` is None where twins are not offered."""
 
-    __slots__ = ("clock", "commands", "endpoint", "registry", "sessions", "subscriptions", "tasks")
+    __slots__ = ("clock", "commands", "endpoint", "registry", "sessions", "subscriptions", "tasks", "twins")
 
     def __init__(
         self,
@@ -22,6 +22,7 @@ class Surroundings:
         sessions: Sessions,
         tasks: Tasks,
         clock: Clock,
+        twins: Twins | None = None,
     ) -> None:
         self.registry = registry
         self.endpoint = endpoint
@@ -30,3 +31,4 @@ class Surroundings:
         self.sessions = sessions
         self.tasks = tasks
         self.clock = clock
+        self.twins = twins

@@ -3,7 +3,7 @@
 Beside the connections runs little:
     a change of the registry     the sessions that it concerns are decided again at once
     every second                 a changed server certificate is taken; sessions whose credential has run out end; what
-                                 other processes changed is heard; who is connected is written down
+                                 other processes changed is heard; who is connected, and with what, is written down
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from edgetrust.hub.rest.app import build_app
 from edgetrust.hub.rest.parts import Parts
 from edgetrust.hub.settings import HubSettings
 from edgetrust.pki.remember import VerifiedChains
+from edgetrust.protocol.twin import DesiredChange
 from edgetrust.store.audit import AuditTrail
 from edgetrust.store.auditing import Auditor
 from edgetrust.store.c2d import C2dQueues
@@ -40,6 +41,7 @@ from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
 from edgetrust.store.records import Change, ChangeKind
 from edgetrust.store.sessions import Sessions as StoredSessions
+from edgetrust.store.twins import Twins
 from edgetrust.store.uploads import Uploads
 from edgetrust.telemetry import EVENT_READY, EVENT_STOPPED, EVENT_STORE_UNAVAILABLE
 from edgetrust.transport import http, listener
@@ -136,6 +138,8 @@ class Hub:
         self._running.push_async_callback(self._trail.flush)
         commands = C2dQueues(database, clock)
         await commands.forget_locks()
+        self._twins = twins = Twins(database, clock)
+        self._running.push_async_callback(twins.write_clients)
         self._presence = Presence(self._identities, clock)
         self._running.push_async_callback(self._presence.write)
         self._running.push_async_callback(self._tasks.close)
@@ -153,6 +157,7 @@ class Hub:
             sessions=self._sessions,
             tasks=self._tasks,
             clock=clock,
+            twins=twins,
         )
         self._door = Door(House(settings.name, "hub-mqtt"), around, policy, auditor)
         self._parts = Parts(
@@ -161,6 +166,7 @@ class Hub:
             certificates=certificates,
             events=self._events,
             commands=commands,
+            twins=twins,
             trail=self._trail,
             sessions=self._sessions,
             registry=self._registry,
@@ -172,6 +178,7 @@ class Hub:
         )
         self._identities.listen(self._heard)
         commands.listen(self._command_waits)
+        twins.listen(self._desired_changed)
 
     async def _listen(self, slot: ContextSlot[ServerContext]) -> None:
         settings = self.settings
@@ -219,6 +226,11 @@ class Hub:
         if session is not None:
             session.commands_waiting()
 
+    def _desired_changed(self, device: str, module: str | None, change: DesiredChange) -> None:
+        session = self._sessions.of(Identity(self.settings.name, device, module))
+        if session is not None:
+            session.desired_changed(change)
+
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
@@ -227,5 +239,6 @@ class Hub:
             try:
                 await self._identities.catch_up()
                 await self._presence.write()
+                await self._twins.write_clients()
             except Error as problem:  # the next second is another attempt
                 _log.warning(EVENT_STORE_UNAVAILABLE, reason=problem.reason, detail=problem.message)

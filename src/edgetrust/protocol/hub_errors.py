@@ -7,6 +7,7 @@ every SDK reads is written: `Message` holds `ErrorCode:<name>;<text>`, split by 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
 
 import msgspec
@@ -91,3 +92,14 @@ def error_body(name: str, text: str, tracking: str = "") -> bytes:
     message = f"ErrorCode:{name};{text.replace(';', ',')}"
     exception = f"Tracking ID:{tracking}-Code:{number}" if tracking else ""
     return msgspec.json.encode({"Message": message, "ExceptionMessage": exception})
+
+
+def mqtt_error(name: str, text: str, at: datetime) -> tuple[int, bytes]:
+    """Status and JSON body of the error `name` as a device gets it over MQTT (hub specification 3.9)."""
+    body = {
+        "errorCode": ERROR_NUMBERS[name],
+        "trackingId": "",
+        "message": text,
+        "timestampUtc": at.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z",
+    }
+    return error_status(name), msgspec.json.encode(body)

@@ -17,9 +17,10 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, Select, and_, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, insert, select, update
 
 from edgetrust.clock import Clock
+from edgetrust.errors import Error
 from edgetrust.limits import PAGE_ITEMS
 from edgetrust.protocol.twin import (
     DesiredChange,
@@ -37,7 +38,6 @@ from edgetrust.store.engine import Database
 from edgetrust.store.records import DeviceRecord, ModuleRecord, RegistryError
 from edgetrust.store.schema import devices, twins
 
-Done = Callable[[BaseException | None], None]
 Change = Callable[[Twin], tuple[Twin, DesiredChange | None]]
 Listener = Callable[[str, str | None, DesiredChange], None]
 
@@ -47,10 +47,10 @@ _SECTIONS = (
     "desired", "desired_metadata", "desired_version",
     "reported", "reported_metadata", "reported_version",
 )  # fmt: skip
-_WRITE = (
-    update(twins)
-    .where(twins.c.device == bindparam("of_device"), twins.c.module == bindparam("of_module"))
-    .values({name: bindparam(f"new_{name}") for name in _SECTIONS})
+_UPDATE = update(twins).where(twins.c.device == bindparam("of_device"), twins.c.module == bindparam("of_module"))
+_WRITE = _UPDATE.values({name: bindparam(f"new_{name}") for name in _SECTIONS})
+_SAY = _UPDATE.values(model_id=bindparam("new_model_id"), product_info=bindparam("new_product_info")).where(
+    (twins.c.model_id != bindparam("new_model_id")) | (twins.c.product_info != bindparam("new_product_info"))
 )
 
 
@@ -85,6 +85,7 @@ class Twins:
         self._database = database
         self._clock = clock
         self._listeners: list[Listener] = []
+        self._said: dict[tuple[str, str], tuple[str, str]] = {}
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Call `listener(device, module, change)` on the loop for every change of desired properties made here."""
@@ -131,14 +132,22 @@ class Twins:
 
         return await self._database.write(work)
 
-    def note_client(self, device: str, module: str | None, model_id: str, product_info: str, done: Done) -> None:
-        """What a client said of itself when it connected; no change of the twin's version."""
-        said = (
-            update(twins)
-            .where(_of(device, module), (twins.c.model_id != model_id) | (twins.c.product_info != product_info))
-            .values(model_id=model_id, product_info=product_info)
-        )
-        self._database.post(lambda connection: connection.execute(said).close(), done)
+    def note_client(self, device: str, module: str | None, model_id: str, product_info: str) -> None:
+        """What a client said of itself when it connected; no change of the twin. Written by `write_clients`."""
+        self._said[device, module or ""] = (model_id, product_info)
+
+    async def write_clients(self) -> None:
+        """Write what was noted since the last time, in one transaction: a storm of connections costs one write."""
+        said, self._said = self._said, {}
+        if not said:
+            return
+        names = ("of_device", "of_module", "new_model_id", "new_product_info")
+        batch = [dict(zip(names, (*of, *words), strict=True)) for of, words in said.items()]
+        try:
+            await self._database.write(lambda connection: connection.execute(_SAY, batch).close())
+        except Error:
+            self._said = {**said, **self._said}  # for the next time; what was noted meanwhile is newer
+            raise
 
     async def _change(self, device: str, module: str | None, if_match: str | None, change: Change) -> TwinRecord:
         def work(connection: Connection) -> tuple[TwinRecord, DesiredChange | None]:
@@ -207,10 +216,6 @@ def module_twin_records(connection: Connection, device: str) -> tuple[TwinRecord
     by_module = {row["module"]: row for row in connection.execute(query).mappings()}
     found = rows.module_rows(connection, device)
     return tuple(_record(by_module[record.module], of_device, record) for record in found)
-
-
-def _of(device: str, module: str | None) -> Any:
-    return and_(twins.c.device == device, twins.c.module == (module or ""))
 
 
 def _stored(connection: Connection, device: str, module: str | None) -> Twin:

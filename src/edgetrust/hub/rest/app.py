@@ -12,6 +12,7 @@ from edgetrust.hub.rest import (
     messages,
     operations,
     scope,
+    twins,
     uploads,
     websocket,
 )
@@ -24,6 +25,7 @@ MODULES = (
     devices,
     bulk,
     certificates,
+    twins,
     messages,
     device_http,
     uploads,

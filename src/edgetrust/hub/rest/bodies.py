@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import assert_never
+from typing import Any, assert_never
 
 from edgetrust.protocol.bulk import IdentityBody, ImportMode
 from edgetrust.protocol.iothub import valid_identifier
@@ -23,8 +23,10 @@ from edgetrust.protocol.registry import (
     ThumbprintBody,
     etag_of,
 )
+from edgetrust.protocol.twin import section_view
 from edgetrust.store.bulk import BulkItem
 from edgetrust.store.records import AuthenticationDraft, DeviceDraft, DeviceRecord, ModuleDraft, ModuleRecord
+from edgetrust.store.twins import TwinRecord
 from edgetrust.trust.registration import Authentication, CertificateAuthority, NoAuthentication, SasKeys, Thumbprints
 
 _KINDS: Mapping[type, AuthenticationType] = {
@@ -84,6 +86,37 @@ def authentication_body(authentication: Authentication) -> AuthenticationBody:
         case _:
             assert_never(authentication)
     return AuthenticationBody(keys, thumbprints, _KINDS[type(authentication)])
+
+
+def twin_body(record: TwinRecord) -> dict[str, Any]:
+    """A twin as services see it, with what its identity is and does (hub specification 5.3)."""
+    device, module, twin = record.device, record.module, record.twin
+    identity = device if module is None else module
+    thumbprints = authentication_body(identity.authentication).x509_thumbprint
+    body: dict[str, Any] = {
+        "deviceId": device.device,
+        **({} if module is None else {"moduleId": module.module}),
+        "etag": record.etag,
+        "deviceEtag": identity.etag,
+        "version": twin.version,
+        "status": Status.ENABLED if device.enabled else Status.DISABLED,
+        "statusReason": device.status_reason,
+        "statusUpdateTime": _zulu(device.status_changed_at),
+        "connectionState": _state(identity.connected),
+        "lastActivityTime": _zulu(identity.last_activity_at),
+        "cloudToDeviceMessageCount": identity.c2d_messages,
+        "authenticationType": _KINDS[type(identity.authentication)],
+        "x509Thumbprint": thumbprints,
+        "modelId": record.model_id,
+        "productInfo": record.product_info,
+        "tags": twin.tags,
+        "properties": {"desired": section_view(twin.desired), "reported": section_view(twin.reported)},
+    }
+    if module is None:
+        body["capabilities"] = CapabilitiesBody(device.edge)
+        body["deviceScope"] = device.scope or ""
+        body["parentScopes"] = list(device.parent_scopes)
+    return body
 
 
 def listing(
@@ -174,6 +207,11 @@ def _state(connected: bool) -> str:
 
 def _time(at: datetime | None) -> str:
     return NEVER if at is None else at.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def _zulu(at: datetime | None) -> str:
+    """A time of a twin, which says its zone also when it never was (hub specification 1.2)."""
+    return f"{NEVER}Z" if at is None else _time(at)
 
 
 def _base64(key: bytes) -> str:

@@ -20,6 +20,7 @@ from edgetrust.store.certificates import CaCertificates
 from edgetrust.store.events import EventLog
 from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
+from edgetrust.store.twins import Twins
 from edgetrust.store.uploads import Uploads
 from edgetrust.transport.websocket import WebSockets
 
@@ -33,6 +34,7 @@ class Parts:
     certificates: CaCertificates
     events: EventLog
     commands: C2dQueues
+    twins: Twins
     trail: AuditTrail
     sessions: Sessions
     registry: HubRegistry

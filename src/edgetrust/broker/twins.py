@@ -1,0 +1,101 @@
+"""Twin requests: one connection's questions for its twin and patches of its reported properties (hub specification
+3.9).
+
+Rules:
+1. Requests are answered one after the other, in the order they came: who patches and then asks sees the patch.
+2. A patch is answered, and its PUBLISH acknowledged, when it is on disk. Every request is answered, a refused one with
+   its status and a body that names the error.
+3. Answers are sent at QoS 0 and need no subscription: the Python client asks after each reconnect without one.
+4. More than TWIN_REQUESTS_WAITING requests that wait are answered 429.
+5. What was asked before a connection ends is done all the same, unless the client is not accepted any more.
+
+It must not know sockets or SQL: the store of twins is a port.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from edgetrust.broker.ports import Stream, Twins
+from edgetrust.broker.surroundings import Surroundings
+from edgetrust.errors import Error, PeerError
+from edgetrust.limits import TWIN_REQUESTS_WAITING
+from edgetrust.protocol.hub_errors import mqtt_error
+from edgetrust.protocol.iothub import TwinGetTopic, TwinPatchTopic, twin_response_topic
+from edgetrust.protocol.mqtt.codec import encode, encode_pubacks
+from edgetrust.protocol.mqtt.packets import Publish
+from edgetrust.protocol.twin import device_view, parse_patch
+from edgetrust.trust.identity import Identity
+
+Topic = TwinGetTopic | TwinPatchTopic
+
+_OK, _NO_CONTENT = 200, 204
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    body: bytes = b""
+    version: int | None = None
+
+
+class TwinRequests:
+    """The requests of one connection."""
+
+    __slots__ = ("_around", "_identity", "_stream", "_twins", "_waiting", "_working")
+
+    def __init__(self, identity: Identity, stream: Stream, around: Surroundings, twins: Twins) -> None:
+        self._identity = identity
+        self._stream = stream
+        self._around = around
+        self._twins = twins
+        self._waiting: deque[tuple[Topic, Publish]] = deque()
+        self._working = False
+
+    def take(self, topic: Topic, packet: Publish) -> None:
+        """One request."""
+        if len(self._waiting) >= TWIN_REQUESTS_WAITING:
+            detail = f"{TWIN_REQUESTS_WAITING} twin requests of this connection wait"
+            self._send(topic, packet, self._failure("ThrottlingException", detail))
+            return
+        self._waiting.append((topic, packet))
+        if not self._working:
+            self._working = True
+            self._around.tasks.start(self._work())
+
+    def drop(self) -> None:
+        """The client is not accepted any more: what waits is not done."""
+        self._waiting.clear()
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                topic, packet = self._waiting.popleft()
+                self._send(topic, packet, await self._answer(topic, packet.payload))
+        finally:
+            self._working = False
+
+    async def _answer(self, topic: Topic, payload: bytes) -> _Answer:
+        device, module = self._identity.device, self._identity.module
+        try:
+            if isinstance(topic, TwinGetTopic):
+                return _Answer(_OK, device_view(await self._twins.twin(device, module)))
+            version = await self._twins.report(device, parse_patch(payload), module=module)
+        except PeerError as problem:
+            return self._failure(getattr(problem, "code", "GenericBadRequest"), problem.message)
+        except Error as problem:
+            return self._failure("ServiceUnavailable", problem.message)
+        return _Answer(_NO_CONTENT, version=version)
+
+    def _failure(self, name: str, text: str) -> _Answer:
+        status, body = mqtt_error(name, text, self._around.clock.now())
+        return _Answer(status, body)
+
+    def _send(self, topic: Topic, packet: Publish, answer: _Answer) -> None:
+        if self._stream.is_closing:
+            return
+        sent = encode(Publish(twin_response_topic(answer.status, topic.request_id, answer.version), answer.body, 0))
+        if packet.packet_id is not None:
+            sent = encode_pubacks((packet.packet_id,)) + sent
+        self._stream.send(sent)
