@@ -13,6 +13,7 @@ from edgetrust.cli.bulk import export, import_
 from edgetrust.cli.client import HubClient
 from edgetrust.cli.enroll import enroll, renew
 from edgetrust.cli.keys import device_connection_string, roll_device
+from edgetrust.cli.explained import explain
 from edgetrust.cli.output import Json, print_json, print_table, say
 from edgetrust.cli.registrations import (
     GENERATED_KEYS,
@@ -34,6 +35,9 @@ from edgetrust.errors import UsageError
 
 app = typer.Typer(help="Devices: registry, sending, listening.", no_args_is_help=True)
 app.command("send", help="Be a device: send telemetry to the hub, straight or through a gateway.")(send)
+app.command("explain", help="What the hub would decide about a certificate or token, and the fix. Exit 1: refused.")(
+    explain
+)
 app.command("listen", help="Be a device: print cloud-to-device messages as they come.")(listen)
 app.command("export", help="Print all devices and modules of the hub as JSON lines, secrets included.")(export)
 app.command("import", help="Register, or change, the devices and modules of a file of JSON lines.")(import_)

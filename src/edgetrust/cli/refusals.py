@@ -22,9 +22,13 @@ async def refusals(
     client: HubClient,
     *,
     limit: Annotated[int, typer.Option(min=1, max=REFUSALS_KEPT, help="At most that many.")] = 20,
+    identity: Annotated[
+        str | None, typer.Option("--identity", metavar="ID", help="Only of this DEVICE or DEVICE/MODULE.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    print_refusals((await client.get("edgetrust", "refusals", limit=str(limit)))["refusals"], json=json)
+    only = {} if identity is None else {"identity": identity}
+    print_refusals((await client.get("edgetrust", "refusals", limit=str(limit), **only))["refusals"], json=json)
 
 
 def print_refusals(entries: list[dict[str, Any]], *, json: bool) -> None:

@@ -32,6 +32,7 @@ ROUTES = [
     ("GET", "/edgetrust/consumers/c", {SERVICE}),
     ("PUT", "/edgetrust/consumers/c", {SERVICE}),
     ("GET", "/edgetrust/refusals", {SERVICE}),
+    ("POST", "/edgetrust/explain", {SERVICE}),
     ("GET", "/metrics", {SERVICE}),
 ]
 

@@ -66,6 +66,10 @@ class Access:
             return self._settle(request, self._service(credential, right))
         return self._settle(request, await self._identity(credential, device, None))
 
+    async def decide(self, credential: Credential, device: str, module: str | None) -> Verdict:
+        """What would be decided about this credential for this identity now. Nothing is recorded."""
+        return await self._identity(credential, device, module)
+
     def _service(self, credential: Credential, right: Right) -> Verdict:
         return authenticate_service(credential, self._policies, right, self._clock.now(), self._policy)
 

@@ -9,6 +9,7 @@ from edgetrust.hub.rest import (
     certificates,
     device_http,
     devices,
+    explain,
     messages,
     operations,
     scope,
@@ -23,6 +24,7 @@ from edgetrust.limits import HTTP_BODY_BYTES
 MODULES = (
     scope,
     devices,
+    explain,
     bulk,
     certificates,
     twins,

@@ -26,12 +26,14 @@ async def health(request: web.Request) -> web.Response:
 
 @routes.get("/edgetrust/refusals")
 async def refusals(request: web.Request) -> web.Response:
-    """The newest refusals first, each with its checks in the order made."""
+    """The newest refusals first, each with its checks in the order made; of one `identity` only if asked."""
     parts = request.app[PARTS]
     await parts.access.service(request, Right.SERVICE_CONNECT)
     limit = max(1, number(request, "limit", 100, REFUSALS_KEPT))
     await parts.trail.flush()
-    return json_value({"refusals": [refusal_entry(record) for record in await parts.trail.refusals(limit)]})
+    identity = request.query.get("identity") or None
+    found = await parts.trail.records(limit, accepted=False, identity=identity)
+    return json_value({"refusals": [refusal_entry(record) for record in found]})
 
 
 @routes.get("/metrics")
