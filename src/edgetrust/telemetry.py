@@ -22,6 +22,8 @@ MESSAGES_IN = Counter("edgetrust_messages_received", "Messages stored durably, b
 HANDSHAKES_FAILED = Counter(
     "edgetrust_tls_handshakes_failed", "TLS handshakes that did not finish, by cause.", ["cause"], registry=METRICS
 )
+REMOVED = Counter("edgetrust_removed", "What housekeeping removed from the store, by kind.", ["kind"], registry=METRICS)
+LOG_BYTES = Gauge("edgetrust_event_log_bytes", "Size of the event log, where retention bounds it.", registry=METRICS)
 
 EVENT_ACCEPTED = "connection.accepted"  # a peer was accepted, before its session opens (debug)
 EVENT_REFUSED = "connection.refused"  # a peer was refused; with the reason and what the failing check saw
@@ -50,6 +52,7 @@ EVENT_CERTIFICATE_NOT_TAKEN = "certificate.not_taken"  # changed files cannot be
 EVENT_STORE_UNAVAILABLE = "store.unavailable"  # the hub's periodic work met a store that cannot be used; it goes on
 EVENT_REQUEST_FAILED = "request.failed"  # a request to the hub was answered 503 for a reason on our side
 EVENT_UPLOADED = "upload.notified"  # a device says that a file is uploaded, or not; and whether it is there
+EVENT_TRIMMED = "events.trimmed"  # old events were forgotten, as retention says; how many for age and for size
 EVENT_TASK_FAILED = "task.failed"  # background work ended by an error
 EVENT_QUICKSTART_CA = "edge_ca.quickstart"  # the self-signed Edge CA is in use
 EVENT_HANDSHAKE_FAILED = "tls.handshake_failed"  # a TLS handshake did not finish; with the reason

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
 
 import pytest_asyncio
 
@@ -162,17 +161,6 @@ async def test_consumers_keep_their_place(log: EventLog, clock: ManualClock) -> 
     await log.consume("other", 9, clock.now())
     await log.consume("monitor", 5, clock.now())
     assert (await log.consumed("monitor"), await log.consumed("other")) == (5, 9)
-
-
-async def test_old_events_are_forgotten_and_offsets_go_on(log: EventLog) -> None:
-    await append(log, *range(100))
-    newest = await log.newest()
-    assert await log.trim(at_moment(1_700_000_000_040)) == 40
-    assert (await log.read(0)).events[0].message == message(40)
-    assert await log.trim(at_moment(1_700_000_000_000) + timedelta(days=1)) == 60
-    assert await log.trim(at_moment(1_800_000_000_000)) == 0
-    await append(log, 100)
-    assert await log.newest() > newest
 
 
 async def test_waiting_for_what_comes(log: EventLog) -> None:

@@ -12,8 +12,8 @@ from edgetrust.cli.at_hub import at_hub
 from edgetrust.cli.bulk import export, import_
 from edgetrust.cli.client import HubClient
 from edgetrust.cli.enroll import enroll, renew
-from edgetrust.cli.keys import device_connection_string, roll_device
 from edgetrust.cli.explained import explain
+from edgetrust.cli.keys import device_connection_string, roll_device
 from edgetrust.cli.output import Json, print_json, print_table, say
 from edgetrust.cli.registrations import (
     GENERATED_KEYS,

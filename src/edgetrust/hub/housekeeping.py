@@ -18,7 +18,7 @@ from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
 from edgetrust.store.retention import EventTrimmer
 from edgetrust.store.uploads import Uploads
-from edgetrust.telemetry import EVENT_LOG_BYTES, EVENT_STORE_UNAVAILABLE, EVENT_TRIMMED, REMOVED
+from edgetrust.telemetry import EVENT_STORE_UNAVAILABLE, EVENT_TRIMMED, LOG_BYTES, REMOVED
 
 _log = structlog.get_logger()
 
@@ -52,7 +52,7 @@ class Housekeeping:
 
     async def _old_events(self, now: datetime) -> None:
         removed = await self._events.trim(now)
-        EVENT_LOG_BYTES.set(self._events.bytes)
+        LOG_BYTES.set(self._events.bytes)
         if removed.by_age or removed.by_size:
             REMOVED.labels("event").inc(removed.by_age + removed.by_size)
             _log.info(EVENT_TRIMMED, by_age=removed.by_age, by_size=removed.by_size)

@@ -4,6 +4,7 @@ Beside the connections runs little:
     a change of the registry     the sessions that it concerns are decided again at once
     every second                 a changed server certificate is taken; sessions whose credential has run out end; what
                                  other processes changed is heard; who is connected, and with what, is written down
+    every minute                 what is old enough leaves the store
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
 from edgetrust.errors import Error
 from edgetrust.hub.certificate import ServedCertificate
+from edgetrust.hub.housekeeping import Housekeeping
 from edgetrust.hub.policies import load_policies
 from edgetrust.hub.presence import Presence
 from edgetrust.hub.registry import HubRegistry
@@ -29,6 +31,7 @@ from edgetrust.hub.rest.access import Access
 from edgetrust.hub.rest.app import build_app
 from edgetrust.hub.rest.parts import Parts
 from edgetrust.hub.settings import HubSettings
+from edgetrust.limits import HOUSEKEEPING_SECONDS
 from edgetrust.pki.remember import VerifiedChains
 from edgetrust.protocol.twin import DesiredChange
 from edgetrust.store.audit import AuditTrail
@@ -40,6 +43,7 @@ from edgetrust.store.events import EventLog
 from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
 from edgetrust.store.records import Change, ChangeKind
+from edgetrust.store.retention import EventTrimmer
 from edgetrust.store.sessions import Sessions as StoredSessions
 from edgetrust.store.twins import Twins
 from edgetrust.store.uploads import Uploads
@@ -95,6 +99,7 @@ class Hub:
             await hub._running.aclose()
             raise
         hub._tasks.start(hub._tick())
+        hub._tasks.start(hub._keep_house())
         _log.info(EVENT_READY, hub=settings.name, mqtt_port=hub.mqtt_port, https_port=hub.https_port)
         return hub
 
@@ -176,6 +181,14 @@ class Hub:
             uploads=Uploads(database),
             files=UploadedFiles(settings.data / "uploads"),
         )
+        self._housekeeping = Housekeeping(
+            clock,
+            EventTrimmer(database, settings.retention),
+            self._identities,
+            commands,
+            self._parts.uploads,
+            self._parts.files,
+        )
         self._identities.listen(self._heard)
         commands.listen(self._command_waits)
         twins.listen(self._desired_changed)
@@ -230,6 +243,11 @@ class Hub:
         session = self._sessions.of(Identity(self.settings.name, device, module))
         if session is not None:
             session.desired_changed(change)
+
+    async def _keep_house(self) -> None:
+        while True:
+            await self._housekeeping.tidy()
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     async def _tick(self) -> None:
         while True:

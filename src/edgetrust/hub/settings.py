@@ -6,6 +6,7 @@ Relative paths are relative to the file they stand in.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,9 @@ import msgspec
 
 from edgetrust.config import load_toml
 from edgetrust.errors import ConfigError
+from edgetrust.store.retention import EventPolicy
+
+DEFAULT_RETENTION = EventPolicy(timedelta(days=7), None, timedelta(days=30))
 
 
 class _HubTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,10 +42,17 @@ class _TlsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trust_bundle: str
 
 
+class _RetentionTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    events_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 7.0
+    events_mib: Annotated[int, msgspec.Meta(ge=0)] = 0
+    consumer_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 30.0
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hub: _HubTable
     tls: _TlsTable
     listen: _ListenTable = _ListenTable()
+    retention: _RetentionTable = _RetentionTable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,7 @@ class HubSettings:
 
     `certificate` holds the server's chain, `key` its private key, `trust_bundle` the roots that clients need (handed
     out, not used by the hub itself). Everything the hub writes is in `data`; `database` is an SQLAlchemy URL. Port 0
-    picks a free one.
+    picks a free one. `retention` says how long events stay.
     """
 
     name: str
@@ -64,6 +75,7 @@ class HubSettings:
     mqtt_port: int = 8883
     https_port: int = 443
     allow_edge_ca: bool = False
+    retention: EventPolicy = DEFAULT_RETENTION
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -91,6 +103,16 @@ def load_settings(path: Path) -> HubSettings:
         mqtt_port=file.listen.mqtt_port,
         https_port=file.listen.https_port,
         allow_edge_ca=file.hub.allow_edge_ca,
+        retention=_retention(file.retention),
+    )
+
+
+def _retention(table: _RetentionTable) -> EventPolicy:
+    """0 days or MiB of events is without bound; 0 days of a consumer protects nothing."""
+    return EventPolicy(
+        age=timedelta(days=table.events_days) if table.events_days else None,
+        size=table.events_mib * 1024**2 or None,
+        consumer=timedelta(days=table.consumer_days),
     )
 
 

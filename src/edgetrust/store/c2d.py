@@ -15,7 +15,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, or_, select, update
 
 from edgetrust.clock import Clock
-from edgetrust.limits import C2D_DELIVERIES, C2D_LOCK_SECONDS, C2D_QUEUE, C2D_TTL_MAX_SECONDS, C2D_TTL_SECONDS
+from edgetrust.limits import (
+    C2D_DELIVERIES,
+    C2D_LOCK_SECONDS,
+    C2D_QUEUE,
+    C2D_TTL_MAX_SECONDS,
+    C2D_TTL_SECONDS,
+    TRIM_STEP_ROWS,
+)
 from edgetrust.store.engine import Database
 from edgetrust.store.records import RegistryError, milliseconds, moment
 from edgetrust.store.schema import c2d_messages, devices, modules
@@ -144,10 +151,11 @@ class C2dQueues:
         return await self._database.write(lambda connection: connection.execute(everything).rowcount)
 
     async def expire(self) -> int:
-        """Drop what has expired, for all devices; returns how many messages that was."""
+        """Drop what has expired, for all devices, so many in one call; returns how many messages that was."""
         now_ms = milliseconds(self._clock.now())
-        old = delete(_messages).where(_messages.c.expires_ms <= now_ms, _messages.c.locked_until_ms <= now_ms)
-        return await self._database.write(lambda connection: connection.execute(old).rowcount)
+        old = select(_messages.c.seq).where(_messages.c.expires_ms <= now_ms, _messages.c.locked_until_ms <= now_ms)
+        these = delete(_messages).where(_messages.c.seq.in_(old.limit(TRIM_STEP_ROWS)))
+        return await self._database.write(lambda connection: connection.execute(these).rowcount)
 
     def _tell(self, device: str, module: str | None) -> None:
         for listener in tuple(self._listeners):

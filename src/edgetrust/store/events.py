@@ -1,8 +1,8 @@
 """The event log: every device-to-cloud message the hub has accepted, in the order of acceptance.
 
 Rules: offsets grow and are never used twice; who has read up to an offset has missed nothing below it, whichever
-process stored it. A consumer is a name with the offset it has dealt with. Old events are forgotten by age, oldest
-first.
+process stored it. A consumer is a name with the offset it has dealt with. What is forgotten, and when:
+`retention`.
 
 It does not interpret properties.
 """
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from edgetrust.limits import APPEND_BACKLOG_BYTES, EVENT_POLL_SECONDS, PAGE_ITEMS
 from edgetrust.protocol.messages import Message
@@ -23,8 +23,6 @@ from edgetrust.store.appending import Appender, Done
 from edgetrust.store.engine import Database
 from edgetrust.store.records import milliseconds
 from edgetrust.store.schema import consumers, events
-
-_TRIM_STEP = 10_000  # rows deleted in one transaction: the write lock is held for milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ class EventLog:
                 self._newest = max(self._newest, await self.newest())
         return True
 
-    # -- consumers and age --------------------------------------------------------------------------------------------
+    # -- consumers ----------------------------------------------------------------------------------------------------
 
     async def consumed(self, name: str) -> int:
         """The offset that the consumer has dealt with, 0 for a new one."""
@@ -137,24 +135,6 @@ class EventLog:
                 connection.execute(insert(consumers).values(name=name, **row))
 
         await self._database.write(work)
-
-    async def trim(self, before: datetime) -> int:
-        """Forget events accepted before a time; returns how many those were."""
-        ms = milliseconds(before)
-
-        def work(connection: Connection) -> int:
-            oldest = select(events.c.seq, events.c.enqueued_ms).order_by(events.c.seq).limit(_TRIM_STEP)
-            end = 0
-            for row in connection.execute(oldest):
-                if row.enqueued_ms >= ms:
-                    break
-                end = row.seq
-            return connection.execute(delete(events).where(events.c.seq <= end)).rowcount if end else 0
-
-        forgotten = 0
-        while step := await self._database.write(work):
-            forgotten += step
-        return forgotten
 
 
 def _newest(connection: Connection) -> int:

@@ -16,7 +16,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from edgetrust.clock import Clock
-from edgetrust.limits import CHANGES_KEPT, PAGE_ITEMS, SCOPE_PAGE
+from edgetrust.limits import CHANGES_KEPT, PAGE_ITEMS, SCOPE_PAGE, TRIM_STEP_ROWS
 from edgetrust.pki.chain import Thumbprint
 from edgetrust.store import hierarchy, rows
 from edgetrust.store.bulk import BulkItem, write_each
@@ -318,12 +318,16 @@ class Identities:
 
         return await self._write(work, apply)
 
-    async def trim_changes(self, kept: int = CHANGES_KEPT) -> None:
-        """Forget all but the newest changes."""
+    async def trim_changes(self, kept: int = CHANGES_KEPT) -> int:
+        """Forget the oldest changes, so many of them in one call, but none of the newest; returns how many."""
         newest = await self.last_change()
-        await self._database.write(
-            lambda connection: connection.execute(delete(changes).where(changes.c.seq <= newest - kept)).close()
-        )
+
+        def work(connection: Connection) -> int:
+            oldest = connection.execute(select(func.min(changes.c.seq))).scalar() or 0
+            end = min(newest - kept, oldest + TRIM_STEP_ROWS)
+            return connection.execute(delete(changes).where(changes.c.seq <= end)).rowcount
+
+        return await self._database.write(work)
 
     # -- transactions -------------------------------------------------------------------------------------------------
 

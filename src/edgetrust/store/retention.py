@@ -13,8 +13,10 @@ import asyncio
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Executable, delete, func, select
 
 from edgetrust.limits import TRIM_STEP_BYTES, TRIM_STEP_ROWS
 from edgetrust.store.engine import Database
@@ -85,7 +87,7 @@ class EventTrimmer:
             rows = select(events.c.seq, _SIZE.label("size")).where(events.c.seq > self._counted_to)
             part = rows.order_by(events.c.seq).limit(_COUNT_ROWS).subquery()
             query = select(func.count(), func.max(part.c.seq), func.sum(part.c.size))
-            count, last, size = await self._database.read(lambda connection, q=query: connection.execute(q).one())
+            count, last, size = await self._database.read(partial(_one, query))
             if count == 0:
                 return
             self._counted_to, self.bytes = last, self.bytes + int(size)
@@ -110,6 +112,10 @@ class EventTrimmer:
         if end:
             connection.execute(delete(events).where(events.c.seq <= end))
         return _Step(by_age, by_size, freed)
+
+
+def _one(query: Executable, connection: Connection) -> Any:
+    return connection.execute(query).one()
 
 
 def _oldest(connection: Connection) -> int:
