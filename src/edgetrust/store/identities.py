@@ -19,7 +19,7 @@ from edgetrust.clock import Clock
 from edgetrust.limits import CHANGES_KEPT, PAGE_ITEMS, SCOPE_PAGE, TRIM_STEP_ROWS
 from edgetrust.pki.chain import Thumbprint
 from edgetrust.store import hierarchy, rows
-from edgetrust.store.bulk import BulkItem, write_each
+from edgetrust.store.bulk import BulkItem, BulkOutcome, DesiredNews, Household, Refusal, write_each
 from edgetrust.store.engine import Database
 from edgetrust.store.records import (
     Change,
@@ -36,12 +36,17 @@ from edgetrust.store.records import (
 )
 from edgetrust.store.registrar import Registrar, note
 from edgetrust.store.schema import changes, devices, modules
+from edgetrust.store.twins import twins_between
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import Missing, MissingWhy, Registration
 
 T = TypeVar("T")
 
 Listener = Callable[[Change], None]
+
+
+def _nobody(_news: DesiredNews) -> None:
+    """Nobody is connected who would be told."""
 
 
 class Identities:
@@ -129,22 +134,41 @@ class Identities:
 
     # -- many at once -------------------------------------------------------------------------------------------------
 
-    async def write_each(self, items: Sequence[BulkItem]) -> tuple[RegistryError | None, ...]:
-        """Do what each item asks for, together and yet each by itself; the refusal, or None, of each in their order."""
-        return await self._write(lambda registrar: write_each(registrar, items))
+    async def write_each(
+        self, items: Sequence[BulkItem], tell: Callable[[DesiredNews], None] = _nobody
+    ) -> tuple[Refusal | None, ...]:
+        """Do what each item asks for, together and yet each by itself; the refusal, or None, of each in their order.
 
-    async def with_modules(
-        self, after: str = "", limit: int = PAGE_ITEMS
-    ) -> tuple[tuple[DeviceRecord, tuple[ModuleRecord, ...]], ...]:
-        """As `devices`, each with its modules."""
+        `tell` is called after the commit for everybody whose desired properties changed.
+        """
+
+        def apply(outcome: BulkOutcome) -> None:
+            for news in outcome.news:
+                tell(news)
+
+        return (await self._write(lambda registrar: write_each(registrar, items), apply)).refusals
+
+    async def with_modules(self, after: str = "", limit: int = PAGE_ITEMS) -> tuple[Household, ...]:
+        """As `devices`, each with its modules and all their twins."""
         query = rows.devices_by_name(after).limit(max(0, min(limit, PAGE_ITEMS)))
 
-        def work(connection: Connection) -> tuple[tuple[DeviceRecord, tuple[ModuleRecord, ...]], ...]:
+        def work(connection: Connection) -> tuple[Household, ...]:
             found = rows.device_rows(connection, query)
+            if not found:
+                return ()
+            first, last = found[0].device, found[-1].device
             modules_of: dict[str, list[ModuleRecord]] = {}
-            for module in rows.modules_of(connection, [device.device for device in found]):
+            for module in rows.modules_between(connection, first, last):
                 modules_of.setdefault(module.device, []).append(module)
-            return tuple((device, tuple(modules_of.get(device.device, ()))) for device in found)
+            twins = twins_between(connection, first, last)
+            return tuple(
+                Household(
+                    device,
+                    twins[device.device, ""],
+                    tuple((one, twins[one.device, one.module]) for one in modules_of.get(device.device, ())),
+                )
+                for device in found
+            )
 
         return await self._database.read(work)
 

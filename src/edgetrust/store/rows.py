@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -89,12 +88,9 @@ def module_rows(connection: Connection, device: str) -> tuple[ModuleRecord, ...]
     return tuple(_module(row) for row in connection.execute(query).mappings())
 
 
-def modules_of(connection: Connection, names: Sequence[str]) -> tuple[ModuleRecord, ...]:
-    """The modules of these devices, which are next to each other in byte order of their names."""
-    if not names:
-        return ()
-    among = modules.c.device.between(names[0], names[-1])
-    query = _MODULES.where(among).order_by(modules.c.device, modules.c.module)
+def modules_between(connection: Connection, first: str, last: str) -> tuple[ModuleRecord, ...]:
+    """The modules of the devices from `first` to `last` in byte order of their names."""
+    query = _MODULES.where(modules.c.device.between(first, last)).order_by(modules.c.device, modules.c.module)
     return tuple(_module(row) for row in connection.execute(query).mappings())
 
 

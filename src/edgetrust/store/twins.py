@@ -149,6 +149,10 @@ class Twins:
             self._said = {**said, **self._said}  # for the next time; what was noted meanwhile is newer
             raise
 
+    def tell(self, device: str, module: str | None, change: DesiredChange) -> None:
+        """Let listeners hear of a change that was committed by somebody else in this process."""
+        self._announce(device, module, change)
+
     async def _change(self, device: str, module: str | None, if_match: str | None, change: Change) -> TwinRecord:
         def work(connection: Connection) -> tuple[TwinRecord, DesiredChange | None]:
             return change_twin(connection, device, module, if_match, change)
@@ -216,6 +220,14 @@ def module_twin_records(connection: Connection, device: str) -> tuple[TwinRecord
     by_module = {row["module"]: row for row in connection.execute(query).mappings()}
     found = rows.module_rows(connection, device)
     return tuple(_record(by_module[record.module], of_device, record) for record in found)
+
+
+def twins_between(connection: Connection, first: str, last: str) -> dict[tuple[str, str], Twin]:
+    """The twins of the devices from `first` to `last` in byte order of their names, and of their modules; by device
+    and module, which is "" for the device's own.
+    """
+    query = select(twins).where(twins.c.device.between(first, last))
+    return {(row["device"], row["module"]): _twin(row) for row in connection.execute(query).mappings()}
 
 
 def _stored(connection: Connection, device: str, module: str | None) -> Twin:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, assert_never
 
-from edgetrust.protocol.bulk import IdentityBody, ImportMode
+from edgetrust.protocol.bulk import IdentityBody, ImportMode, PropertiesBody
 from edgetrust.protocol.iothub import valid_identifier
 from edgetrust.protocol.registry import (
     NEVER,
@@ -23,10 +24,10 @@ from edgetrust.protocol.registry import (
     ThumbprintBody,
     etag_of,
 )
-from edgetrust.protocol.twin import section_view
-from edgetrust.store.bulk import BulkItem
+from edgetrust.protocol.twin import Twin, TwinDraft, section_view
+from edgetrust.store.bulk import BulkItem, Household
 from edgetrust.store.records import AuthenticationDraft, DeviceDraft, DeviceRecord, ModuleDraft, ModuleRecord
-from edgetrust.store.twins import TwinRecord
+from edgetrust.store.twins import TwinRecord, twin_etag
 from edgetrust.trust.registration import Authentication, CertificateAuthority, NoAuthentication, SasKeys, Thumbprints
 
 _KINDS: Mapping[type, AuthenticationType] = {
@@ -152,11 +153,15 @@ def bulk_item(body: IdentityBody) -> BulkItem:
         if name is not None and not valid_identifier(name):
             raise BodyError(f"{name[:140]!r} cannot name a device or module", code="ArgumentInvalid")
     draft = device_draft(body.id, body) if body.module_id is None else module_draft(body.id, body.module_id, body)
-    return BulkItem(mode, draft, etag)
+    desired = None if body.properties is None else body.properties.desired
+    if body.tags is not None or desired is not None:
+        draft = replace(draft, twin=TwinDraft(body.tags, desired))
+    return BulkItem(mode, draft, etag, None if body.twin_e_tag is None else etag_of(body.twin_e_tag))
 
 
-def identity_bodies(device: DeviceRecord, modules: Sequence[ModuleRecord], *, keys: bool) -> Iterator[IdentityBody]:
+def identity_bodies(household: Household, *, keys: bool) -> Iterator[IdentityBody]:
     """A device and its modules as they are exported; symmetric keys only if `keys`."""
+    device = household.device
     yield IdentityBody(
         id=device.device,
         e_tag=device.etag,
@@ -166,15 +171,22 @@ def identity_bodies(device: DeviceRecord, modules: Sequence[ModuleRecord], *, ke
         capabilities=CapabilitiesBody(device.edge),
         device_scope=device.scope,
         parent_scopes=list(device.parent_scopes) or None,
+        **_twin_members(household.twin),
     )
-    for module in modules:
+    for module, twin in household.modules:
         yield IdentityBody(
             id=module.device,
             module_id=module.module,
             e_tag=module.etag,
             managed_by=module.managed_by,
             authentication=_exported(module.authentication, keys=keys),
+            **_twin_members(twin),
         )
+
+
+def _twin_members(twin: Twin) -> dict[str, Any]:
+    properties = PropertiesBody(dict(twin.desired.values), dict(twin.reported.values))
+    return {"twin_e_tag": twin_etag(twin), "tags": dict(twin.tags), "properties": properties}
 
 
 def _exported(authentication: Authentication, *, keys: bool) -> AuthenticationBody:

@@ -14,7 +14,7 @@ from edgetrust.hub.rest.query import flag, number
 from edgetrust.limits import BULK_ITEMS, PAGE_ITEMS
 from edgetrust.protocol.bulk import IdentityBody, ItemError, parse_items, result_of
 from edgetrust.protocol.registry import BodyError
-from edgetrust.store.bulk import BulkItem
+from edgetrust.store.bulk import BulkItem, Refusal
 from edgetrust.store.records import RegistryError
 from edgetrust.trust.policies import Right
 
@@ -56,12 +56,8 @@ async def export_identities(request: web.Request) -> web.Response:
     keys = not flag(request, "excludeKeys")
     limit = max(1, number(request, "top", PAGE_ITEMS, PAGE_ITEMS))
     found = await parts.identities.with_modules(continued(request), limit)
-    lines = [
-        msgspec.json.encode(body) + b"\n"
-        for device, modules in found
-        for body in identity_bodies(device, modules, keys=keys)
-    ]
-    more = continuing(found[-1][0].device) if len(found) == limit else None
+    lines = [msgspec.json.encode(body) + b"\n" for household in found for body in identity_bodies(household, keys=keys)]
+    more = continuing(found[-1].device.device) if len(found) == limit else None
     headers = {} if more is None else {CONTINUATION: more}
     return web.Response(body=b"".join(lines), content_type=_LINES, charset="utf-8", headers=headers)
 
@@ -77,6 +73,6 @@ def _read(body: IdentityBody | ItemError) -> BulkItem | ItemError:
         return ItemError(body.id, code, problem.message, body.module_id, mode)
 
 
-def _error(item: BulkItem, refusal: RegistryError) -> ItemError:
+def _error(item: BulkItem, refusal: Refusal) -> ItemError:
     module = getattr(item.draft, "module", None)
     return ItemError(item.draft.device, refusal.code, refusal.message, module, item.mode.value)
