@@ -6,10 +6,12 @@ import pytest
 
 from edgetrust.clock import ManualClock
 from edgetrust.protocol.bulk import ImportMode
-from edgetrust.store.bulk import BulkItem
+from edgetrust.protocol.twin import TwinDraft
+from edgetrust.store.bulk import BulkItem, DesiredNews
 from edgetrust.store.engine import Database
 from edgetrust.store.identities import Identities
 from edgetrust.store.records import Change, ChangeKind, DeviceDraft, ModuleDraft, RegistryError
+from edgetrust.store.twins import Twins
 
 CREATE, UPDATE, DELETE = ImportMode.CREATE, ImportMode.UPDATE, ImportMode.DELETE
 
@@ -87,6 +89,39 @@ async def test_modules_have_the_same_modes(registry: Identities) -> None:
     assert [one.module for one in await registry.modules("a")] == ["n"]
 
 
+async def test_twins_in_bulk(registry: Identities, database: Database, clock: ManualClock) -> None:
+    twins = Twins(database, clock)
+    told: list[DesiredNews] = []
+
+    async def write(mode: ImportMode, draft: DeviceDraft | ModuleDraft, twin_etag: str | None = None) -> str | None:
+        (error,) = await registry.write_each([BulkItem(mode, draft, None, twin_etag)], told.append)
+        return None if error is None else error.code
+
+    start = TwinDraft({"a": 1}, {"x": {"y": 1}})
+    assert await write(CREATE, DeviceDraft("d", twin=start)) is None
+    assert await write(CREATE, ModuleDraft("d", "m", twin=start)) is None
+    assert told == []
+    etag = (await twins.get("d", "m")).etag
+    changed = ModuleDraft("d", "m", twin=TwinDraft(desired={"x": {"y": None, "z": 2}}))
+    assert await write(ImportMode.UPDATE_TWIN_IF_MATCH, changed, "eA==") == "PreconditionFailed"
+    assert await write(ImportMode.UPDATE_TWIN_IF_MATCH, changed) == "ArgumentNull"
+    assert await write(ImportMode.UPDATE_TWIN_IF_MATCH, changed, etag) is None
+    after = await twins.twin("d", "m")
+    assert (after.tags, after.desired.values) == ({"a": 1}, {"x": {"z": 2}})
+    assert await write(ImportMode.UPDATE_TWIN, DeviceDraft("d", twin=TwinDraft({"b": 2})), "ignored") is None
+    assert await write(ImportMode.UPDATE_TWIN, DeviceDraft("d")) == "ArgumentNull"
+    assert await write(ImportMode.UPDATE_TWIN, DeviceDraft("e", twin=start)) == "DeviceNotFound"
+    whole = DeviceDraft("d", status="disabled", twin=TwinDraft(desired={"w": 1}))
+    assert await write(UPDATE, whole, "eA==") == "PreconditionFailed"
+    assert (await registry.device("d")).enabled  # not half of it
+    assert await write(UPDATE, whole) is None
+    device = await twins.twin("d")
+    assert (device.tags, device.desired.values) == ({"a": 1, "b": 2}, {"w": 1})
+    assert await write(UPDATE, DeviceDraft("d", twin=TwinDraft({"bad name": 1}))) == "ArgumentInvalid"
+    assert [(one.device, one.module) for one in told] == [("d", "m"), ("d", None)]
+    assert told[1].change.patch == {"x": None, "w": 1}
+
+
 async def test_who_is_named_twice_is_not_touched(registry: Identities) -> None:
     twice = "DeviceDefinedMultipleTimes"
     assert await codes(registry, device("a"), device("b"), device("a", DELETE), module("b/m")) == [
@@ -104,7 +139,7 @@ async def test_pages_with_modules(registry: Identities) -> None:
 
     async def page(after: str, limit: int) -> list[tuple[str, list[str]]]:
         found = await registry.with_modules(after, limit)
-        return [(one.device, [each.module for each in modules]) for one, modules in found]
+        return [(one.device.device, [each.module for each, _ in one.modules]) for one in found]
 
     assert await page("", 10) == [("a", ["m", "n"]), ("b", []), ("c", ["m"])]
     assert await page("a", 1) == [("b", [])]

@@ -46,6 +46,12 @@ class Hub:
     key: SecretText
     trust_file: Path | None
 
+    @property
+    def address(self) -> str:
+        """Its name, with the port where that is not HTTPS's own: what service clients dial."""
+        port = urlsplit(self.base_url).port
+        return self.host_name if port in (None, 443) else f"{self.host_name}:{port}"
+
 
 class HubError(Error):
     """The hub answered with an error. `status` is HTTP's, `reason` the slug of the hub's error name."""

@@ -1,4 +1,4 @@
-"""`edgetrust hub`: serve a hub from its hub.toml, and manage the CA certificates it knows."""
+"""`edgetrust hub`: serve a hub from its hub.toml, and manage the CA certificates and policies it knows."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Annotated
 import typer
 
 from edgetrust.cli.hub_ca import app as ca
+from edgetrust.cli.hub_policy import app as policy
 from edgetrust.cli.output import Json, print_json_line, say
 from edgetrust.clock import SystemClock
 from edgetrust.hub.service import Hub
 from edgetrust.hub.settings import load_settings
 from edgetrust.telemetry import set_up_logging
 
-app = typer.Typer(help="Serve a hub; manage the CA certificates it knows.", no_args_is_help=True)
+app = typer.Typer(help="Serve a hub; manage the CA certificates and policies it knows.", no_args_is_help=True)
 app.add_typer(ca, name="ca")
+app.add_typer(policy, name="policy")
 
 
 @app.command()

@@ -34,18 +34,24 @@ Through = Annotated[
 ]
 
 
-def rolled(keys: dict[str, Any], *, primary: bool, secondary: bool, both: bool, swap: bool) -> dict[str, Any]:
-    """A pair of keys after what the options ask for. Raises UsageError unless exactly one was given."""
-    if (primary, secondary, both, swap).count(True) != 1:
+def chosen_key(*, primary: bool, secondary: bool, both: bool, swap: bool) -> str:
+    """`primary`, `secondary`, `both` or `swap`: the one that was given. Raises UsageError."""
+    wanted = {"primary": primary, "secondary": secondary, "both": both, "swap": swap}
+    given = [name for name, said in wanted.items() if said]
+    if len(given) != 1:
         raise UsageError(
             "say which key", reason="key-not-named", fix="give one of --primary, --secondary, --both, --swap"
         )
-    if swap:
+    return given[0]
+
+
+def _rolled(keys: dict[str, Any], key: str) -> dict[str, Any]:
+    if key == "swap":
         return {"primaryKey": keys.get("secondaryKey"), "secondaryKey": keys.get("primaryKey")}
     made = dict(keys)
-    if primary or both:
+    if key in ("primary", "both"):
         made["primaryKey"] = _new_key()
-    if secondary or both:
+    if key in ("secondary", "both"):
         made["secondaryKey"] = _new_key()
     return made
 
@@ -62,8 +68,8 @@ async def roll_device(
     keys: KeysOption = False,
     json: Json = False,
 ) -> None:
-    wanted = {"primary": primary, "secondary": secondary, "both": both, "swap": swap}
-    await _roll(client, ("devices", device), wanted, keys=keys, json=json)
+    key = chosen_key(primary=primary, secondary=secondary, both=both, swap=swap)
+    await _roll(client, ("devices", device), key, keys=keys, json=json)
 
 
 @at_hub
@@ -79,8 +85,8 @@ async def roll_module(
     keys: KeysOption = False,
     json: Json = False,
 ) -> None:
-    wanted = {"primary": primary, "secondary": secondary, "both": both, "swap": swap}
-    await _roll(client, ("devices", device, "modules", module), wanted, keys=keys, json=json)
+    key = chosen_key(primary=primary, secondary=secondary, both=both, swap=swap)
+    await _roll(client, ("devices", device, "modules", module), key, keys=keys, json=json)
 
 
 @at_hub
@@ -109,10 +115,9 @@ async def module_connection_string(
     await _print_string(client, path, secondary=secondary, gateway=gateway, json=json)
 
 
-async def _roll(client: HubClient, path: tuple[str, ...], wanted: dict[str, bool], *, keys: bool, json: bool) -> None:
-    rolled({}, **wanted)  # a wrong choice is said before the hub is asked
+async def _roll(client: HubClient, path: tuple[str, ...], key: str, *, keys: bool, json: bool) -> None:
     body = await client.get(*path)
-    body["authentication"] = {"type": "sas", "symmetricKey": rolled(_keys_of(body, path), **wanted)}
+    body["authentication"] = {"type": "sas", "symmetricKey": _rolled(_keys_of(body, path), key)}
     changed = await client.put(*path, body=body, etag=str(body["etag"]))
     print_registration(changed, client.hub.host_name, keys=keys, json=json)
 

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "The article's story on loopback, as real processes, with evidence for each line.",
     ),
     "up": ("edgetrust.cli.up", _START, "A hub for development and tests, ready in one command."),
-    "hub": ("edgetrust.cli.hub", _ACTORS, "Serve a hub; manage the CA certificates it knows."),
+    "hub": ("edgetrust.cli.hub", _ACTORS, "Serve a hub; manage the CA certificates and policies it knows."),
     "edge": ("edgetrust.cli.edge", _ACTORS, "Serve an edge gateway."),
     "device": ("edgetrust.cli.device", _REGISTRY, "Devices: registry, sending, listening."),
     "module": ("edgetrust.cli.module", _REGISTRY, "Modules of devices."),

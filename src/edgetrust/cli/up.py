@@ -15,7 +15,7 @@ from edgetrust.cli.ports import https_port as choose
 from edgetrust.clock import SystemClock
 from edgetrust.errors import UsageError
 from edgetrust.hub.pki import ensure_pki
-from edgetrust.hub.policies import OWNER, connection_string, load_policies
+from edgetrust.hub.policies import OWNER, connection_string
 from edgetrust.hub.service import Hub
 from edgetrust.hub.settings import HubSettings, sqlite_url
 from edgetrust.pki.softkeys import write_private
@@ -55,13 +55,18 @@ def up(
 
     def ready(hub: Hub) -> None:
         described = describe(hub, directory)
-        write_private(directory / "up.json", (_one_line(described) + "\n").encode())
+        _write(described, directory)
+        hub.policies.listen(lambda: _write(describe(hub, directory), directory))  # the owner's key may be another
         if json:
             print_json_line(described)
         else:
             _show(described)
 
     run(lambda: Hub.start(settings, SystemClock()), ready)
+
+
+def _write(described: dict[str, Any], directory: Path) -> None:
+    write_private(directory / "up.json", (_one_line(described) + "\n").encode())
 
 
 def _settings(directory: Path, host: str, bind: str, mqtt_port: int, https_port: int) -> HubSettings:
@@ -88,7 +93,7 @@ def _settings(directory: Path, host: str, bind: str, mqtt_port: int, https_port:
 def describe(hub: Hub, directory: Path) -> dict[str, Any]:
     """The object that `up --json` prints. Holds a secret: the service connection string."""
     settings = hub.settings
-    owner = load_policies(settings.data / "policies.json")[OWNER]
+    owner = hub.policies[OWNER]
     address = settings.name if hub.https_port == HTTPS else f"{settings.name}:{hub.https_port}"
     return {
         "hub": {"hostname": settings.name, "mqtt_port": hub.mqtt_port, "https_port": hub.https_port},

@@ -34,9 +34,8 @@ class HubRegistry:
     ) -> None:
         self._identities = identities
         self._certificates = certificates
-        self._connect_keys: tuple[tuple[str, SasKeys], ...] = tuple(
-            (name, policy.keys) for name, policy in policies.items() if Right.DEVICE_CONNECT in policy.rights
-        )
+        self._policies = policies
+        self._connect_keys = self._keys_that_connect()
         self._room = kept
         self._kept: OrderedDict[Identity, Registration] = OrderedDict()
         self._modules: dict[Identity, set[Identity]] = {}
@@ -86,6 +85,17 @@ class HubRegistry:
         if change.kind is ChangeKind.AUTHORITIES or change.device is None:
             return
         self._drop(Identity(hub, change.device, change.module))
+
+    def policies_changed(self) -> None:
+        """Drop the keys of policies that were kept with registrations."""
+        self._connect_keys = self._keys_that_connect()
+        self._kept.clear()
+        self._modules.clear()
+
+    def _keys_that_connect(self) -> tuple[tuple[str, SasKeys], ...]:
+        return tuple(
+            (name, policy.keys) for name, policy in self._policies.items() if Right.DEVICE_CONNECT in policy.rights
+        )
 
     def _keep(self, registration: Registration) -> None:
         identity = registration.identity

@@ -1,7 +1,8 @@
 """The hub as a whole: opens its store and its listeners, and keeps open connections honest.
 
 Beside the connections runs little:
-    a change of the registry     the sessions that it concerns are decided again at once
+    a change of the registry     the sessions that it concerns are decided again at once, all of them after a change of
+                                 the shared access policies
     every second                 a changed server certificate is taken; sessions whose credential has run out end; what
                                  other processes changed is heard; who is connected, and with what, is written down
     every minute                 what is old enough leaves the store
@@ -24,7 +25,7 @@ from edgetrust.clock import Clock
 from edgetrust.errors import Error
 from edgetrust.hub.certificate import ServedCertificate
 from edgetrust.hub.housekeeping import Housekeeping
-from edgetrust.hub.policies import load_policies
+from edgetrust.hub.policies import Policies
 from edgetrust.hub.presence import Presence
 from edgetrust.hub.registry import HubRegistry
 from edgetrust.hub.rest.access import Access
@@ -132,7 +133,7 @@ class Hub:
 
     async def _open(self) -> None:
         settings, database, clock = self.settings, self._database, self._clock
-        policies = load_policies(settings.data / "policies.json")
+        policies = self.policies = Policies(settings.data / "policies.json")
         self._identities = Identities(database, clock, settings.name, allow_edge_ca=settings.allow_edge_ca)
         await self._identities.start_hearing()
         await self._identities.forget_presence()
@@ -175,6 +176,7 @@ class Hub:
             trail=self._trail,
             sessions=self._sessions,
             registry=self._registry,
+            policies=policies,
             access=Access(settings.name, self._registry, policies, policy, auditor, clock),
             clock=clock,
             websockets=WebSockets(self._accept),
@@ -190,6 +192,7 @@ class Hub:
             self._parts.files,
         )
         self._identities.listen(self._heard)
+        policies.listen(self._policies_changed)
         commands.listen(self._command_waits)
         twins.listen(self._desired_changed)
 
@@ -228,6 +231,11 @@ class Hub:
             self._sessions.forget_scopes()
         if concerned:
             self._tasks.start(self._decide_again(concerned))
+
+    def _policies_changed(self) -> None:
+        """Keys of policies may be gone: everybody who is connected is decided again."""
+        self._registry.policies_changed()
+        self._tasks.start(self._decide_again(list(self._sessions)))
 
     async def _decide_again(self, sessions: list[Session]) -> None:
         for session in sessions:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+import msgspec
+
 from edgetrust.protocol.bulk import ImportMode
-from edgetrust.protocol.twin import DesiredChange, Twin, TwinDraft, TwinError, patched, replaced
+from edgetrust.protocol.twin import DesiredChange, Json, Twin, TwinDraft, TwinError, patched, replaced
 from edgetrust.store.records import DeviceDraft, DeviceRecord, ModuleDraft, ModuleRecord, RegistryError
 from edgetrust.store.registrar import Registrar
 from edgetrust.store.rows import device_row, module_row
@@ -146,14 +148,19 @@ def _merging(registrar: Registrar, draft: TwinDraft) -> Change:
 
 
 def _overwriting(registrar: Registrar, draft: TwinDraft) -> Change:
-    return lambda twin: replaced(
-        twin,
-        TwinDraft(
-            twin.tags if draft.tags is None else draft.tags,
-            twin.desired.values if draft.desired is None else draft.desired,
-        ),
-        registrar.now,
-    )
+    def overwrite(twin: Twin) -> tuple[Twin, DesiredChange | None]:
+        tags = twin.tags if draft.tags is None else draft.tags
+        desired = twin.desired.values if draft.desired is None else draft.desired
+        if _same(tags, twin.tags) and _same(desired, twin.desired.values):
+            return twin, None  # an import of what was exported changes nothing
+        return replaced(twin, TwinDraft(tags, desired), registrar.now)
+
+    return overwrite
+
+
+def _same(one: Json, other: Json) -> bool:
+    """Equal as JSON: to Python, true is 1."""
+    return msgspec.json.encode(one, order="sorted") == msgspec.json.encode(other, order="sorted")
 
 
 def _exists(registrar: Registrar, draft: DeviceDraft | ModuleDraft) -> bool:

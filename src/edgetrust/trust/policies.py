@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -37,11 +37,11 @@ class SharedAccessPolicy:
 def authenticate_service(
     credential: Credential,
     policies: Mapping[str, SharedAccessPolicy],
-    needed: Right,
+    needed: Sequence[frozenset[Right]],
     now: datetime,
     policy: Policy,
 ) -> Verdict:
-    """Decide whether a service's token carries the right `needed`.
+    """Decide whether a service's token carries the rights of one of the sets in `needed`.
 
     The same decision as for a device: the claim is the hub itself, registered with the policies as its only keys.
     """
@@ -64,9 +64,10 @@ def authenticate_service(
             return verdict
         case Accepted():
             name = credential.policy if isinstance(credential, SasToken) else None
-            if name is not None and needed in policies[name].rights:
+            if name is not None and any(rights <= policies[name].rights for rights in needed):
                 return verdict
-            check = Check("right", False, f"policy {name!r} does not hold {needed.value}")
+            wanted = " or ".join(" and ".join(sorted(rights)) for rights in needed)
+            check = Check("right", False, f"policy {name!r} does not hold {wanted}")
             return Refused(claim, Reason.NOT_AUTHORIZED, (*verdict.checks, check))
         case _:
             assert_never(verdict)

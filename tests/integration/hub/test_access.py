@@ -33,6 +33,9 @@ ROUTES = [
     ("PUT", "/edgetrust/consumers/c", {SERVICE}),
     ("GET", "/edgetrust/refusals", {SERVICE}),
     ("POST", "/edgetrust/explain", {SERVICE}),
+    ("POST", "/devices", {WRITE}),
+    ("GET", "/edgetrust/identities", {READ, WRITE}),
+    ("GET", "/edgetrust/policies", set()),
     ("GET", "/metrics", {SERVICE}),
 ]
 

@@ -25,7 +25,7 @@ POLICIES = {
 
 
 def decide(credential: Credential, needed: Right = Right.REGISTRY_READ, policy: Policy = POLICY) -> Verdict:
-    return authenticate_service(credential, POLICIES, needed, NOW, policy)
+    return authenticate_service(credential, POLICIES, (frozenset({needed}),), NOW, policy)
 
 
 def refused(credential: Credential, reason: Reason, needed: Right = Right.REGISTRY_READ) -> None:
@@ -64,3 +64,14 @@ def test_a_hub_without_a_name_refuses() -> None:
     verdict = decide(token(b"1" * 32, HUB, policy="owner"), policy=Policy(frozenset()))
     assert isinstance(verdict, Refused)
     assert verdict.reason is Reason.SAS_OTHER_RESOURCE
+
+
+def test_alternatives_and_rights_together() -> None:
+    reader = token(b"3" * 32, HUB, policy="reader")
+    owner = token(b"1" * 32, HUB, policy="owner")
+    read, serve = frozenset({Right.REGISTRY_READ}), frozenset({Right.SERVICE_CONNECT})
+    assert isinstance(authenticate_service(reader, POLICIES, (serve, read), NOW, POLICY), Accepted)
+    assert isinstance(authenticate_service(owner, POLICIES, (frozenset(Right),), NOW, POLICY), Accepted)
+    verdict = authenticate_service(reader, POLICIES, (serve | read, serve), NOW, POLICY)
+    assert isinstance(verdict, Refused)
+    assert verdict.detail == "policy 'reader' does not hold RegistryRead and ServiceConnect or ServiceConnect"

@@ -51,9 +51,13 @@ class Access:
         self._auditor = auditor
         self._clock = clock
 
-    async def service(self, request: web.Request, right: Right) -> Accepted:
-        """The request must carry a policy's token with `right`. Raises UnauthorizedError."""
-        return self._settle(request, self._service(_credential(request), right))
+    async def service(self, request: web.Request, *rights: Right) -> Accepted:
+        """The request must carry a policy's token with one of `rights`. Raises UnauthorizedError."""
+        return self._settle(request, self._service(_credential(request), *map(_alone, rights)))
+
+    async def owner(self, request: web.Request) -> Accepted:
+        """The request must carry a token of a policy with every right: it may give them. Raises UnauthorizedError."""
+        return self._settle(request, self._service(_credential(request), frozenset(Right)))
 
     async def identity(self, request: web.Request, device: str, module: str | None = None) -> Accepted:
         """The request must come from this device or module itself. Raises UnauthorizedError."""
@@ -63,15 +67,15 @@ class Access:
         """A service with `right`, or the device itself (the edge runtime manages its own modules)."""
         credential = _credential(request)
         if isinstance(credential, SasToken) and credential.policy:
-            return self._settle(request, self._service(credential, right))
+            return self._settle(request, self._service(credential, _alone(right)))
         return self._settle(request, await self._identity(credential, device, None))
 
     async def decide(self, credential: Credential, device: str, module: str | None) -> Verdict:
         """What would be decided about this credential for this identity now. Nothing is recorded."""
         return await self._identity(credential, device, module)
 
-    def _service(self, credential: Credential, right: Right) -> Verdict:
-        return authenticate_service(credential, self._policies, right, self._clock.now(), self._policy)
+    def _service(self, credential: Credential, *needed: frozenset[Right]) -> Verdict:
+        return authenticate_service(credential, self._policies, needed, self._clock.now(), self._policy)
 
     async def _identity(self, credential: Credential, device: str, module: str | None) -> Verdict:
         claim = Identity(self._hub, device, module)
@@ -89,6 +93,10 @@ class Access:
                 raise UnauthorizedError
             case _:
                 assert_never(verdict)
+
+
+def _alone(right: Right) -> frozenset[Right]:
+    return frozenset({right})
 
 
 def _credential(request: web.Request) -> Credential:

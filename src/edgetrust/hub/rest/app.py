@@ -12,6 +12,7 @@ from edgetrust.hub.rest import (
     explain,
     messages,
     operations,
+    policies,
     scope,
     twins,
     uploads,
@@ -32,6 +33,7 @@ MODULES = (
     device_http,
     uploads,
     operations,
+    policies,
     websocket,
 )
 

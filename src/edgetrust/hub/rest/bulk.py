@@ -34,7 +34,8 @@ async def write_identities(request: web.Request) -> web.Response:
         raise RegistryError(detail, code="TooManyDevices", status=413)
     read = [_read(body) for body in bodies]
     items = [item for item in read if isinstance(item, BulkItem)]
-    refusals = iter(await parts.identities.write_each(items))
+    told = parts.twins.tell
+    refusals = iter(await parts.identities.write_each(items, lambda news: told(news.device, news.module, news.change)))
     errors = []
     for item in read:
         refusal = next(refusals) if isinstance(item, BulkItem) else None

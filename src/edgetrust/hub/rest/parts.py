@@ -11,6 +11,7 @@ from aiohttp import web
 
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
+from edgetrust.hub.policies import Policies
 from edgetrust.hub.registry import HubRegistry
 from edgetrust.hub.rest.access import Access
 from edgetrust.hub.settings import HubSettings
@@ -38,6 +39,7 @@ class Parts:
     trail: AuditTrail
     sessions: Sessions
     registry: HubRegistry
+    policies: Policies
     access: Access
     clock: Clock
     websockets: WebSockets
