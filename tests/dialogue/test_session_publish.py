@@ -127,7 +127,7 @@ def test_stored_messages_are_counted(table: Table) -> None:
         ("devices/d1/modules/m1/messages/events/", "not-authorized"),
         ("devices/d1/messages/devicebound/", "protocol-violation"),
         ("sensors/d1", "protocol-violation"),
-        ("$iothub/methods/res/200/?$rid=1", "protocol-violation"),
+        ("$iothub/methods/res/ok/?$rid=1", "protocol-violation"),
         ("$SYS/broker", "protocol-violation"),
     ],
 )

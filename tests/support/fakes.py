@@ -13,6 +13,7 @@ from typing import Any
 from edgetrust.broker.claim import House
 from edgetrust.broker.client import Client
 from edgetrust.broker.door import Door
+from edgetrust.broker.methods import Methods
 from edgetrust.broker.ports import Done
 from edgetrust.broker.session import Surroundings
 from edgetrust.broker.sessions import Sessions
@@ -356,12 +357,14 @@ class Table:
     subscriptions: FakeSubscriptions = field(default_factory=FakeSubscriptions)
     commands: FakeCommands = field(default_factory=FakeCommands)
     twins: FakeTwins | None = field(default_factory=FakeTwins)
+    with_methods: bool = True
     tasks: FakeTasks = field(default_factory=FakeTasks)
     auditor: FakeAuditor = field(default_factory=FakeAuditor)
     presence: list[tuple[str, bool]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.sessions = Sessions(lambda identity, here: self.presence.append((str(identity), here)))
+        self.methods = Methods(self.sessions, first=10) if self.with_methods else None
         around = Surroundings(
             registry=self.registry,
             endpoint=self.endpoint,
@@ -371,6 +374,7 @@ class Table:
             tasks=self.tasks,
             clock=self.clock,
             twins=self.twins,
+            methods=self.methods,
         )
         self.door = Door(self.house, around, self.policy, self.auditor)
         self.registry.put(registered(KEYS))

@@ -10,8 +10,8 @@ Rules:
    remembered until the registry changes. While it is asked, nothing more is read, so order is kept.
 5. Cloud-to-device messages flow from the moment the door is done with the client (`delivery`).
 6. The will is sent when the connection ends without DISCONNECT, unless the client has been refused meanwhile.
-7. Twin requests have a course of their own (`twins`); a change of desired properties is told to whom has subscribed to
-   it, once, and is not kept for whom is away: clients read their twin when they come back.
+7. The hub's own topics have a course of their own (`requests`). A change of desired properties is told to whom has
+   subscribed to it, once, and is not kept for whom is away: clients read their twin when they come back.
 8. Whoever breaks a rule is on record before the connection closes.
 """
 
@@ -25,13 +25,14 @@ from edgetrust.broker.claim import Claim
 from edgetrust.broker.delivery import Delivery
 from edgetrust.broker.filters import Filters
 from edgetrust.broker.ports import Stream
+from edgetrust.broker.requests import Requests
 from edgetrust.broker.surroundings import Surroundings
-from edgetrust.broker.twins import TwinRequests
 from edgetrust.errors import Error
 from edgetrust.limits import UNACKED_IN
 from edgetrust.protocol import iothub
-from edgetrust.protocol.iothub import SubscriptionKind, TelemetryTopic, TopicError, TwinGetTopic, TwinPatchTopic
+from edgetrust.protocol.iothub import SubscriptionKind, TelemetryTopic, TopicError
 from edgetrust.protocol.messages import Message
+from edgetrust.protocol.methods import MethodCall
 from edgetrust.protocol.mqtt.codec import encode, encode_pubacks
 from edgetrust.protocol.mqtt.packets import (
     Disconnect,
@@ -70,7 +71,7 @@ class Session:
 
     __slots__ = (
         "_accepted", "_around", "_below", "_delivery", "_held", "_last_properties", "_last_subject", "_last_topic",
-        "_over", "_report", "_resumed", "_stream", "_twins", "_unacked", "auth_method", "claim", "client_id",
+        "_over", "_report", "_requests", "_resumed", "_stream", "_unacked", "auth_method", "claim", "client_id",
         "credential", "filters", "identity", "persistent", "valid_until", "will",
     )  # fmt: skip
 
@@ -106,7 +107,7 @@ class Session:
         self._held: list[Packet] | None = None
         self._below: dict[str, bool] = {}
         self._delivery: Delivery | None = None
-        self._twins: TwinRequests | None = None
+        self._requests: Requests | None = None
         self._last_topic = ""
         self._last_subject = accepted.identity
         self._last_properties = ""
@@ -167,8 +168,8 @@ class Session:
     def refuse(self, cause: str) -> None:
         """Close because the client is not accepted any more: nothing of it is taken, its will neither."""
         self.will = None
-        if self._twins is not None:
-            self._twins.drop()
+        if self._requests is not None:
+            self._requests.drop()
         self.end(cause)
 
     def run_out(self) -> None:
@@ -197,14 +198,28 @@ class Session:
             self._delivery.fetch()
 
     def desired_changed(self, change: DesiredChange) -> None:
-        """The desired properties of this client have changed: tell it, if it wants to know."""
+        """Tell this client that its desired properties have changed, if it wants to know."""
         if self._resumed and not self._over and self.filters.qos_of(SubscriptionKind.TWIN_DESIRED) is not None:
             self._stream.send(encode(Publish(iothub.twin_desired_topic(change.version), change.body(), 0)))
+
+    @property
+    def takes_methods(self) -> bool:
+        """Whether it can be called."""
+        return self._resumed and not self._over and self.filters.qos_of(SubscriptionKind.METHODS) is not None
+
+    def call_method(self, call: MethodCall, request_id: str) -> None:
+        """Send a call; its answer comes to `methods`."""
+        self._stream.send(encode(Publish(iothub.method_request_topic(call.method, request_id), call.payload, 0)))
 
     def resume(self) -> None:
         """The door is done: deliver what waits; a stored session needs no new SUBSCRIBE for that."""
         self._resumed = True
+        self._deliver()
+
+    def _deliver(self) -> None:
         self.commands_waiting()
+        if self._around.methods is not None:
+            self._around.methods.ready(self)
 
     def _finish(self) -> None:
         self._over = True
@@ -316,18 +331,13 @@ class Session:
         self._around.endpoint.append((message,), _ignore)
 
     def _ask(self, packet: Publish) -> None:
-        """A publish to one of the hub's own topics: about the twin of whoever publishes."""
+        """A publish to one of the hub's own topics."""
+        if self._requests is None:
+            self._requests = Requests(self.identity, self._stream, self._around)
         try:
-            topic = iothub.parse_publish_topic(packet.topic)
+            self._requests.take(packet)
         except TopicError as problem:
             self._violate(Reason.PROTOCOL_VIOLATION, "topic", problem.message)
-            return
-        if isinstance(topic, TwinGetTopic | TwinPatchTopic) and self._around.twins is not None:
-            if self._twins is None:
-                self._twins = TwinRequests(self.identity, self._stream, self._around, self._around.twins)
-            self._twins.take(topic, packet)
-            return
-        self._violate(Reason.PROTOCOL_VIOLATION, "topic", f"{packet.topic[:140]!r} is not offered here")
 
     # Everything but PUBLISH -----------------------------------------------------------------------------------------
 
@@ -360,7 +370,7 @@ class Session:
             self.end(f"subscription not stored: {error}")
             return
         self._stream.send(answer)
-        self.commands_waiting()
+        self._deliver()
 
     def _unsubscribe(self, packet: Unsubscribe) -> None:
         self.filters.remove(packet.filters)
@@ -379,11 +389,8 @@ def _ignore(error: BaseException | None) -> None:
 
 def _stamped(properties: str, packet: Publish) -> str:
     """RETAIN and DUP are not kept as flags; the message carries them as properties (hub specification 3.6)."""
-    if packet.retain:
-        properties = iothub.add_property(properties, "mqtt-retain", "true")
-    if packet.dup:
-        properties = iothub.add_property(properties, "mqtt-dup", "true")
-    return properties
+    properties = iothub.add_property(properties, "mqtt-retain", "true") if packet.retain else properties
+    return iothub.add_property(properties, "mqtt-dup", "true") if packet.dup else properties
 
 
 def auth_method(accepted: Accepted) -> str:

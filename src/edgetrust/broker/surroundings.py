@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from edgetrust.broker.methods import Methods
 from edgetrust.broker.ports import Commands, Endpoint, Registry, Subscriptions, Tasks, Twins
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
 
 
 class Surroundings:
-    """What all sessions of one actor share. `twins` is None where twins are not offered."""
+    """What all sessions of one actor share. `twins` and `methods` are None where they are not offered."""
 
-    __slots__ = ("clock", "commands", "endpoint", "registry", "sessions", "subscriptions", "tasks", "twins")
+    __slots__ = (
+        "clock",
+        "commands",
+        "endpoint",
+        "methods",
+        "registry",
+        "sessions",
+        "subscriptions",
+        "tasks",
+        "twins",
+    )
 
     def __init__(
         self,
@@ -23,6 +34,7 @@ class Surroundings:
         tasks: Tasks,
         clock: Clock,
         twins: Twins | None = None,
+        methods: Methods | None = None,
     ) -> None:
         self.registry = registry
         self.endpoint = endpoint
@@ -32,3 +44,4 @@ class Surroundings:
         self.tasks = tasks
         self.clock = clock
         self.twins = twins
+        self.methods = methods

@@ -19,6 +19,7 @@ import structlog
 from edgetrust.broker.claim import House
 from edgetrust.broker.client import Client
 from edgetrust.broker.door import Door
+from edgetrust.broker.methods import Methods
 from edgetrust.broker.session import Session, Surroundings
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
@@ -59,6 +60,7 @@ from edgetrust.trust.authenticate import Policy
 from edgetrust.trust.identity import Identity
 
 _TICK_SECONDS = 1.0
+_CALLS_PER_MILLISECOND_BITS = 8  # request identifiers of one run never reach those of the next
 _log = structlog.get_logger()
 
 
@@ -150,6 +152,7 @@ class Hub:
         self._running.push_async_callback(self._presence.write)
         self._running.push_async_callback(self._tasks.close)
         self._sessions = Sessions(self._presence.note)
+        methods = Methods(self._sessions, clock.milliseconds() << _CALLS_PER_MILLISECOND_BITS)
         self._stored_sessions = StoredSessions(database, clock)
         await self._stored_sessions.preload()
         self._registry = HubRegistry(self._identities, certificates, policies)
@@ -164,6 +167,7 @@ class Hub:
             tasks=self._tasks,
             clock=clock,
             twins=twins,
+            methods=methods,
         )
         self._door = Door(House(settings.name, "hub-mqtt"), around, policy, auditor)
         self._parts = Parts(
@@ -173,6 +177,7 @@ class Hub:
             events=self._events,
             commands=commands,
             twins=twins,
+            methods=methods,
             trail=self._trail,
             sessions=self._sessions,
             registry=self._registry,

@@ -72,6 +72,7 @@ ERROR_NUMBERS: Mapping[str, int] = MappingProxyType(
         "ThrottlingException": 429_001,
         "ServerError": 500_001,
         "GenericTimeout": 500_008,
+        "BadDeviceResponse": 502_000,
         "ServiceUnavailable": 503_001,
         "GatewayTimeout": 504_101,
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from edgetrust.broker.methods import Methods
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
 from edgetrust.hub.policies import Policies
@@ -36,6 +37,7 @@ class Parts:
     events: EventLog
     commands: C2dQueues
     twins: Twins
+    methods: Methods
     trail: AuditTrail
     sessions: Sessions
     registry: HubRegistry
