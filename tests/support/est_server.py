@@ -5,11 +5,14 @@ Only the happy path of RFC 7030 and, on request, its failures; who is authentica
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import textwrap
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -18,7 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from edgetrust.device.est import EstServer
-from edgetrust.pki.chain import Chain, TrustBundle
+from edgetrust.pki.chain import Chain
 from edgetrust.transport.http import HttpServer, application, peer_chain, serve_http
 from support.pki import Holder, Pki
 from support.wire import server_slot
@@ -45,6 +48,7 @@ class TestEst:
     begin: timedelta = timedelta(minutes=-5)
     answer: Callable[[], web.Response | None] = lambda: None
     cacerts_status: int = 200
+    drop_extensions: bool = False
     certifies: x509.CertificateSigningRequest | None = None
     asked: list[Asked] = field(default_factory=list)
     issued: list[x509.Certificate] = field(default_factory=list)
@@ -74,9 +78,6 @@ class TestEst:
     def bootstrap(self) -> Holder:
         return self.pki.device("bootstrap")
 
-    def trusts(self) -> TrustBundle:
-        return self.pki.bundle
-
     async def _enroll(self, request: web.Request) -> web.Response:
         csr = x509.load_der_x509_csr(base64.b64decode(await request.read()))
         shown = peer_chain(request)
@@ -102,7 +103,7 @@ class TestEst:
         )
         key_id = x509.SubjectKeyIdentifier.from_public_key(csr.public_key())
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.certificate.public_key())  # type: ignore[arg-type]
-        for extension in csr.extensions:
+        for extension in () if self.drop_extensions else csr.extensions:
             builder = builder.add_extension(extension.value, extension.critical)
         builder = builder.add_extension(key_id, critical=False).add_extension(authority, critical=False)
         return builder.sign(issuer.private_key, hashes.SHA256())
@@ -117,3 +118,48 @@ def _certificates(certificates: list[x509.Certificate]) -> web.Response:
     der = pkcs7.serialize_certificates(certificates, Encoding.DER)
     body = "\n".join(textwrap.wrap(base64.b64encode(der).decode(), 64)) + "\n"
     return web.Response(body=body.encode(), headers={"Content-Type": "application/pkcs7-mime; smime-type=certs-only"})
+
+
+class Served:
+    """An EST server in a thread of its own, since commands have their own loop."""
+
+    def __init__(self, directory: Path, est: TestEst | None = None) -> None:
+        self.est = est or TestEst(life=timedelta(days=1))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.run(self.est.start())
+        self.trust = directory / "est-root.pem"
+        self.trust.write_text(self.est.pki.bundle.pem())
+        bootstrap = self.est.bootstrap()
+        self.certificate, self.key = directory / "bootstrap.pem", directory / "bootstrap.key"
+        self.certificate.write_text(bootstrap.chain.pem())
+        self.key.write_bytes(bootstrap.key_pem())
+
+    def run(self, work: object) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(20)  # type: ignore[arg-type]
+
+    def stop(self) -> None:
+        self.run(self.est.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def issuance(self) -> str:
+        """The `[cert_issuance]` of a gateway that uses this server."""
+        return f"""
+[cert_issuance.est]
+trusted_certs = ["file://{self.trust}"]
+[cert_issuance.est.auth]
+bootstrap_identity_cert = "file://{self.certificate}"
+bootstrap_identity_pk = "file://{self.key}"
+[cert_issuance.est.urls]
+default = "{self.est.url}"
+"""
+
+    @property
+    def options(self) -> tuple[str | Path, ...]:
+        return (
+            "--est", self.est.url, "--ca", self.trust,
+            "--bootstrap-cert", self.certificate, "--bootstrap-key", self.key,
+        )  # fmt: skip

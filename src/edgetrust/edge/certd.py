@@ -26,24 +26,30 @@ from edgetrust.edge.files import (
     EDGE_CA,
     TRUST_BUNDLE_USER,
     Layout,
-    certificate_file_name,
-    read_file,
     server_certificate_id,
 )
-from edgetrust.edge.settings import DeviceCertificate, EdgeCaFiles, QuickstartCa, Settings
+from edgetrust.edge.pairs import CertificateStore, Pairs, read_chain
+from edgetrust.edge.settings import (
+    DeviceCertificate,
+    DeviceKey,
+    EdgeCaFiles,
+    IssuedCa,
+    IssuedIdentity,
+    QuickstartCa,
+    Settings,
+)
 from edgetrust.errors import ConfigError, Error, IntegrityError
-from edgetrust.pki.chain import Chain, ChainError, TrustBundle, key_matches
+from edgetrust.pki.chain import Chain, TrustBundle, key_matches
 from edgetrust.pki.issue import Issuer, self_signed
 from edgetrust.pki.keys import KeyAlgorithm
 from edgetrust.pki.names import Names
 from edgetrust.pki.profiles import EDGE_CA_SELF_SIGNED, GATEWAY_SERVER
 from edgetrust.pki.renewal import AutoRenew, is_due
-from edgetrust.pki.softkeys import FileKeyStore, SoftKey, load_key_file, write_public
+from edgetrust.pki.softkeys import FileKeyStore, SoftKey, load_key_file
 from edgetrust.pki.verify import ChainFailure, ChainReason, Purpose, verify_chain
 from edgetrust.telemetry import EVENT_CERTIFICATE_ISSUED, EVENT_EDGE_CA_CHAIN, EVENT_QUICKSTART_CA
 from edgetrust.trust.authorize import EDGE_HUB
 
-_TEMPORARY = f"{EDGE_CA}-temp"
 _SERVER_LIFE = AutoRenew()
 _log = structlog.get_logger()
 
@@ -53,33 +59,6 @@ class EdgeCaError(Error):
 
 
 _CA_PROFILE = "issue it anew with basicConstraints critical CA:TRUE and keyUsage critical digitalSignature, keyCertSign"
-
-
-class CertificateStore:
-    """Chains in PEM files, mode 0644, under the file names of the real certificate service."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def path(self, certificate_id: str) -> Path:
-        """Where the chain is, or would be."""
-        return self._directory / certificate_file_name(certificate_id)
-
-    def load(self, certificate_id: str) -> Chain | None:
-        """The stored chain, None when there is none. Raises ConfigError when it cannot be read."""
-        path = self.path(certificate_id)
-        return read_chain(path) if path.exists() else None
-
-    def save(self, certificate_id: str, chain: Chain) -> None:
-        """Replace the stored chain; nothing is written when it is the same."""
-        pem = chain.pem().encode()
-        path = self.path(certificate_id)
-        if not path.exists() or path.read_bytes() != pem:
-            write_public(path, pem)
-
-    def delete(self, certificate_id: str) -> None:
-        """Forget the chain, if it is there."""
-        self.path(certificate_id).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +75,7 @@ class GatewayCertificates:
 
     def __init__(self, layout: Layout, keys: FileKeyStore, settings: Settings, clock: Clock) -> None:
         self.store = CertificateStore(layout.certificates)
+        self.pairs = Pairs(keys, self.store)
         self._keys = keys
         self._settings = settings
         self._clock = clock
@@ -130,14 +110,25 @@ class GatewayCertificates:
 
         Its expiry is not looked at here: the hub refuses it, and everything else goes on (edge specification 4.8).
         """
-        credential = self._settings.credential
-        if isinstance(credential, DeviceCertificate):
-            self.device_identity = self._take(DEVICE_ID, credential.certificate, credential.key)
+        match self._settings.credential:
+            case DeviceCertificate(certificate, key):
+                self.device_identity = self._take(DEVICE_ID, certificate, key)
+            case IssuedIdentity():
+                self.device_identity = self.store.load(DEVICE_ID)
+            case DeviceKey():
+                pass
 
     def refresh_device_identity(self) -> bool:
         """Take up replaced identity files. Whether there is another certificate now. Raises ConfigError."""
-        credential = self._settings.credential
-        if not isinstance(credential, DeviceCertificate) or read_chain(credential.certificate) == self.device_identity:
+        current: Chain | None = None
+        match self._settings.credential:
+            case DeviceCertificate(certificate):
+                current = read_chain(certificate)
+            case IssuedIdentity():
+                current = self.store.load(DEVICE_ID)
+            case DeviceKey():
+                pass
+        if current is None or current == self.device_identity:
             return False
         self.take_device_identity()
         return True
@@ -161,18 +152,34 @@ class GatewayCertificates:
     def _edge_ca(self) -> Issuer:
         match self._settings.edge_ca:
             case EdgeCaFiles() as files:
-                return self._checked(self._from_files(files), str(files.certificate))
+                return self.checked(self._from_files(files), str(files.certificate))
             case QuickstartCa() as quickstart:
-                self._finish_interrupted_renewal()
+                self.pairs.recover(EDGE_CA)
                 issuer = self._quickstart(quickstart)
                 self._check_names(issuer.certificate, "the quickstart Edge CA")
                 return issuer
+            case IssuedCa():
+                return self._issued_ca()
+
+    def _issued_ca(self) -> Issuer:
+        """What upkeep has put in the store, whatever its state: an expired one issues nothing, and is being renewed."""
+        stored = self.store.load(EDGE_CA)
+        if stored is None:
+            raise EdgeCaError(
+                f"there is no Edge CA certificate yet: {self.store.path(EDGE_CA)} does not exist",
+                reason="edge-ca-missing",
+                fix="the log says why it could not be issued",
+            )
+        issuer = self._from_store(stored)
+        self._check_names(issuer.certificate, str(self.store.path(EDGE_CA)))
+        return issuer
 
     def _from_files(self, files: EdgeCaFiles) -> Issuer:
         chain = self._take(EDGE_CA, files.certificate, files.key)
         return Issuer(self._keys.load(EDGE_CA), chain)
 
-    def _checked(self, issuer: Issuer, where: str) -> Issuer:
+    def checked(self, issuer: Issuer, where: str) -> Issuer:
+        """The same Edge CA, if it can issue. `where` names it in errors. Raises EdgeCaError."""
         self._check_names(issuer.certificate, where)
         now = self._clock.now()
         self._check_dates(issuer.certificate, where, now)
@@ -220,12 +227,12 @@ class GatewayCertificates:
             stored = None
         if stored is None:
             return self._new_quickstart(wanted, wanted.common_name or f"aziot-edge CA {self._settings.device}")
-        issuer = self._stored_quickstart(stored)
+        issuer = self._from_store(stored)
         if is_due(issuer.certificate, wanted.auto_renew, self._clock.now()):
             return self._renewed_quickstart(wanted, issuer)
         return issuer
 
-    def _stored_quickstart(self, stored: Chain) -> Issuer:
+    def _from_store(self, stored: Chain) -> Issuer:
         try:
             return Issuer(self._keys.load(EDGE_CA), stored)
         except IntegrityError as problem:
@@ -240,39 +247,14 @@ class GatewayCertificates:
         return self._new_quickstart(wanted, name or f"aziot-edge CA {self._settings.device}")
 
     def _new_quickstart(self, wanted: QuickstartCa, common_name: str) -> Issuer:
-        """Sign a new Edge CA with a new key. Certificate first under a temporary name, then the key, then its place."""
-        if self._keys.exists(_TEMPORARY):
-            self._keys.delete(_TEMPORARY)
-        key = self._keys.create(_TEMPORARY, KeyAlgorithm.RSA2048)
+        """Sign a new Edge CA with a new key."""
+        key = self.pairs.new_key(EDGE_CA, KeyAlgorithm.RSA2048)
         life = timedelta(days=wanted.days)
         profile = EDGE_CA_SELF_SIGNED.with_validity(life)
         chain = self_signed(key, profile, Names(common_name), self._clock.now(), validity=life)
-        self.store.save(_TEMPORARY, chain)
-        self._finish_interrupted_renewal()
+        self.pairs.promote(EDGE_CA, chain)
         _issued(EDGE_CA, chain)
         return Issuer(self._keys.load(EDGE_CA), chain)
-
-    def _finish_interrupted_renewal(self) -> None:
-        """Put a renewed Edge CA in its place, or forget one that cannot be finished; the steps may be cut off
-        anywhere.
-        """
-        renewed = self.store.load(_TEMPORARY)
-        if renewed is not None and self._belongs(renewed, _TEMPORARY):
-            self._keys.move(_TEMPORARY, EDGE_CA)
-        if renewed is not None and self._belongs(renewed, EDGE_CA):
-            self.store.save(EDGE_CA, renewed)
-        self.store.delete(_TEMPORARY)
-        if self._keys.exists(_TEMPORARY):
-            self._keys.delete(_TEMPORARY)
-
-    def _belongs(self, chain: Chain, key_id: str) -> bool:
-        if not self._keys.exists(key_id):
-            return False
-        try:
-            key_matches(chain, self._keys.load(key_id))
-        except IntegrityError:
-            return False
-        return True
 
     # While serving --------------------------------------------------------------------------------------------------
 
@@ -287,12 +269,17 @@ class GatewayCertificates:
                 if read_chain(files.certificate).end_entity == before:
                     return False
                 chain, key = read_chain(files.certificate), load_key_file(files.key)
-                self._checked(Issuer(key, chain), str(files.certificate))  # before anything in use is replaced
+                self.checked(Issuer(key, chain), str(files.certificate))  # before anything in use is replaced
                 self._issuer = self._from_files(files)
             case QuickstartCa() as quickstart:
                 if not is_due(before, quickstart.auto_renew, self._clock.now()):
                     return False
                 self._issuer = self._renewed_quickstart(quickstart, self.issuer)
+            case IssuedCa():
+                stored = self.store.load(EDGE_CA)
+                if stored is None or stored.end_entity == before:
+                    return False
+                self._issuer = self._issued_ca()
         self._bundle = self._trust_bundle()
         return True
 
@@ -340,14 +327,6 @@ class GatewayCertificates:
             self.store.save(TRUST_BUNDLE_USER, user)
             anchors = (*anchors, *user.certificates)
         return TrustBundle(anchors, as_of=self._clock.now())
-
-
-def read_chain(path: Path) -> Chain:
-    """The certificates of a PEM file. Raises ConfigError."""
-    try:
-        return Chain.from_pem(read_file(path))
-    except ChainError as problem:
-        raise ConfigError(f"{path}: {problem.message}", reason="config-not-a-certificate") from problem
 
 
 def _issued(certificate_id: str, chain: Chain) -> None:

@@ -99,6 +99,40 @@ class EdgeCaTable(msgspec.Struct, frozen=True):
     auto_renew: AutoRenewTable | None = None
 
 
+class EstAuthTable(msgspec.Struct, frozen=True):
+    """`[cert_issuance.est.auth]`: HTTP Basic, a certificate, or a bootstrap certificate."""
+
+    username: str | None = None
+    password: str | None = None
+    identity_cert: str | None = None
+    identity_pk: str | None = None
+    bootstrap_identity_cert: str | None = None
+    bootstrap_identity_pk: str | None = None
+
+
+class EstTable(msgspec.Struct, frozen=True):
+    """`[cert_issuance.est]`."""
+
+    trusted_certs: list[str] = []
+    auth: EstAuthTable | None = None
+    identity_auto_renew: AutoRenewTable | None = None
+    urls: dict[str, str] = {}
+
+
+class LocalCaTable(msgspec.Struct, frozen=True):
+    """`[cert_issuance.local_ca]`."""
+
+    cert: str | IssuedTable
+    pk: str | None = None
+
+
+class CertIssuanceTable(msgspec.Struct, frozen=True):
+    """`[cert_issuance]`: how certificates are issued whose `method` is `est` or `local_ca`."""
+
+    est: EstTable | None = None
+    local_ca: LocalCaTable | None = None
+
+
 class ListenTable(msgspec.Struct, frozen=True):
     """`[edgetrust.listen]`: where this gateway listens."""
 
@@ -153,7 +187,7 @@ class ConfigFile(msgspec.Struct, frozen=True):
     iotedge_max_requests: Tree | None = None
     aziot_max_requests: Tree | None = None
     provisioning: ProvisioningTable | None = None
-    cert_issuance: Tree | None = None
+    cert_issuance: CertIssuanceTable | None = None
     edge_ca: EdgeCaTable | None = None
     preloaded_keys: Tree | None = None
     preloaded_certs: Tree | None = None

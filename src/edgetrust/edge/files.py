@@ -22,6 +22,8 @@ EDGE_CA = "aziot-edged-ca"
 MASTER_IDENTITY_KEY = "aziot_identityd_master_id"
 MASTER_ENCRYPTION_KEY = "iotedge_master_encryption_id"
 TRUST_BUNDLE_USER = "trust-bundle-user"
+EST_ID = "est-id"
+LOCAL_CA = "local-ca"
 
 _DROPPED = re.compile(r"[^A-Za-z0-9]")
 

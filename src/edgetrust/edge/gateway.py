@@ -33,13 +33,18 @@ from edgetrust.edge.door import GatewayDoor
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, MASTER_ENCRYPTION_KEY, Layout
 from edgetrust.edge.https import build_app
 from edgetrust.edge.hubside import HubSide
+from edgetrust.edge.issuer import tls_key
 from edgetrust.edge.keyd import ensure_secret, open_keys
 from edgetrust.edge.scope import ScopeRegistry
 from edgetrust.edge.settings import Settings
 from edgetrust.edge.status import StateFile, describe_certificate
+from edgetrust.edge.upkeep import Renewing, Upkeep
 from edgetrust.errors import ConfigError, Error
 from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, REAUTHENTICATE_SECONDS, UPSTREAM_STOP_SECONDS
+from edgetrust.pki.chain import Chain
+from edgetrust.pki.keys import KeyHandle
 from edgetrust.pki.remember import VerifiedChains
+from edgetrust.pki.renewal import AutoRenew, RenewalState
 from edgetrust.pki.softkeys import SoftKey
 from edgetrust.store.audit import AuditTrail
 from edgetrust.store.auditing import Auditor
@@ -121,9 +126,11 @@ class Gateway:
         self._open.callback(self._locked().close)
         key = asyncio.create_task(asyncio.to_thread(self._certificates.new_server_key))
         self._open.callback(key.cancel)
-        await asyncio.to_thread(self._certificates.prepare)
         self._hub_side = HubSide(self.settings, self.layout, self._keys, self._clock)
         self._open.push_async_callback(self._hub_side.close)
+        self._upkeep = Upkeep(self.settings, self._keys, self._certificates, self._clock, self._try_identity)
+        await self._upkeep.begin()
+        await asyncio.to_thread(self._certificates.prepare)
         await self._open_store()
         await self._hub_side.begin()
         await self._serve(await key)
@@ -272,12 +279,19 @@ class Gateway:
         """A hundredth of the shorter life, at most a minute: short-lived certificates are renewed in time too."""
         lives = [
             (certificate.not_valid_after_utc - certificate.not_valid_before_utc).total_seconds()
-            for certificate in self._server.chain.certificates[:2]
+            for certificate in (
+                *self._server.chain.certificates[:2],
+                *(chain.end_entity for _, chain in self._upkeep.chains()),
+            )
         ]
         return max(LEAST_CHECK_SECONDS, min(CERTIFICATE_CHECK_SECONDS, *(life / 100 for life in lives)))
 
+    async def _try_identity(self, chain: Chain, key: KeyHandle) -> None:
+        await self._hub_side.identities.try_certificate(chain, tls_key(key))
+
     async def _renew_what_is_due(self) -> None:
         certificates = self._certificates
+        await self._upkeep.renew_due()
         if await asyncio.to_thread(certificates.refresh_device_identity):
             self._hub_side.identities.api.forget_certificate()
         if await asyncio.to_thread(certificates.refresh_edge_ca):
@@ -329,8 +343,13 @@ class Gateway:
         }
 
     def _described(self, now: datetime) -> list[dict[str, Any]]:
-        store = self._certificates.store
-        held = [(EDGE_CA, self._certificates.issuer.chain), (self._server.certificate_id, self._server.chain)]
+        store, renewing = self._certificates.store, self._upkeep.renewing()
+        held = [
+            *self._upkeep.chains(),
+            (EDGE_CA, self._certificates.issuer.chain),
+            (self._server.certificate_id, self._server.chain),
+        ]
         if self._certificates.device_identity is not None:
             held.insert(0, (DEVICE_ID, self._certificates.device_identity))
-        return [describe_certificate(name, store.path(name), chain, now) for name, chain in held]
+        renewing[self._server.certificate_id] = Renewing(AutoRenew(), RenewalState())
+        return [describe_certificate(name, store.path(name), chain, now, renewing.get(name)) for name, chain in held]

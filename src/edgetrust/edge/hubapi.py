@@ -23,7 +23,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from edgetrust.clock import Clock
-from edgetrust.edge.certd import read_chain
+from edgetrust.edge.pairs import read_chain
 from edgetrust.edge.settings import Settings, UpstreamAddress
 from edgetrust.errors import ConfigError, UnavailableError
 from edgetrust.limits import HUB_REQUEST_SECONDS, TRUST_REREAD_SECONDS

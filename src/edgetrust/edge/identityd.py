@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from edgetrust.edge.hubapi import MODULE_API, Answer, ClientFiles, HubApi, HubTr
 from edgetrust.edge.keyd import derive_module_key, ensure_secret
 from edgetrust.edge.settings import DeviceKey, Settings
 from edgetrust.errors import ConfigError, RefusedError, UnavailableError
-from edgetrust.pki.keys import KeyStore, SecretBytes
-from edgetrust.pki.softkeys import write_public
+from edgetrust.pki.chain import Chain
+from edgetrust.pki.keys import KeyStore, SecretBytes, TlsKey
+from edgetrust.pki.softkeys import write_private, write_public
 from edgetrust.protocol.sas import resource_text, sign
 from edgetrust.trust.authorize import EDGE_HUB
 
@@ -49,6 +51,7 @@ class Identities:
     def __init__(self, settings: Settings, layout: Layout, keys: KeyStore, trust: HubTrust, clock: Clock) -> None:
         self._settings = settings
         self._keys = keys
+        self._trust = trust
         self._clock = clock
         self._backup_path = layout.module_backup(settings.hub, settings.device, EDGE_HUB)
         self._device_info = layout.identities / "device_info"
@@ -125,6 +128,28 @@ class Identities:
             reason="device-unknown" if answer.status == _NOT_FOUND else "module-refused",
             fix=f"create the edge device {device!r} at the hub" if answer.status == _NOT_FOUND else "",
         )
+
+    async def try_certificate(self, chain: Chain, key: TlsKey) -> None:
+        """Ask the hub with another certificate, before it becomes ours. Raises DeviceRefusedError when the hub does
+        not take it, UnavailableError when it cannot be asked.
+        """
+        with tempfile.TemporaryDirectory(prefix="edgetrust-") as directory:  # TLS reads keys from files only
+            files = ClientFiles(Path(directory) / "cert.pem", Path(directory) / "key.pem")
+            write_public(files.certificate, chain.pem().encode())
+            write_private(files.key, key.private_pem().reveal())
+            api = HubApi(self._settings, self._trust, authorization=lambda: None, client=files)
+            try:
+                answer = await api.call("GET", self._path, api_version=MODULE_API)
+            finally:
+                await api.close()
+        if answer.status in _UNAUTHORIZED:
+            raise DeviceRefusedError(
+                f"the hub {self._settings.hub} does not take the new certificate of {self._settings.device!r}: "
+                f"{answer.problem}",
+                reason="device-refused",
+                fix=f"register its thumbprint {chain.thumbprint().hex()} as the secondary one, or register the device "
+                "by its CA",
+            )
 
     # Without it -----------------------------------------------------------------------------------------------------
 

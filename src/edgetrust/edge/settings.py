@@ -14,12 +14,10 @@ import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from edgetrust.config import load_toml
 from edgetrust.edge.configfile import (
     AuthenticationTable,
-    AutoRenewTable,
     ConfigFile,
     EdgeCaTable,
     GatewayTable,
@@ -28,11 +26,12 @@ from edgetrust.edge.configfile import (
     ProvisioningTable,
     UpstreamTable,
 )
-from edgetrust.edge.files import read_file
-from edgetrust.errors import ConfigError
+from edgetrust.edge.files import DEVICE_ID, EDGE_CA, read_file
+from edgetrust.edge.issuing import Issuing, IssuingReader, Order
+from edgetrust.edge.reading import Reading
 from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip
-from edgetrust.pki.renewal import AutoRenew, Period
+from edgetrust.pki.renewal import AutoRenew
 from edgetrust.protocol.iothub import valid_identifier
 
 CLOUD_TIMEOUT_SECONDS = 70  # the least the real product takes (edge specification 1.1)
@@ -50,7 +49,6 @@ MEANINGLESS = {
     "auto_reprovisioning_mode": "it concerns DPS only",
     "tpm": "it concerns DPS only",
     "localid": "there are no local identities",
-    "cert_issuance": "no certificate is issued by EST or a local CA in this version",
     "preloaded_keys": "nothing asks for preloaded keys in this version",
     "preloaded_certs": "nothing asks for preloaded certificates in this version",
     "additional_info": "it is not sent to the hub",
@@ -72,6 +70,22 @@ class DeviceCertificate:
 
     certificate: Path
     key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedIdentity:
+    """The device's identity certificate is issued as `order` says. `auto_renew` None: it is used as it is."""
+
+    order: Order
+    auto_renew: AutoRenew | None
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCa:
+    """The Edge CA is issued as `order` says and always renewed in time."""
+
+    order: Order
+    auto_renew: AutoRenew
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +124,10 @@ class UpstreamAddress:
     ca: Path | None
 
 
+Credential = DeviceKey | DeviceCertificate | IssuedIdentity
+EdgeCa = EdgeCaFiles | QuickstartCa | IssuedCa
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One gateway. `hub` is in lower case; `warnings` are for the operator."""
@@ -118,8 +136,8 @@ class Settings:
     hostname: str
     hub: str
     device: str
-    credential: DeviceKey | DeviceCertificate
-    edge_ca: EdgeCaFiles | QuickstartCa
+    credential: Credential
+    edge_ca: EdgeCa
     trust_bundle: Path | None
     listen: Listen
     upstream: UpstreamAddress
@@ -129,6 +147,7 @@ class Settings:
     server_key: KeyAlgorithm
     prefer_backup: bool
     retries: int
+    issuing: Issuing = Issuing()  # noqa: RUF009 - frozen
     warnings: tuple[str, ...] = ()
 
 
@@ -139,11 +158,12 @@ def load_settings(path: Path) -> Settings:
 
 def settings_from(file: ConfigFile, source: Path) -> Settings:
     """Give the file its meaning. Raises ConfigError."""
-    reader = _Reader(source)
+    issuing = IssuingReader(source, file.cert_issuance)
+    reader = _Reader(source, issuing)
     reader.refuse_what_is_not_offered(file)
     hub, device, credential = reader.provisioning(file.provisioning)
     hostname = reader.hostname(file.hostname)
-    edge_ca = reader.edge_ca(file.edge_ca)
+    edge_ca = reader.edge_ca(file.edge_ca, device)
     own = file.edgetrust
     return Settings(
         source=source,
@@ -161,30 +181,28 @@ def settings_from(file: ConfigFile, source: Path) -> Settings:
         server_key=KeyAlgorithm(reader.choice("server_key", own.gateway, tuple(KeyAlgorithm))),
         prefer_backup=file.prefer_module_identity_cache,
         retries=reader.retries(file),
+        issuing=issuing.issuing,
         warnings=tuple(_warnings(file, edge_ca)),
     )
 
 
-def _warnings(file: ConfigFile, edge_ca: EdgeCaFiles | QuickstartCa) -> list[str]:
+def _warnings(file: ConfigFile, edge_ca: EdgeCa) -> list[str]:
     found = [f"{key} has no effect: {why}" for key, why in MEANINGLESS.items() if getattr(file, key) is not None]
     if isinstance(edge_ca, QuickstartCa):
-        found.append("the quickstart Edge CA is not for production, nobody trusts it: set [edge_ca] cert and pk")
-    elif file.edge_ca is not None and file.edge_ca.auto_renew is not None:
+        found.append(
+            "the quickstart Edge CA is not for production, nobody trusts it: set [edge_ca] cert and pk, or method"
+        )
+    elif isinstance(edge_ca, EdgeCaFiles) and file.edge_ca is not None and file.edge_ca.auto_renew is not None:
         found.append("edge_ca.auto_renew has no effect: an Edge CA from files is renewed by replacing the files")
     return found
 
 
-class _Reader:
-    """Turns single keys into values; errors name the file and the key."""
+class _Reader(Reading):
+    """Turns the tables into values."""
 
-    def __init__(self, source: Path) -> None:
-        self._source = source
-
-    def wrong(self, message: str, *, fix: str = "", reason: str = "config-wrong-value") -> ConfigError:
-        return ConfigError(f"{self._source}: {message}", reason=reason, fix=fix)
-
-    def not_offered(self, what: str, fix: str) -> ConfigError:
-        return self.wrong(f"{what} is not offered yet", fix=fix, reason="config-not-offered")
+    def __init__(self, source: Path, issuing: IssuingReader) -> None:
+        super().__init__(source)
+        self._issuing = issuing
 
     def refuse_what_is_not_offered(self, file: ConfigFile) -> None:
         if file.parent_hostname is not None or file.local_gateway_hostname is not None:
@@ -196,7 +214,7 @@ class _Reader:
 
     # [provisioning] -------------------------------------------------------------------------------------------------
 
-    def provisioning(self, table: ProvisioningTable | None) -> tuple[str, str, DeviceKey | DeviceCertificate]:
+    def provisioning(self, table: ProvisioningTable | None) -> tuple[str, str, Credential]:
         if table is None:
             raise self.wrong(
                 "[provisioning] is missing",
@@ -225,7 +243,7 @@ class _Reader:
             DeviceKey(key),
         )
 
-    def _manual(self, table: ProvisioningTable) -> tuple[str, str, DeviceKey | DeviceCertificate]:
+    def _manual(self, table: ProvisioningTable) -> tuple[str, str, Credential]:
         if table.iothub_hostname is None or table.device_id is None or table.authentication is None:
             raise self.wrong(
                 "manual provisioning needs a connection_string, or iothub_hostname, device_id and "
@@ -234,28 +252,31 @@ class _Reader:
             )
         hub = self._hub("provisioning.iothub_hostname", table.iothub_hostname)
         device = self._device("provisioning.device_id", table.device_id)
-        return hub, device, self._authentication(table.authentication)
+        return hub, device, self._authentication(table.authentication, device)
 
-    def _authentication(self, table: AuthenticationTable) -> DeviceKey | DeviceCertificate:
+    def _authentication(self, table: AuthenticationTable, device: str) -> Credential:
         match table.method:
             case "sas":
                 return DeviceKey(self._key_location(table.device_id_pk))
             case "x509":
-                if table.identity_cert is None or (table.identity_pk is None and isinstance(table.identity_cert, str)):
-                    raise self.wrong(
-                        "provisioning.authentication needs identity_cert and identity_pk", reason="config-missing-key"
-                    )
-                if not isinstance(table.identity_cert, str):
-                    raise self.not_offered(
-                        f'provisioning.authentication.identity_cert.method = "{table.identity_cert.method}"',
-                        "name the files in identity_cert and identity_pk",
-                    )
-                return DeviceCertificate(
-                    self.path("provisioning.authentication.identity_cert", table.identity_cert),
-                    self.path("provisioning.authentication.identity_pk", table.identity_pk or ""),
-                )
+                return self._x509(table, device)
             case other:
                 raise self.wrong(f"provisioning.authentication.method is {other!r}", fix='one of "sas", "x509"')
+
+    def _x509(self, table: AuthenticationTable, device: str) -> DeviceCertificate | IssuedIdentity:
+        name, certificate = "provisioning.authentication.identity_cert", table.identity_cert
+        if certificate is None or (table.identity_pk is None and isinstance(certificate, str)):
+            raise self.wrong(
+                "provisioning.authentication needs identity_cert and identity_pk", reason="config-missing-key"
+            )
+        if not isinstance(certificate, str):
+            order = self._issuing.order(name, DEVICE_ID, certificate, common_name=device)
+            renew = certificate.auto_renew
+            return IssuedIdentity(order, None if renew is None else self.auto_renew(f"{name}.auto_renew", renew))
+        return DeviceCertificate(
+            self.path(name, certificate),
+            self.path("provisioning.authentication.identity_pk", table.identity_pk or ""),
+        )
 
     def _key_location(self, location: KeyLocation | None) -> SecretBytes:
         name = "provisioning.authentication.device_id_pk"
@@ -302,16 +323,6 @@ class _Reader:
             raise self.wrong(f"hostname: {name!r} is neither a host name nor an address")
         return name
 
-    def path(self, name: str, url: str) -> Path:
-        """The path of a `file://` URL."""
-        parts = urlsplit(url)
-        if parts.scheme == "pkcs11":
-            raise self.not_offered(f"{name}: a key in a PKCS#11 token", "give a file:// URL")
-        if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            fix = f'"file://{Path(url).absolute()}"' if "://" not in url else 'like "file:///var/aziot/certs/NAME.pem"'
-            raise self.wrong(f"{name}: {url[:200]!r} is not a file:// URL with an absolute path", fix=fix)
-        return Path(unquote(parts.path))
-
     def choice(self, name: str, table: GatewayTable, known: tuple[str, ...]) -> str:
         value: str = getattr(table, name)
         if value not in known:
@@ -345,7 +356,7 @@ class _Reader:
 
     # [edge_ca] ------------------------------------------------------------------------------------------------------
 
-    def edge_ca(self, table: EdgeCaTable | None) -> EdgeCaFiles | QuickstartCa:
+    def edge_ca(self, table: EdgeCaTable | None, device: str) -> EdgeCa:
         if table is None:
             return QuickstartCa(QUICKSTART_DAYS, None, AutoRenew())
         if table.cert is not None or table.pk is not None:
@@ -353,7 +364,8 @@ class _Reader:
                 raise self.wrong("edge_ca needs both cert and pk", reason="config-missing-key")
             return EdgeCaFiles(self.path("edge_ca.cert", table.cert), self.path("edge_ca.pk", table.pk))
         if table.method is not None and table.method != "self_signed":
-            raise self.not_offered(f'edge_ca.method = "{table.method}"', "name files in cert and pk")
+            order = self._issuing.order("edge_ca", EDGE_CA, table, common_name=f"aziot-edge CA {device}", fixed=False)
+            return IssuedCa(order, self.auto_renew("edge_ca.auto_renew", table.auto_renew))
         return self._quickstart(table)
 
     def _quickstart(self, table: EdgeCaTable) -> QuickstartCa:
@@ -366,9 +378,8 @@ class _Reader:
                 reason="config-missing-key",
                 fix=f"add auto_generated_edge_ca_expiry_days = {QUICKSTART_DAYS}",
             )
-        if not 1 <= days <= 36_500:  # noqa: PLR2004 - a hundred years
-            raise self.wrong(f"the Edge CA cannot live for {days} days")
-        renew = self._auto_renew("edge_ca.auto_renew", table.auto_renew)
+        self.days("edge_ca", days)
+        renew = self.auto_renew("edge_ca.auto_renew", table.auto_renew)
         if not renew.rotate_key:
             raise self.wrong("edge_ca.auto_renew.rotate_key must be true for a self-signed Edge CA")
         return QuickstartCa(days, self._ca_name(table), renew)
@@ -382,18 +393,3 @@ class _Reader:
         if others:
             raise self.not_offered(f"edge_ca.subject with {', '.join(others)}", "give the CN only")
         return table.subject.get("CN")
-
-    def _auto_renew(self, name: str, table: AutoRenewTable | None) -> AutoRenew:
-        if table is None:
-            return AutoRenew()
-        return AutoRenew(
-            rotate_key=table.rotate_key,
-            threshold=self._period(f"{name}.threshold", table.threshold),
-            retry=self._period(f"{name}.retry", table.retry),
-        )
-
-    def _period(self, name: str, text: str) -> Period:
-        period = Period.parse(text)
-        if period is None:
-            raise self.wrong(f"{name} is {text!r}", fix='a number with %, min or day, like "80%", "30 min" or "10 day"')
-        return period

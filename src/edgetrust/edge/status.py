@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from edgetrust.edge.files import read_file
+from edgetrust.edge.upkeep import Renewing
 from edgetrust.errors import ConfigError, UnavailableError
 from edgetrust.pki.chain import Chain
+from edgetrust.pki.renewal import AutoRenew
 from edgetrust.pki.softkeys import write_public
 from edgetrust.store.audit import AuditTrail
 from edgetrust.store.engine import Database
@@ -71,10 +74,14 @@ async def _refusals(url: str, limit: int) -> list[dict[str, Any]]:
         await database.close()
 
 
-def describe_certificate(certificate_id: str, path: Path, chain: Chain, now: datetime) -> dict[str, Any]:
-    """A certificate in the state file."""
+def describe_certificate(
+    certificate_id: str, path: Path, chain: Chain, now: datetime, renewing: Renewing | None = None
+) -> dict[str, Any]:
+    """A certificate in the state file. `auto_renew` is null when it does not renew itself."""
     leaf = chain.end_entity
     return {
+        "auto_renew": None if renewing is None else _policy(renewing.policy),
+        "renewal": None if renewing is None else asdict(renewing.state),
         "id": certificate_id,
         "file": str(path),
         "subject": leaf.subject.rfc4514_string(),
@@ -83,6 +90,10 @@ def describe_certificate(certificate_id: str, path: Path, chain: Chain, now: dat
         "expires_at": leaf.not_valid_after_utc,
         "expired": leaf.not_valid_after_utc <= now,
     }
+
+
+def _policy(policy: AutoRenew) -> dict[str, Any]:
+    return {"rotate_key": policy.rotate_key, "threshold": str(policy.threshold), "retry": str(policy.retry)}
 
 
 def _text(value: object) -> str:

@@ -75,10 +75,20 @@ def build_csr(
 
     `challenge_password` is what EST uses to link the proof of possession to the connection (RFC 7030, 3.5).
     """
-    builder = x509.CertificateSigningRequestBuilder().subject_name(names.subject())
     alternative = names.alternative()
-    if alternative is not None:
-        builder = builder.add_extension(alternative, critical=False)
+    san = () if alternative is None else ((alternative, False),)
+    return request_for(handle, names.subject(), (*san, *extensions), challenge_password=challenge_password)
+
+
+def request_for(
+    handle: KeyHandle,
+    subject: x509.Name,
+    extensions: tuple[tuple[x509.ExtensionType, bool], ...] = (),
+    *,
+    challenge_password: str | None = None,
+) -> bytes:
+    """A CSR as PEM for any subject; otherwise as `build_csr`."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
     for value, critical in extensions:
         builder = builder.add_extension(value, critical=critical)
     if challenge_password is not None:
@@ -92,15 +102,11 @@ def renewal_csr(
     extensions: tuple[tuple[x509.ExtensionType, bool], ...] = (),
 ) -> bytes:
     """A CSR (PEM) that asks for the same subject and SAN as `certificate`: what a server compares (RFC 7030, 4.2.2)."""
-    builder = x509.CertificateSigningRequestBuilder().subject_name(certificate.subject)
     try:
         alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        builder = builder.add_extension(alternative.value, critical=alternative.critical)
     except x509.ExtensionNotFound:
-        pass
-    for value, critical in extensions:
-        builder = builder.add_extension(value, critical=critical)
-    return builder.sign(signing_key(handle), hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        return request_for(handle, certificate.subject, extensions)
+    return request_for(handle, certificate.subject, ((alternative.value, alternative.critical), *extensions))
 
 
 def parse_csr(data: bytes) -> Csr:

@@ -43,6 +43,13 @@ class Period:
             return cls(percent=number) if number < 100 else None  # noqa: PLR2004 - percent
         return cls(time=timedelta(minutes=number) if unit == "min" else timedelta(days=number))
 
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        if self.time is None:
+            return f"{self.percent}%"
+        days, rest = divmod(self.time, timedelta(days=1))
+        return f"{self.time // timedelta(minutes=1)} min" if rest else f"{days} day"
+
     def of(self, lifetime: timedelta) -> timedelta:
         """This period of a certificate that lives for `lifetime`."""
         return lifetime * (self.percent or 0) / 100 if self.time is None else self.time

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,43 +10,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from support.est_server import TestEst
+from support.est_server import Served
 from support.pki import Pki
 
 from .conftest import Outcome
-
-
-class Served:
-    """An EST server in a thread of its own, since commands have their own loop."""
-
-    def __init__(self, directory: Path) -> None:
-        self.est = TestEst(life=timedelta(days=1))
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self.run(self.est.start())
-        self.trust = directory / "est-root.pem"
-        self.trust.write_text(self.est.pki.bundle.pem())
-        bootstrap = self.est.bootstrap()
-        self.certificate, self.key = directory / "bootstrap.pem", directory / "bootstrap.key"
-        self.certificate.write_text(bootstrap.chain.pem())
-        self.key.write_bytes(bootstrap.key_pem())
-
-    def run(self, work: object) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(20)  # type: ignore[arg-type]
-
-    def stop(self) -> None:
-        self.run(self.est.stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    @property
-    def options(self) -> tuple[str | Path, ...]:
-        return (
-            "--est", self.est.url, "--ca", self.trust,
-            "--bootstrap-cert", self.certificate, "--bootstrap-key", self.key,
-        )  # fmt: skip
 
 
 @pytest.fixture

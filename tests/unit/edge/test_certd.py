@@ -13,9 +13,10 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edgetrust.clock import ManualClock
-from edgetrust.edge.certd import CertificateStore, EdgeCaError, GatewayCertificates, read_chain
+from edgetrust.edge.certd import EdgeCaError, GatewayCertificates
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, Layout
 from edgetrust.edge.keyd import derive_module_key, ensure_secret, open_keys
+from edgetrust.edge.pairs import CertificateStore, read_chain
 from edgetrust.edge.settings import (
     DeviceCertificate,
     DeviceKey,

@@ -150,7 +150,7 @@ async def test_a_device_with_a_certificate_sends_no_token(
     story = Story(hub, replace(settings_for(hub), credential=credential), tmp_path)
     holder = hub.pki.device("EdgeGateway")
     keys = open_keys(story.layout)
-    from edgetrust.edge.certd import CertificateStore
+    from edgetrust.edge.pairs import CertificateStore
     from edgetrust.pki.keys import SecretBytes
 
     keys.import_pem("device-id", SecretBytes(holder.key_pem()))

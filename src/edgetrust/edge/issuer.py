@@ -1,0 +1,200 @@
+"""Issuing by configuration: self-signed, by the local CA, or by EST with an identity that a bootstrap certificate buys.
+
+Rules of EST (edge specification 3.5). 1. An EST identity that is there and valid authenticates; it is renewed first
+when it is due, and if that fails the old one still serves. 2. Without one, or when it has ended, the bootstrap
+certificate asks for a new one, with a new key, at the address of the certificate that is wanted; then the new identity
+asks for that. 3. An identity takes the place of another only when a connection with it has worked. 4. Everything uses
+`simpleenroll`, as the real product does.
+
+It must not know what a certificate is for, and stores none but EST identities.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from edgetrust.clock import Clock
+from edgetrust.device.enroll import check_dates
+from edgetrust.device.est import EstServer, Shown, ca_certificates, enroll
+from edgetrust.edge.files import LOCAL_CA
+from edgetrust.edge.issuing import EstAuth, EstOrder, Files, Issuing, Method, Order
+from edgetrust.edge.pairs import CertificateStore, Pairs, read_chain
+from edgetrust.edge.signing import sign_by, sign_itself
+from edgetrust.errors import ConfigError, Error, IntegrityError
+from edgetrust.pki.chain import Chain, load_system_bundle
+from edgetrust.pki.csr import Csr, parse_csr, request_for
+from edgetrust.pki.issue import Issuer
+from edgetrust.pki.keys import KeyAlgorithm, KeyHandle, KeyStore, TlsKey
+from edgetrust.pki.renewal import RenewalState, next_attempt
+from edgetrust.pki.softkeys import load_key_file
+from edgetrust.telemetry import EVENT_CERTIFICATE_NOT_RENEWED, EVENT_CERTIFICATE_RENEWED
+
+_CLIENT_AUTH = ((x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False),)
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class EstIdentity:
+    """An EST identity in use, for who shows the state."""
+
+    identity_id: str
+    chain: Chain
+    state: RenewalState
+
+
+class ConfiguredIssuer:
+    """Issues the certificates that a configuration orders."""
+
+    def __init__(self, issuing: Issuing, keys: KeyStore, store: CertificateStore, clock: Clock) -> None:
+        self._issuing = issuing
+        self._keys = keys
+        self._store = store
+        self._pairs = Pairs(keys, store)
+        self._clock = clock
+        self._states: dict[str, RenewalState] = {}
+        self._enrolling = asyncio.Lock()  # one identity is bought once, however many certificates want it
+
+    async def issue(self, order: Order, csr: bytes, *, key_id: str | None = None) -> Chain:
+        """A certificate for `csr` (PEM). `key_id` names its key where the certificate signs itself.
+
+        Raises CsrError, EstRefusedError, EstAnswerError, UnavailableError, ConfigError, IntegrityError.
+        """
+        request = parse_csr(csr)
+        match order.method:
+            case Method.SELF_SIGNED:
+                key = self._keys.load(key_id or order.certificate_id)
+                return sign_itself(key, request, self._clock.now(), life=order.life, subject=order.subject)
+            case Method.LOCAL_CA:
+                issuer = await asyncio.to_thread(self._local_ca)
+                return sign_by(issuer, request, self._clock.now(), life=order.life, subject=order.subject)
+            case Method.EST:
+                assert order.est is not None, "an order for EST says where"
+                return await self._by_est(order, order.est, request, csr)
+
+    def _local_ca(self) -> Issuer:
+        files = self._issuing.local_ca
+        if files is None:
+            raise ConfigError("there is no [cert_issuance.local_ca]", reason="config-missing-key")
+        issuer = Issuer(load_key_file(files.key), read_chain(files.certificate))
+        self._store.save(LOCAL_CA, issuer.chain)
+        return issuer
+
+    # EST ------------------------------------------------------------------------------------------------------------
+
+    async def _by_est(self, order: Order, est: EstOrder, request: Csr, csr: bytes) -> Chain:
+        server = await asyncio.to_thread(self._server, est)
+        shown = await self._shown(est, server, order.subject or request.subject)
+        return await enroll(server, csr, shown)
+
+    def _server(self, est: EstOrder) -> EstServer:
+        bundle = load_system_bundle(self._clock.now())
+        for path in self._issuing.trusted:
+            bundle = bundle.with_(anchors=read_chain(path).certificates)
+        return EstServer(est.url, bundle, est.auth.user, est.auth.password)
+
+    async def _shown(self, est: EstOrder, server: EstServer, subject: x509.Name) -> Shown | None:
+        auth = est.auth
+        if auth.identity is not None:
+            return await asyncio.to_thread(_from_files, auth.identity)
+        if auth.bootstrap is None:
+            return None
+        async with self._enrolling:
+            held = await asyncio.to_thread(self._held, auth.identity_id)
+            if held is None:
+                return await self._bought(auth, server, subject)
+            if next_attempt(held.chain, self._issuing.identity_renewal, self._state(auth), self._clock.now()) <= (
+                self._clock.now()
+            ):
+                return await self._renewed(auth, server, held)
+            return held
+
+    def _held(self, identity_id: str) -> Shown | None:
+        """The identity in use, if it can authenticate now. What cannot be used is as good as none."""
+        self._pairs.recover(identity_id)
+        try:
+            chain = self._store.load(identity_id)
+            if chain is None or chain.end_entity.not_valid_after_utc <= self._clock.now():
+                return None
+            return Shown(chain, tls_key(Issuer(self._keys.load(identity_id), chain).key))
+        except (ConfigError, IntegrityError) as problem:
+            _log.warning(EVENT_CERTIFICATE_NOT_RENEWED, certificate_id=identity_id, detail=problem.message)
+            return None
+
+    async def _bought(self, auth: EstAuth, server: EstServer, subject: x509.Name) -> Shown:
+        assert auth.bootstrap is not None
+        bootstrap = await asyncio.to_thread(_from_files, auth.bootstrap)
+        return await self._enrolled(auth, server, subject, bootstrap, rotate=True)
+
+    async def _renewed(self, auth: EstAuth, server: EstServer, held: Shown) -> Shown:
+        subject, rotate = held.chain.end_entity.subject, self._issuing.identity_renewal.rotate_key
+        try:
+            return await self._enrolled(auth, server, subject, held, rotate=rotate)
+        except (Error, OSError) as problem:  # the old one still serves, and there is always another attempt
+            self._states[auth.identity_id] = self._state(auth).failed(self._clock.now(), str(problem))
+            _log.warning(EVENT_CERTIFICATE_NOT_RENEWED, certificate_id=auth.identity_id, detail=str(problem))
+            return held
+
+    async def _enrolled(
+        self, auth: EstAuth, server: EstServer, subject: x509.Name, shown: Shown, *, rotate: bool
+    ) -> Shown:
+        identity_id = auth.identity_id
+        if rotate:
+            key = await asyncio.to_thread(self._pairs.new_key, identity_id, KeyAlgorithm.P256)
+        else:
+            key = await asyncio.to_thread(self._keys.load, identity_id)
+        chain = await enroll(server, request_for(key, subject, _CLIENT_AUTH), shown)
+        made = Shown(chain, tls_key(key))
+        check_dates(chain.end_entity, self._clock.now())
+        await ca_certificates(server, made)
+        await asyncio.to_thread(self._pairs.promote, identity_id, chain)
+        self._states[identity_id] = self._state(auth).renewed(self._clock.now())
+        _log.info(
+            EVENT_CERTIFICATE_RENEWED,
+            certificate_id=identity_id,
+            asked_as=shown.chain.end_entity.subject.rfc4514_string(),
+            until=chain.end_entity.not_valid_after_utc.isoformat(),
+        )
+        return made
+
+    def _state(self, auth: EstAuth) -> RenewalState:
+        return self._states.get(auth.identity_id, RenewalState())
+
+    async def keep_identities(self) -> None:
+        """Renew the EST identities that are there and due. Failures are in their state."""
+        orders = {order.est.auth.identity_id: order for order in self._issuing.orders.values() if order.est is not None}
+        for identity_id, order in orders.items():
+            if order.est is not None and await asyncio.to_thread(self._held, identity_id) is not None:
+                await self._shown(order.est, await asyncio.to_thread(self._server, order.est), order.subject)
+
+    def identities(self) -> list[EstIdentity]:
+        """The EST identities in use."""
+        wanted = dict.fromkeys(
+            order.est.auth.identity_id for order in self._issuing.orders.values() if order.est is not None
+        )
+        held = [(identity_id, self._store.load(identity_id)) for identity_id in wanted]
+        return [
+            EstIdentity(identity_id, chain, self._states.get(identity_id, RenewalState()))
+            for identity_id, chain in held
+            if chain is not None
+        ]
+
+
+def tls_key(key: KeyHandle) -> TlsKey:
+    """The key for TLS. Raises IntegrityError for one that TLS cannot use here."""
+    if not isinstance(key, TlsKey):
+        raise IntegrityError(
+            f"the key {key.key_id!r} cannot be used for TLS from here",
+            reason="key-unfit",
+            fix="keep it in a file",
+        )
+    return key
+
+
+def _from_files(files: Files) -> Shown:
+    issuer = Issuer(load_key_file(files.key), read_chain(files.certificate))
+    return Shown(issuer.chain, tls_key(issuer.key))

@@ -1,0 +1,59 @@
+"""Single values of `config.toml`: each becomes what it means, or an error that names the file and the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from edgetrust.edge.configfile import AutoRenewTable
+from edgetrust.errors import ConfigError
+from edgetrust.pki.renewal import AutoRenew, Period
+
+MOST_DAYS = 36_500  # a hundred years
+
+
+class Reading:
+    """Reads one file; `source` names it in errors."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+
+    def wrong(self, message: str, *, fix: str = "", reason: str = "config-wrong-value") -> ConfigError:
+        """The error for a value that cannot be."""
+        return ConfigError(f"{self.source}: {message}", reason=reason, fix=fix)
+
+    def not_offered(self, what: str, fix: str) -> ConfigError:
+        """The error for what the real product has and this does not."""
+        return self.wrong(f"{what} is not offered yet", fix=fix, reason="config-not-offered")
+
+    def path(self, name: str, url: str) -> Path:
+        """The path of a `file://` URL."""
+        parts = urlsplit(url)
+        if parts.scheme == "pkcs11":
+            raise self.not_offered(f"{name}: a key in a PKCS#11 token", "give a file:// URL")
+        if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+            fix = f'"file://{Path(url).absolute()}"' if "://" not in url else 'like "file:///var/aziot/certs/NAME.pem"'
+            raise self.wrong(f"{name}: {url[:200]!r} is not a file:// URL with an absolute path", fix=fix)
+        return Path(unquote(parts.path))
+
+    def days(self, name: str, days: int) -> int:
+        """A number of days that a certificate can live."""
+        if not 1 <= days <= MOST_DAYS:
+            raise self.wrong(f"{name}: a certificate cannot live for {days} days", fix=f"1 to {MOST_DAYS}")
+        return days
+
+    def auto_renew(self, name: str, table: AutoRenewTable | None) -> AutoRenew:
+        """When to renew; the defaults without a table."""
+        if table is None:
+            return AutoRenew()
+        return AutoRenew(
+            rotate_key=table.rotate_key,
+            threshold=self._period(f"{name}.threshold", table.threshold),
+            retry=self._period(f"{name}.retry", table.retry),
+        )
+
+    def _period(self, name: str, text: str) -> Period:
+        period = Period.parse(text)
+        if period is None:
+            raise self.wrong(f"{name} is {text!r}", fix='a number with %, min or day, like "80%", "30 min" or "10 day"')
+        return period
