@@ -57,6 +57,19 @@ class Device:
     def listen(self) -> None:
         self.sdk.do("listen", client=self.name)
 
+    def twin(self) -> dict[str, Any]:
+        return dict(self.sdk.do("twin", client=self.name))
+
+    def report(self, patch: dict[str, Any]) -> None:
+        self.sdk.do("report", client=self.name, patch=patch)
+
+    def watch(self) -> None:
+        self.sdk.do("watch", client=self.name)
+
+    def answer(self, **words: Any) -> None:
+        """Answer direct methods."""
+        self.sdk.do("answer", client=self.name, **words)
+
     def news(self, event: str) -> list[dict[str, Any]]:
         return self.sdk.news(self.name, event)
 

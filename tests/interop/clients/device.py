@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-from azure.iot.device import X509, IoTHubDeviceClient, IoTHubModuleClient, Message, ProxyOptions
+from azure.iot.device import X509, IoTHubDeviceClient, IoTHubModuleClient, Message, MethodResponse, ProxyOptions
 from azure.iot.device.exceptions import ConnectionDroppedError, ConnectionFailedError, NoConnectionError
 
 PROPERTIES = (
@@ -65,6 +65,33 @@ def listen(name):
         news(name, "message", body=body, properties=dict(message.custom_properties), system=told)
 
     clients[name].on_message_received = received
+
+
+def twin(name):
+    """The twin, as the SDK gives it."""
+    return clients[name].get_twin()
+
+
+def report(name, patch):
+    """Patch the reported properties; returns when the hub has answered."""
+    clients[name].patch_twin_reported_properties(patch)
+
+
+def watch(name):
+    """Tell of changes of the desired properties from now on."""
+    clients[name].on_twin_desired_properties_patch_received = lambda patch: news(name, "desired", patch=patch)
+
+
+def answer(name, status=200, pause=0.0):
+    """Answer direct methods from now on: with what was asked, after a pause."""
+
+    def called(request):
+        news(name, "method", method=request.name, payload=request.payload)
+        time.sleep(pause)
+        payload = {"method": request.name, "payload": request.payload}
+        clients[name].send_method_response(MethodResponse(request.request_id, status, payload))
+
+    clients[name].on_method_request_received = called
 
 
 def send(name, body, properties=None, system=None):
@@ -129,7 +156,8 @@ class Subscribing(logging.Handler):
             news("paho", "subscribe")
 
 
-COMMANDS = {each.__name__: each for each in (create, connect, listen, send, stream, disconnect, shutdown)}
+OFFERED = (create, connect, listen, twin, report, watch, answer, send, stream, disconnect, shutdown)
+COMMANDS = {each.__name__: each for each in OFFERED}
 
 
 def run(number, do, client, arguments):

@@ -8,12 +8,20 @@ import json
 import sys
 
 from azure.iot.hub import IoTHubRegistryManager
+from azure.iot.hub.models import CloudToDeviceMethod
 
 
 def written(value):
     if isinstance(value, list):
         return [written(each) for each in value]
     return value if value is None else value.as_dict()
+
+
+def meant(method, arguments):
+    """The arguments, the last one of a method call as the SDK wants it."""
+    if method.startswith("invoke_"):
+        return [*arguments[:-1], CloudToDeviceMethod(**arguments[-1])]
+    return arguments
 
 
 def described(error):
@@ -28,7 +36,8 @@ def main():
     for line in sys.stdin:
         call = json.loads(line)
         try:
-            answer = {"ok": written(getattr(manager, call["do"])(*call["arguments"], **call.get("options", {})))}
+            arguments = meant(call["do"], call["arguments"])
+            answer = {"ok": written(getattr(manager, call["do"])(*arguments, **call.get("options", {})))}
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises is told
             answer = {"error": described(error)}
         sys.stdout.write(json.dumps({"id": call["id"], **answer}) + "\n")
