@@ -52,6 +52,9 @@ CHAIN_INTERMEDIATES = 8  # path building depth; the longest documented hierarchy
 SYSTEM_BUNDLE_BYTES = 4 * 1024 * 1024  # the system's trust store in one file; distributions ship 200 to 500 KiB
 PATH_STEPS = 64  # issuers looked at when a failed path validation is explained; honest chains need about 10
 CERTIFICATES_READ_KEPT = 4_096  # certificates whose extensions stay parsed; a fleet shares few intermediates
+CERTIFICATE_NAMES = (
+    50  # subject alternative names in one certificate we issue: a server of many services needs about 10
+)
 CLOCK_SKEW_SECONDS = 300  # tolerated on SAS expiry, as edgeHub does
 
 # Registry and messages ----------------------------------------------------------------------------------------------
@@ -133,6 +136,21 @@ EDGE_DEPTH = 5  # gateways above each other, as the cloud service allows
 POLICIES = 100  # shared access policies of one hub; every service request looks one up
 KEY_BYTES_MIN, KEY_BYTES_MAX = 16, 64  # symmetric keys, decoded (hub specification 4.4)
 ACCEPTED_KEPT = 10_000  # audit records of accepted connections
+
+# The certificate authority ------------------------------------------------------------------------------------------
+EST_BODY_BYTES = 64 * 1024  # a CSR with RSA-8192 and 50 names is under 10 KiB
+EST_PASSWORDS_REMEMBERED = 10_000  # right passwords kept as keyed hashes, so that each request does not cost 40 ms
+EST_PENDING_SECONDS = 30  # when a client whose request waits for a person may ask again
+EST_RATE_PER_ADDRESS = 50.0  # enrolments and renewals a second from one address: a site behind NAT after a power cut
+EST_BURST_PER_ADDRESS = 500  # of them at once
+EST_REFUSALS_PER_ADDRESS = 20  # refusals at once from one address; guessing passwords ends here
+EST_REFUSAL_RECOVERY = 0.5  # refusals a second that are forgiven: two seconds for each
+EST_ADDRESSES_KEPT = 10_000  # addresses whose rate is remembered
+REQUESTS_WAITING = 10_000  # requests that wait for a person; strangers cannot make any, since they are refused before
+CRL_SECONDS = 86_400  # how long a CRL is good for: a day, so that a revocation is seen within one
+OCSP_SECONDS = 3_600  # how long an OCSP answer is good for
+OCSP_REQUEST_BYTES = 16 * 1024  # one request for one certificate is under 300 bytes
+AUTHORITIES_REREAD_SECONDS = 5.0  # until a running server sees what `edgetrust ca` changed
 
 # Transport ----------------------------------------------------------------------------------------------------------
 DEADLINE_TICK_SECONDS = 0.25  # deadlines of connections are late by up to this; a turn of an empty wheel costs 2 us

@@ -44,6 +44,7 @@ EVENT_AUTHORITIES_UNREADABLE = "scope.authorities_unreadable"  # the remembered 
 EVENT_SCOPE_NOT_ANSWERED = "scope.not_answered"  # no answer about one identity; the copy decides
 EVENT_CONFIG_WARNING = "config.warning"  # a setting has no effect, or is not for production
 EVENT_CERTIFICATE_ISSUED = "certificate.issued"  # a certificate was issued and stored
+EVENT_ENROLL_REFUSED = "certificate.refused"  # a certificate was not issued; with the reason and what the check saw
 EVENT_CERTIFICATE_EXPIRING = "certificate.expiring"  # a certificate nears its end and is not renewed by itself
 EVENT_CERTIFICATE_RENEWED = "certificate.renewed"  # a certificate was replaced by its successor, which was proven
 EVENT_CERTIFICATE_NOT_RENEWED = "certificate.not_renewed"  # a renewal failed; the old stays, it is tried again

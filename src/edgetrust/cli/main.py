@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "up": ("edgetrust.cli.up", _START, "A hub for development and tests, ready in one command."),
     "hub": ("edgetrust.cli.hub", _ACTORS, "Serve a hub; manage the CA certificates and policies it knows."),
+    "ca": ("edgetrust.cli.ca", _ACTORS, "A certificate authority: make it, serve EST, issue, list, revoke, rotate."),
     "edge": ("edgetrust.cli.edge", _ACTORS, "Serve an edge gateway."),
     "device": ("edgetrust.cli.device", _REGISTRY, "Devices: registry, sending, listening."),
     "module": ("edgetrust.cli.module", _REGISTRY, "Modules of devices."),

@@ -23,7 +23,7 @@ from edgetrust.pki.oddities import accept_oddities
 
 
 class CsrError(PeerError):
-    """The request cannot be used. Reasons: `not-a-csr`, `bad-signature`, `weak-key`, `too-large`."""
+    """The request cannot be used. Reasons: `not-a-csr`, `bad-signature`, `weak-signature`, `weak-key`, `too-large`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,12 @@ def renewal_csr(
     return request_for(handle, certificate.subject, ((alternative.value, alternative.critical), *extensions))
 
 
-def parse_csr(data: bytes) -> Csr:
-    """A CSR from PEM or DER. Raises CsrError."""
+def parse_csr(data: bytes, instead: PublicKey | None = None) -> Csr:
+    """A CSR from PEM or DER. Raises CsrError.
+
+    `instead`: the key that the certificate is to have; the CSR's own key and signature are then ignored, as EST's
+    serverkeygen demands (RFC 7030, 4.4.1).
+    """
     if len(data) > limits.PEM_BYTES:
         raise CsrError(f"a CSR of {len(data)} bytes", reason="too-large", status=413)
     accept_oddities()
@@ -121,11 +125,18 @@ def parse_csr(data: bytes) -> Csr:
         subject.rfc4514_string()
     except (ValueError, x509.InvalidVersion) as error:
         raise CsrError(f"not a PKCS#10 request: {error}", reason="not-a-csr") from error
-    key = _fit_key(request)
-    if not request.is_signature_valid:
-        raise CsrError("the signature does not fit the public key", reason="bad-signature")
+    key = _proven_key(request) if instead is None else instead
     der = request.public_bytes(serialization.Encoding.DER)
     return Csr(der, subject, key, _extensions(request), _challenge_password(request))
+
+
+def _proven_key(request: x509.CertificateSigningRequest) -> PublicKey:
+    key = _fit_key(request)
+    if _signature_is_weak(request):
+        raise CsrError("the request is signed with SHA-1 or MD5", reason="weak-signature")
+    if not request.is_signature_valid:
+        raise CsrError("the signature does not fit the public key", reason="bad-signature")
+    return key
 
 
 def _fit_key(request: x509.CertificateSigningRequest) -> PublicKey:
@@ -137,6 +148,13 @@ def _fit_key(request: x509.CertificateSigningRequest) -> PublicKey:
     if fault is not None or not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise CsrError(f"the public key cannot be used: {fault}", reason="weak-key")
     return key
+
+
+def _signature_is_weak(request: x509.CertificateSigningRequest) -> bool:
+    try:
+        return isinstance(request.signature_hash_algorithm, hashes.SHA1 | hashes.MD5)
+    except UnsupportedAlgorithm:  # then its signature is not valid either
+        return False
 
 
 def _extensions(request: x509.CertificateSigningRequest) -> tuple[x509.Extension[x509.ExtensionType], ...]:

@@ -1,0 +1,132 @@
+"""What an enrolling client showed: its certificate chain and its password, verified, as facts for the policy.
+
+Rules. A client certificate must lead to an authority of this CA or to one of the listed bootstrap authorities, be for
+clients, be valid now and not be revoked. One that this CA issued as a bootstrap certificate, or that leads to a
+bootstrap authority of somebody else, proves a batch or a birth name (`bootstrap`); any other that this CA issued proves
+its common name (`identity`). Passwords are verified on a thread, since that is slow on purpose; what was right once is
+remembered for the life of this process as a keyed hash, so that a client that sends its password with every request
+costs no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+
+from cryptography import x509
+from sqlalchemy import Connection
+
+from edgetrust import limits
+from edgetrust.ca.authority import CertificateAuthority
+from edgetrust.ca.policy import CredentialKind, Shown, ShownCertificate, ShownPassword
+from edgetrust.ca.reasons import IssuanceReason as Why
+from edgetrust.pki.chain import Chain, ChainError, Thumbprint
+from edgetrust.pki.facts import read_once
+from edgetrust.pki.keys import SecretText
+from edgetrust.pki.profiles import BOOTSTRAP
+from edgetrust.pki.verify import ChainFailure, ChainReason, Purpose, verify_chain
+from edgetrust.store.issuance import issued_by_thumbprint
+from edgetrust.store.passwords import Password, find_password, matches
+
+_DATES = (ChainReason.EXPIRED, ChainReason.NOT_YET_VALID)
+
+
+def parse_basic(header: str | None) -> tuple[str, SecretText] | None:
+    """User name and password of an Authorization header (RFC 7617); None if there is none, or it is another scheme."""
+    scheme, _, value = (header or "").partition(" ")
+    if scheme.lower() != "basic" or len(value) > limits.PASSWORD_BYTES:
+        return None
+    try:
+        username, colon, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        return None
+    return (username, SecretText(password)) if colon and "\0" not in username else None
+
+
+class Credentials:
+    """Verifies what clients show."""
+
+    def __init__(self, authority: CertificateAuthority, bootstrap: Sequence[x509.Certificate] = ()) -> None:
+        self._authority, self._bootstrap = authority, tuple(bootstrap)
+        self._key = secrets.token_bytes(32)
+        self._right: dict[bytes, None] = {}
+
+    async def password(self, basic: tuple[str, SecretText] | None) -> tuple[Password | None, bool] | None:
+        """The stored password of a user name and whether the one that was sent is right; None if none was sent."""
+        if basic is None:
+            return None
+        username, secret = basic
+        stored = await self._authority.database.read(lambda connection: find_password(connection, username))
+        if stored is None:
+            return None, False
+        proof = hmac.digest(self._key, stored.hash + secret.reveal().encode(), "sha256")
+        if proof in self._right:
+            return stored, True
+        right = await asyncio.to_thread(matches, stored, secret)
+        if right:
+            if len(self._right) >= limits.EST_PASSWORDS_REMEMBERED:
+                self._right.pop(next(iter(self._right)))
+            self._right[proof] = None
+        return stored, right
+
+    def shown(
+        self,
+        connection: Connection,
+        chain: Sequence[bytes],
+        username: str | None,
+        password: tuple[Password | None, bool] | None,
+        now: datetime,
+    ) -> Shown:
+        """The facts, read in the transaction that decides."""
+        certificate = self._certificate(connection, chain, now) if chain else None
+        return Shown(certificate, _password(connection, username or "", password, now))
+
+    def _certificate(self, connection: Connection, sent: Sequence[bytes], now: datetime) -> ShownCertificate:
+        thumbprint = Thumbprint.of(sent[0]).digest.hex()
+        ours = issued_by_thumbprint(connection, thumbprint)
+        try:
+            chain = Chain.from_der(sent)
+        except ChainError as error:
+            # Whatever it is, it is no certificate: the policy refuses it before it looks at the name.
+            odd = self._authority.bundle().intermediates[0]
+            fault = (Why.CERTIFICATE_UNTRUSTED, error.message)
+            return ShownCertificate(CredentialKind.BOOTSTRAP, "", thumbprint, odd, fault)
+        kind = CredentialKind.BOOTSTRAP if ours is None or ours.profile == BOOTSTRAP.name else CredentialKind.IDENTITY
+        name = _common_name(chain.end_entity)
+        fault_found: tuple[Why, str] | None = None
+        outcome = verify_chain(chain, self._authority.bundle(self._bootstrap), Purpose.DEVICE, now)
+        if isinstance(outcome, ChainFailure):
+            why = Why.CERTIFICATE_EXPIRED if outcome.reason in _DATES else Why.CERTIFICATE_UNTRUSTED
+            fault_found = (why, f"{outcome.reason.value}: {outcome.detail}")
+        elif ours is None and outcome.anchor not in self._bootstrap:
+            fault_found = (Why.CERTIFICATE_UNTRUSTED, "it leads to this CA, which has no record of issuing it")
+        elif ours is not None and ours.revoked_at is not None:
+            fault_found = (Why.CERTIFICATE_REVOKED, f"revoked at {ours.revoked_at:%Y-%m-%dT%H:%MZ}: {ours.revocation}")
+        return ShownCertificate(kind, name, thumbprint, chain.end_entity, fault_found)
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    if read_once(certificate).unreadable is not None:
+        return ""
+    names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    return str(names[0].value) if len(names) == 1 else ""
+
+
+def _password(
+    connection: Connection, username: str, given: tuple[Password | None, bool] | None, now: datetime
+) -> ShownPassword | None:
+    if given is None:
+        return None
+    verified, right = given
+    stored = find_password(connection, username)  # again: it may have been used, or replaced, meanwhile
+    if not right or stored is None or verified is None or stored.hash != verified.hash:
+        return ShownPassword(username, "", 0, (Why.PASSWORD_WRONG, f"user name {username[:80]!r}"))
+    if stored.expires_at is not None and stored.expires_at <= now:
+        fault = (Why.PASSWORD_EXPIRED, f"at {stored.expires_at:%Y-%m-%dT%H:%MZ}")
+        return ShownPassword(username, stored.names, stored.uses_left, fault)
+    return ShownPassword(username, stored.names, stored.uses_left)

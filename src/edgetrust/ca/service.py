@@ -1,0 +1,203 @@
+"""A running certificate authority: its store, its EST server, and who it asks about registrations.
+
+The same application serves by itself (`CaService`) or as a guest on a hub's listeners (`open_guest`). By itself it
+issues the certificate of its own listener and renews it while serving. What `edgetrust ca` changes in the store is seen
+within seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+from cryptography import x509
+
+from edgetrust import limits
+from edgetrust.ca import est
+from edgetrust.ca.authority import CertificateAuthority, Order
+from edgetrust.ca.enroll import Enroller, Registry, no_registry
+from edgetrust.ca.policy import Registered
+from edgetrust.ca.settings import CaSettings
+from edgetrust.clock import Clock
+from edgetrust.errors import ConfigError, Error, IntegrityError
+from edgetrust.pki.chain import Chain, key_matches
+from edgetrust.pki.keys import KeyAlgorithm
+from edgetrust.pki.names import Names
+from edgetrust.pki.profiles import EST_SERVER
+from edgetrust.pki.softkeys import SoftKey, load_key_file, write_private, write_public
+from edgetrust.store.engine import Database
+from edgetrust.store.identities import Identities
+from edgetrust.store.records import RegistryError
+from edgetrust.telemetry import EVENT_READY, EVENT_STOPPED, EVENT_STORE_UNAVAILABLE
+from edgetrust.transport.guests import Guest
+from edgetrust.transport.http import HttpServer, serve_http
+from edgetrust.transport.tasks import LoopTasks
+from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
+
+_RENEW_AFTER = 2 / 3  # of the life of the listener's certificate
+_log = structlog.get_logger()
+
+
+def registry_of(identities: Identities) -> Registry:
+    """What a hub's registry says of a device."""
+
+    async def ask(device: str) -> Registered:
+        try:
+            record = await identities.device(device)
+        except RegistryError:
+            return Registered.UNKNOWN
+        if not record.enabled:
+            return Registered.DISABLED
+        return Registered.GATEWAY if record.edge else Registered.DEVICE
+
+    return ask
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A certificate authority that can answer, without listeners."""
+
+    authority: CertificateAuthority
+    enroller: Enroller
+    app: web.Application
+    tasks: LoopTasks
+
+
+async def open_authority(settings: CaSettings, clock: Clock, database: Database, registry: Registry) -> Opened:
+    """An authority over a migrated database, with its application. Raises ConfigError, IntegrityError."""
+    authority = await CertificateAuthority.open(settings, database, clock)
+    enroller = Enroller(authority, registry, _bootstrap(settings.bootstrap_authorities))
+    opened = Opened(authority, enroller, est.build_app(enroller, clock), LoopTasks())
+    opened.tasks.start(_reread(authority))
+    return opened
+
+
+async def open_guest(settings: CaSettings, clock: Clock, database: Database, registry: Registry) -> Guest:
+    """The same as a guest of a hub."""
+    opened = await open_authority(settings, clock, database, registry)
+    return Guest("est", opened.app, est.claims, close=opened.tasks.close)
+
+
+async def _reread(authority: CertificateAuthority) -> None:
+    while True:
+        await asyncio.sleep(limits.AUTHORITIES_REREAD_SECONDS)
+        try:
+            await authority.refresh()
+        except Error as problem:  # the next time is another attempt
+            _log.warning(EVENT_STORE_UNAVAILABLE, reason=problem.reason, detail=problem.message)
+
+
+def _bootstrap(files: Sequence[Path]) -> tuple[x509.Certificate, ...]:
+    found: list[x509.Certificate] = []
+    for file in files:
+        try:
+            found += Chain.from_pem(file.read_bytes()).certificates
+        except OSError as problem:
+            raise ConfigError(f"{file} cannot be read: {problem.strerror}", reason="config-unreadable") from problem
+    return tuple(found)
+
+
+class CaService:
+    """One running certificate authority with a listener of its own."""
+
+    def __init__(self, settings: CaSettings, clock: Clock) -> None:
+        self.settings, self._clock = settings, clock
+        self._running = AsyncExitStack()
+        self._tasks = LoopTasks()
+
+    @classmethod
+    async def start(cls, settings: CaSettings, clock: Clock) -> CaService:
+        """Open everything. Raises ConfigError, UnavailableError, IntegrityError; then nothing is left open."""
+        service = cls(settings, clock)
+        try:
+            await service._open()
+        except BaseException:
+            await service._running.aclose()
+            raise
+        _log.info(EVENT_READY, https_port=service.https_port, authorities=list(service.authority.authorities))
+        return service
+
+    async def stop(self) -> None:
+        """Close the listener, then the store."""
+        await self._running.aclose()
+        _log.info(EVENT_STOPPED)
+
+    @property
+    def https_port(self) -> int:
+        """The port that is really open."""
+        return self._server.port
+
+    @property
+    def authority(self) -> CertificateAuthority:
+        return self._opened.authority
+
+    async def _open(self) -> None:
+        settings = self.settings
+        database = Database(settings.database)
+        self._running.push_async_callback(database.close)
+        await database.migrate()
+        self._opened = await open_authority(settings, self._clock, database, await self._registry())
+        self._running.push_async_callback(self._opened.tasks.close)
+        if not self.authority.authorities:
+            raise ConfigError(f"there is no CA in {settings.data}", reason="no-issuer", fix="edgetrust ca init")
+        slot = ContextSlot(await self._context())
+        self._server: HttpServer = await serve_http(self._opened.app, slot, settings.host, settings.https_port)
+        self._running.push_async_callback(self._server.close)
+        self._running.push_async_callback(self._tasks.close)
+        if settings.certificate is None:
+            self._tasks.start(self._renew(slot))
+
+    async def _registry(self) -> Registry:
+        if self.settings.registry is None:
+            return no_registry
+        database = Database(self.settings.registry)
+        self._running.push_async_callback(database.close)
+        await database.migrate()
+        return registry_of(Identities(database, self._clock, ""))
+
+    async def _context(self) -> ServerContext:
+        settings = self.settings
+        if settings.certificate is not None and settings.key is not None:
+            return ServerContext(Chain.from_pem(settings.certificate.read_bytes()), load_key_file(settings.key))
+        certificate, key_file = settings.data / "est-server.cert.pem", settings.data / "est-server.key.pem"
+        if not _serves(certificate, key_file, settings.names, self._clock.now()):
+            key = SoftKey.generate("est-server", KeyAlgorithm.P256)
+            names = Names.for_hosts(*settings.names)
+            order = Order(key.public_key(), EST_SERVER, names, settings.names[0], "own-listener", "operator")
+            issued = await self.authority.issue(order)
+            write_private(key_file, key.private_pem().reveal())
+            write_public(certificate, issued.chain.pem().encode())
+        return ServerContext(Chain.from_pem(certificate.read_bytes()), load_key_file(key_file))
+
+    async def _renew(self, slot: ContextSlot[ServerContext]) -> None:
+        while True:
+            await asyncio.sleep(limits.CERTIFICATE_CHECK_SECONDS)
+            try:
+                slot.current = await self._context()
+            except Error as problem:  # the next minute is another attempt, and the old certificate has a third to live
+                _log.warning(EVENT_STORE_UNAVAILABLE, reason=problem.reason, detail=problem.message)
+
+
+def _serves(certificate: Path, key: Path, names: Sequence[str], now: datetime) -> bool:
+    """Whether the files hold a certificate for these names that is not due for renewal."""
+    if not (certificate.exists() and key.exists()):
+        return False
+    chain = Chain.from_pem(certificate.read_bytes())
+    try:
+        key_matches(chain, load_key_file(key))
+    except IntegrityError:  # the process ended between writing the one and the other
+        return False
+    held = chain.end_entity
+    begin, end = held.not_valid_before_utc, held.not_valid_after_utc
+    alternative = held.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    good_for = {
+        *alternative.get_values_for_type(x509.DNSName),
+        *map(str, alternative.get_values_for_type(x509.IPAddress)),
+    }
+    return set(names) <= good_for and now < begin + (end - begin) * _RENEW_AFTER

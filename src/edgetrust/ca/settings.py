@@ -1,0 +1,147 @@
+"""What a certificate authority can be told: ca.toml. Relative paths are relative to the file they stand in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from edgetrust.ca.policy import DEFAULT_RULES, CredentialKind, Rule
+from edgetrust.config import load_toml
+from edgetrust.errors import ConfigError
+from edgetrust.pki.profiles import PROFILES
+
+_Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+
+
+class CaTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[ca]`."""
+
+    data: str = "."
+    database: str | None = None
+    registry: str | None = None
+    bootstrap_authorities: tuple[str, ...] = ()
+    crl_url: str | None = None
+    ocsp_url: str | None = None
+    require_proof: bool = False
+
+
+class ListenTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[listen]`."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - an authority serves its network; narrower is a setting
+    https_port: _Port = 8085
+    certificate: str | None = None
+    key: str | None = None
+    names: tuple[str, ...] = ("localhost",)
+
+
+class Pkcs11Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[pkcs11]`."""
+
+    module: str
+    pin_file: str
+
+
+class RuleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[rule]]`; the fields of `policy.Rule`."""
+
+    credential: Literal["identity", "bootstrap", "password"]
+    match: str = "*"
+    names: tuple[str, ...] = ("{self}",)
+    profiles: tuple[str, ...] = ("device",)
+    also: Literal["identity", "bootstrap", "password"] | None = None
+    once: bool = False
+    registered: bool = False
+    gateways: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    approval: bool = False
+
+
+class CaFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    ca: CaTable = CaTable()
+    listen: ListenTable = ListenTable()
+    pkcs11: Pkcs11Table | None = None
+    rule: tuple[RuleTable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CaSettings:
+    """One certificate authority. Everything it writes is in `data`; `database` and `registry` are SQLAlchemy URLs.
+
+    `registry` is the database of a hub whose devices count as registered; None: there is no registry.
+    `certificate` and `key` are those of its HTTPS listener; None: it issues its own, for `names`.
+    """
+
+    data: Path
+    database: str
+    registry: str | None = None
+    bootstrap_authorities: tuple[Path, ...] = ()
+    crl_url: str | None = None
+    ocsp_url: str | None = None
+    require_proof: bool = False
+    host: str = "0.0.0.0"  # noqa: S104 - as above
+    https_port: int = 8085
+    certificate: Path | None = None
+    key: Path | None = None
+    names: tuple[str, ...] = ("localhost",)
+    pkcs11_module: Path | None = None
+    pkcs11_pin_file: Path | None = None
+    rules: tuple[Rule, ...] = DEFAULT_RULES
+
+
+def load_settings(path: Path) -> CaSettings:
+    """Read ca.toml. Raises ConfigError."""
+    file = load_toml(path, CaFile)
+    here = path.resolve().parent
+    data = here / file.ca.data
+    if (file.listen.certificate is None) != (file.listen.key is None):
+        raise ConfigError(f"{path}: listen needs both certificate and key, or neither", reason="config-wrong-value")
+    return CaSettings(
+        data=data,
+        database=file.ca.database or sqlite_url(data),
+        registry=file.ca.registry,
+        bootstrap_authorities=tuple(here / name for name in file.ca.bootstrap_authorities),
+        crl_url=file.ca.crl_url,
+        ocsp_url=file.ca.ocsp_url,
+        require_proof=file.ca.require_proof,
+        host=file.listen.host,
+        https_port=file.listen.https_port,
+        certificate=None if file.listen.certificate is None else here / file.listen.certificate,
+        key=None if file.listen.key is None else here / file.listen.key,
+        names=file.listen.names,
+        pkcs11_module=None if file.pkcs11 is None else here / file.pkcs11.module,
+        pkcs11_pin_file=None if file.pkcs11 is None else here / file.pkcs11.pin_file,
+        rules=tuple(_rule(path, rule) for rule in file.rule) or DEFAULT_RULES,
+    )
+
+
+def sqlite_url(data: Path) -> str:
+    """The database of an authority that was given no other."""
+    return f"sqlite:///{data / 'ca.sqlite'}"
+
+
+def _rule(path: Path, table: RuleTable) -> Rule:
+    unknown = [name for name in table.profiles if name not in PROFILES or PROFILES[name].self_signed]
+    if unknown:
+        raise ConfigError(
+            f"{path}: a rule names the profile {unknown[0]!r}, which does not exist",
+            reason="config-wrong-value",
+            fix=f"use one of {', '.join(name for name, profile in PROFILES.items() if not profile.self_signed)}",
+        )
+    return Rule(
+        CredentialKind(table.credential),
+        table.match,
+        table.names,
+        table.profiles,
+        None if table.also is None else CredentialKind(table.also),
+        table.once,
+        table.registered,
+        table.gateways,
+        table.hosts,
+        table.approval,
+    )
