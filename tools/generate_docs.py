@@ -23,8 +23,9 @@ from typing import Any
 from prometheus_client.metrics import MetricWrapperBase
 
 from edgetrust import telemetry
+from edgetrust.ca.reasons import MEANINGS, IssuanceReason, Meaning
 from edgetrust.cli.main import COMMANDS, load
-from edgetrust.trust.explain import EXPLANATIONS
+from edgetrust.trust.explain import EXPLANATIONS, Explanation
 from edgetrust.trust.verdict import Reason
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +37,9 @@ A refusal has exactly one reason. It is the `reason` field of the log line and o
 label of `edgetrust_decisions_total`, and an anchor on this page. `edgetrust refusals` lists the last refusals
 with all checks that were made; `edgetrust explain REASON` prints what stands here. Words in capitals are
 placeholders."""
+ISSUANCE_INTRODUCTION = """\
+Why a certificate was not issued. EST answers with the status below and one line of text that begins with the reason;
+the hash-chained audit log has it with all checks: `edgetrust audit list --event refused`."""
 CLI_INTRODUCTION = """\
 Data goes to stdout, messages to stderr. `--json` makes the data one JSON value. Secrets come from files or
 stdin, never from arguments. `edgetrust --install-completion` sets up completion for the shell."""
@@ -61,17 +65,26 @@ def reasons() -> str:
         REASONS_INTRODUCTION,
         _table(("reason", "cause"), ((f"[`{one}`](#{one})", EXPLANATIONS[one].text) for one in Reason)),
     ]
-    for reason in Reason:
-        explanation = EXPLANATIONS[reason]
-        command, remark = _command_and_remark(explanation.confirm)
-        parts += [
-            f"## `{reason}`",
-            explanation.text,
-            f"**To confirm**{f' ({remark})' if remark else ''}:",
-            f"```console\n$ {command}\n```",
-            f"**To mend**: {explanation.fix}",
-        ]
+    parts += [part for reason in Reason for part in _explained(reason, EXPLANATIONS[reason])]
+    parts += [
+        "## Of the certificate authority",
+        ISSUANCE_INTRODUCTION,
+        _table(
+            ("reason", "status", "cause"),
+            ((f"[`{one}`](#{one})", str(MEANINGS[one].status), MEANINGS[one].text) for one in IssuanceReason),
+        ),
+    ]
+    parts += [part for why in IssuanceReason for part in _explained(why, MEANINGS[why], "###")]
     return _page(parts)
+
+
+def _explained(reason: str, explanation: Explanation | Meaning, level: str = "##") -> Iterator[str]:
+    command, remark = _command_and_remark(explanation.confirm)
+    yield f"{level} `{reason}`"
+    yield explanation.text
+    yield f"**To confirm**{f' ({remark})' if remark else ''}:"
+    yield f"```console\n$ {command}\n```"
+    yield f"**To mend**: {explanation.fix}"
 
 
 def _command_and_remark(confirm: str) -> tuple[str, str]:

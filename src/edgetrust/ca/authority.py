@@ -133,7 +133,9 @@ class CertificateAuthority:
         return TrustBundle((*anchors, *extra), tuple(others), as_of=self.clock.now())
 
     def issuer_for(self, profile: str) -> Authority:
-        """The CA that issues a kind of certificate: the newest that can. ConfigError (`no-issuer`) if there is none."""
+        """The CA that issues a kind of certificate: the default one or else the newest that can. ConfigError
+        (`no-issuer`) if there is none.
+        """
         able = [one for one in self.authorities.values() if profile in one.row.profiles and can_sign(one)]
         if not able:
             raise ConfigError(
@@ -141,7 +143,7 @@ class CertificateAuthority:
                 reason="no-issuer",
                 fix="edgetrust ca list --authorities shows what each issues and whether its key is here",
             )
-        return able[-1]
+        return next((one for one in able if one.row.default), able[-1])
 
     # Signing --------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgetrust.ca.reasons import MEANINGS, IssuanceReason
 from edgetrust.cli.output import Json, print_facts, print_json, print_line, print_table
 from edgetrust.errors import UsageError
 from edgetrust.trust.explain import explain as explanation_of
@@ -15,8 +16,12 @@ from edgetrust.trust.verdict import Reason
 app = typer.Typer()
 
 
+AnyReason = Reason | IssuanceReason
+_REASONS: dict[str, AnyReason] = {reason.value: reason for kind in (Reason, IssuanceReason) for reason in kind}
+
+
 def _complete(incomplete: str) -> list[str]:
-    return [reason.value for reason in Reason if reason.value.startswith(incomplete)]
+    return [name for name in _REASONS if name.startswith(incomplete)]
 
 
 @app.command(help="What a reason means, how to confirm it, how to mend it. Without REASON: all of them.")
@@ -37,9 +42,9 @@ def explain(
     print_facts([("means", fields["means"]), ("confirm", fields["confirm"]), ("fix", fields["fix"])], indent="  ")
 
 
-def as_json(reason: Reason) -> dict[str, str]:
+def as_json(reason: AnyReason) -> dict[str, str]:
     """The explanation of a reason as the command line and refusals show it."""
-    explanation = explanation_of(reason)
+    explanation = MEANINGS[reason] if isinstance(reason, IssuanceReason) else explanation_of(reason)
     return {
         "reason": reason.value,
         "means": explanation.text,
@@ -49,18 +54,17 @@ def as_json(reason: Reason) -> dict[str, str]:
 
 
 def _list(*, json: bool) -> None:
-    entries = [as_json(reason) for reason in Reason]
+    entries = [as_json(reason) for reason in _REASONS.values()]
     if json:
         print_json(entries)
     else:
         print_table(("REASON", "MEANS"), [(entry["reason"], entry["means"]) for entry in entries])
 
 
-def _find(text: str) -> Reason:
+def _find(text: str) -> AnyReason:
     wanted = text.strip().lower().replace("_", "-")
-    names = [reason.value for reason in Reason]
-    if wanted in names:
-        return Reason(wanted)
-    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
+    if wanted in _REASONS:
+        return _REASONS[wanted]
+    near = difflib.get_close_matches(wanted, _REASONS, n=1, cutoff=0.4)
     fix = f"did you mean {near[0]}?" if near else "edgetrust explain lists them all"
     raise UsageError(f"there is no reason {text!r}", reason="reason-unknown", fix=fix)

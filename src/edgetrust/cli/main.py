@@ -41,6 +41,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "monitor": ("edgetrust.cli.monitor", _REGISTRY, "Live tail of the telemetry that arrives at the hub."),
     "cert": ("edgetrust.cli.cert", _CERTIFICATES, "Show, verify and make certificates."),
     "explain": ("edgetrust.cli.explain", _CERTIFICATES, "What a reason means, how to confirm it, how to mend it."),
+    "audit": (
+        "edgetrust.cli.audit",
+        _CERTIFICATES,
+        "The certificate authority's audit log: list it, verify its chain.",
+    ),
     "refusals": ("edgetrust.cli.refusals", _CERTIFICATES, "The last refused connections with all their checks."),
 }
 

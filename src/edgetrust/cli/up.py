@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgetrust.cli import up_ca
 from edgetrust.cli.client import DEFAULT_DIRECTORY
 from edgetrust.cli.output import Json, print_facts, print_json_line, say
 from edgetrust.cli.ports import HTTPS
@@ -19,7 +20,9 @@ from edgetrust.hub.policies import OWNER, connection_string
 from edgetrust.hub.service import Hub
 from edgetrust.hub.settings import HubSettings, sqlite_url
 from edgetrust.pki.softkeys import write_private
+from edgetrust.protocol.est import PREFIX
 from edgetrust.telemetry import set_up_logging
+from edgetrust.transport.guests import Guest
 
 app = typer.Typer()
 
@@ -43,8 +46,8 @@ def up(
     *,
     json: Json = False,
 ) -> None:
-    """A hub for development and tests: makes its own CA and keys in the directory, then serves until it is told to
-    stop.
+    """A hub with a certificate authority (EST) for development and tests: makes its own CAs and keys in the directory,
+    then serves until it is told to stop.
 
     Prints how to reach it when it is ready: one JSON object with --json, the same in D/up.json.
     """
@@ -62,7 +65,11 @@ def up(
         else:
             _show(described)
 
-    run(lambda: Hub.start(settings, SystemClock()), ready)
+    run(lambda: Hub.start(settings, SystemClock(), _invited), ready)
+
+
+async def _invited(hub: Hub) -> list[Guest]:
+    return [await up_ca.invited(hub)]
 
 
 def _write(described: dict[str, Any], directory: Path) -> None:
@@ -100,11 +107,19 @@ def describe(hub: Hub, directory: Path) -> dict[str, Any]:
         "trust_bundle": str(settings.trust_bundle),
         "service_connection_string": connection_string(address, owner),
         "dps": None,
-        "est": None,
+        "est": _est(hub, address),
         "dashboard": None,
         "dir": str(directory.resolve()),
         "pid": os.getpid(),
     }
+
+
+def _est(hub: Hub, address: str) -> dict[str, str] | None:
+    """Where and how to enrol, if a certificate authority is a guest of this hub."""
+    file = up_ca.password_file(hub.settings.data)
+    if not file.exists():
+        return None
+    return {"url": f"https://{address}{PREFIX}", "username": up_ca.USERNAME, "password_file": str(file)}
 
 
 def _one_line(value: object) -> str:
@@ -119,6 +134,10 @@ def _show(described: dict[str, Any]) -> None:
         [
             ("hub", f"{hub['hostname']}, MQTT on {hub['mqtt_port']}, HTTPS on {hub['https_port']}"),
             ("root to trust", described["trust_bundle"]),
+            (
+                "enrol",
+                f"{described['est']['url']}, user {up_ca.USERNAME}, password in {described['est']['password_file']}",
+            ),
             ("service", f"the connection string is in {described['dir']}/up.json"),
             ("next", f"edgetrust device create d1 --dir {described['dir']}"),
         ]

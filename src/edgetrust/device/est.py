@@ -17,6 +17,7 @@ import asyncio
 import base64
 import binascii
 import textwrap
+import warnings
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -179,17 +180,23 @@ def _certificates(content_type: str, content: bytes, url: str) -> tuple[x509.Cer
         message = f"the EST server {url} answers {content_type[:80]!r}, not {_CERTIFICATES_TYPE}"
         raise EstAnswerError(message, reason="est-answer-malformed")
     try:
-        if content.lstrip().startswith(b"-----BEGIN"):
-            found = pkcs7.load_pem_pkcs7_certificates(content.strip())
-        else:
-            packed = bytes(byte for byte in content if byte not in b" \t\r\n")
-            found = pkcs7.load_der_pkcs7_certificates(base64.b64decode(packed, validate=True))
+        found = _unpacked(content)
     except (ValueError, binascii.Error) as problem:
         message = f"the EST server {url} does not answer with certificates: {problem}"
         raise EstAnswerError(message, reason="est-answer-malformed") from problem
     if not found:
         raise EstAnswerError(f"the EST server {url} answers with no certificate", reason="est-answer-malformed")
     return tuple(found)
+
+
+def _unpacked(content: bytes) -> list[x509.Certificate]:
+    """Servers keep an order among the certificates, which is BER and not DER; the library warns of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        if content.lstrip().startswith(b"-----BEGIN"):
+            return pkcs7.load_pem_pkcs7_certificates(content.strip())
+        packed = bytes(byte for byte in content if byte not in b" \t\r\n")
+        return pkcs7.load_der_pkcs7_certificates(base64.b64decode(packed, validate=True))
 
 
 def _ours(issued: tuple[x509.Certificate, ...], request: x509.CertificateSigningRequest) -> x509.Certificate:

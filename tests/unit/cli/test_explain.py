@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from edgetrust.ca.reasons import IssuanceReason
 from edgetrust.trust.verdict import Reason
 
 Call = Callable[..., Any]
@@ -12,13 +13,13 @@ Call = Callable[..., Any]
 
 def test_every_reason_is_explained(edgetrust: Call) -> None:
     listed = edgetrust("explain", "--json").json()
-    assert {entry["reason"] for entry in listed} == set(Reason)
+    assert {entry["reason"] for entry in listed} == {*Reason, *IssuanceReason}
     assert all(entry["means"] and entry["confirm"] and entry["fix"] for entry in listed)
 
 
 def test_the_list_is_a_line_each(edgetrust: Call) -> None:
     lines = edgetrust("explain").out.splitlines()
-    assert len(lines) == 1 + len(Reason)
+    assert len(lines) == 1 + len(Reason) + len(IssuanceReason)
 
 
 def test_one_reason(edgetrust: Call) -> None:
