@@ -177,3 +177,23 @@ DEVICE_TOKEN_SECONDS = 3_600  # life of a device's SAS token, as the SDKs have i
 DEVICE_RETRY_SECONDS = 0.5  # first pause after a lost connection; doubled each time
 DEVICE_RETRY_MAX_SECONDS = 30.0  # the longest pause: a gateway that is back is found within half a minute
 DEVICE_GIVE_UP_SECONDS = 300.0  # a device that nobody told otherwise tries that long before it says so
+
+# Provisioning -------------------------------------------------------------------------------------------------------
+DPS_PAYLOAD_BYTES = 64 * 1024  # the body of a registration: the cloud takes 8 KiB of payload; a CSR and TPM keys beside
+DPS_RETRY_AFTER_SECONDS = 1  # when a device may ask again how its registration goes; an assignment takes milliseconds
+DPS_POLL_GRACE_SECONDS = 600.0  # a token that was good at registration counts that much longer for polls: one client
+# makes it for 30 seconds and uses it to the end
+DPS_REGISTERS_PER_ID = 10  # registrations of one identifier within DPS_REGISTERS_SECONDS; a device needs one
+DPS_REGISTERS_SECONDS = 60.0  # the time of DPS_REGISTERS_PER_ID
+DPS_REQUESTS_WAITING = 16  # requests of one MQTT connection that wait; SDKs send one at a time
+DPS_OPERATIONS_AT_ONCE = 256  # assignments in work; the others wait with 202
+DPS_KEPT_IDS = 100_000  # identifiers whose last registrations are remembered for DPS_REGISTERS_PER_ID
+ENROLLMENT_GROUPS = 1_000  # every certificate is compared with all of them; the cloud allows 100
+BULK_ENROLLMENTS = 100  # in one request of the service API; the cloud takes 10
+TPM_KEY_BYTES = 2_048  # TPM2B_PUBLIC of an RSA-4096 key is under 600 bytes
+TPM_CHALLENGES_KEPT = 10_000  # activations that wait for their device
+TPM_CHALLENGE_SECONDS = 900.0  # for a device to come back with what its TPM has decrypted, and to poll with it
+HUB_LINKS = 50  # hubs that one service assigns to, as the cloud allows
+HUB_PING_SECONDS = 30.0  # between two measurements of how fast linked hubs answer
+ALLOCATION_TRIES = 10  # requests to an allocation webhook that answers 429 or more
+ALLOCATION_SECONDS = 10.0  # one request to an allocation webhook

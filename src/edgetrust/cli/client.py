@@ -61,19 +61,21 @@ class HubError(Error):
         self.status = status
 
 
-def find_hub(directory: Path | None, url: str | None, file: Path | None, trust: Path | None) -> Hub:
-    """The hub that the options name. Raises UsageError or ConfigError."""
+def find_hub(
+    directory: Path | None, url: str | None, file: Path | None, trust: Path | None, *, dps: bool = False
+) -> Hub:
+    """The hub, or with `dps` the provisioning service, that the options name. Raises UsageError or ConfigError."""
     if url is None:
         directory = directory or default_directory()
     if directory is not None and url is None:
-        return _from_directory(directory, trust)
+        return _from_directory(directory, trust, dps=dps)
     if url is None:
         raise UsageError(
             "no hub was named", reason="hub-not-named", fix="add --dir D (of edgetrust up), or set EDGETRUST_DIR"
         )
     if file is None:
         raise UsageError(
-            "--hub needs credentials",
+            f"{'--dps' if dps else '--hub'} needs credentials",
             reason="hub-no-credentials",
             fix="add --connection-string-file FILE (or - for stdin)",
         )
@@ -111,11 +113,13 @@ def read_secret(file: Path) -> str:
         raise UsageError(f"{file} cannot be read: {problem}", reason="file-unreadable") from problem
 
 
-def _from_directory(directory: Path, trust: Path | None) -> Hub:
+def _from_directory(directory: Path, trust: Path | None, *, dps: bool = False) -> Hub:
     ready = up_json(directory)
     try:
-        host, port = str(ready["hub"]["hostname"]), int(ready["hub"]["https_port"])
-        text, bundle = str(ready["service_connection_string"]), Path(ready["trust_bundle"])
+        actor = ready["dps" if dps else "hub"]
+        host, port = str(actor["hostname"]), int(actor["https_port"])
+        text = str((actor if dps else ready)["service_connection_string"])
+        bundle = Path(ready["trust_bundle"])
     except (KeyError, TypeError, ValueError) as problem:
         raise ConfigError(
             f"{directory / 'up.json'} is not what edgetrust up writes: {problem}", reason="up-json-unreadable"
@@ -152,7 +156,13 @@ class _Answer:
 
 
 class HubClient:
-    """An open line to one hub: `async with HubClient(hub) as client`. Every method raises Error when the hub does."""
+    """An open line to one hub: `async with HubClient(hub) as client`. Every method raises Error when the hub does.
+
+    `certificates` is where its CA certificates are, `command` the word for it on the command line.
+    """
+
+    certificates: tuple[str, ...] = ("certificates",)
+    command = "hub"
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -268,6 +278,13 @@ class HubClient:
         return sign(decode_key(self.hub.key.reveal()), resource_text(self.hub.host_name), expires_at, self.hub.policy)
 
 
+class DpsClient(HubClient):
+    """An open line to a provisioning service."""
+
+    certificates = ("provisioningServices", "dps", "certificates")
+    command = "dps"
+
+
 def _verifier(trust_file: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=None if trust_file is None else str(trust_file))
@@ -304,14 +321,32 @@ _FIXES = {
     "DeviceNotFound": "edgetrust device list shows what exists; identifiers are case-sensitive",
     "ModuleNotFound": "edgetrust module list DEVICE shows what exists; identifiers are case-sensitive",
     "DeviceAlreadyExists": "change it with edgetrust device update, or delete it first",
+    "EnrollmentNotFound": "edgetrust enrollment list and edgetrust group list show what exists",
+    "EnrollmentExists": "change it with update, or delete it first",
     "PreconditionFailed": "somebody changed it meanwhile; run the command again",
 }
 
 
+_DPS_NAMES = {
+    400_004: "ArgumentInvalid",
+    401_000: "Unauthorized",
+    404_201: "EnrollmentNotFound",
+    404_202: "RegistrationNotFound",
+    409_000: "EnrollmentExists",
+    412_000: "PreconditionFailed",
+    429_001: "Throttled",
+}
+
+
 def _error_words(content: bytes, phrase: str) -> tuple[str, str]:
-    """Name and text of an error body (`ErrorCode:Name;text`, hub specification 12.1)."""
+    """Name and text of an error body: `ErrorCode:Name;text` of a hub (hub specification 12.1), or number and message of
+    a provisioning service (13.4).
+    """
     try:
-        message = str(json.loads(content)["Message"])
+        values = json.loads(content)
+        if "errorCode" in values:
+            return _DPS_NAMES.get(int(values["errorCode"]), "ProvisioningRefused"), str(values["message"])
+        message = str(values["Message"])
     except (ValueError, KeyError, TypeError):
         return "Error", phrase or content[:200].decode("utf-8", "replace")
     head, _, text = message.partition(";")

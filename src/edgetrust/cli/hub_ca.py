@@ -1,5 +1,5 @@
-"""`edgetrust hub ca`: the CA certificates that a hub accepts devices below, with proof of possession (hub
-specification 11).
+"""`edgetrust hub ca` and `edgetrust dps ca`: the CA certificates that a hub, or a provisioning service, accepts devices
+below, with proof of possession (hub specification 11).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgetrust.cli.at_hub import at_hub
+from edgetrust.cli.at_hub import at_dps, at_hub
 from edgetrust.cli.certificates import read_chain
 from edgetrust.cli.client import HubClient
 from edgetrust.cli.output import Json, print_facts, print_json, print_line, print_table, say
@@ -23,15 +23,11 @@ from edgetrust.pki.names import Names
 from edgetrust.pki.profiles import DEVICE
 from edgetrust.pki.softkeys import SoftKey, load_key_file
 
-app = typer.Typer(help="CA certificates that devices may authenticate below.", no_args_is_help=True)
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the CA certificate in the hub.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the CA certificate.")]
 
 _PROOF_VALIDITY = timedelta(hours=1)  # it is shown once, at once
 
 
-@app.command(help="Register a CA certificate. It counts when possession is proven, or with --verified.")
-@at_hub
 async def add(
     client: HubClient,
     name: Name,
@@ -43,15 +39,13 @@ async def add(
     json: Json = False,
 ) -> None:
     body = {"properties": {"certificate": _encoded(read_chain(file)), "isVerified": verified}}
-    _show(await client.put("certificates", name, body=body), json=json)
+    _show(await client.put(*client.certificates, name, body=body), json=json)
     if not verified:
-        say(f"not verified yet: edgetrust hub ca verify {name} --key CA_KEY, or hub ca code {name}")
+        say(f"not verified yet: edgetrust {client.command} ca verify {name} --key CA_KEY")
 
 
-@app.command("list", help="List CA certificates.")
-@at_hub
 async def list_(client: HubClient, *, json: Json = False) -> None:
-    entries: list[dict[str, Any]] = (await client.get("certificates"))["value"]
+    entries: list[dict[str, Any]] = (await client.get(*client.certificates))["value"]
     if json:
         print_json(entries)
         return
@@ -68,8 +62,6 @@ async def list_(client: HubClient, *, json: Json = False) -> None:
     print_table(("NAME", "STATUS", "SUBJECT", "EXPIRES", "SHA-1"), rows)
 
 
-@app.command(help="Get a new verification code: issue a certificate with it as common name, then `verify`.")
-@at_hub
 async def code(client: HubClient, name: Name, *, json: Json = False) -> None:
     entry = await _new_code(client, name)
     if json:
@@ -78,8 +70,6 @@ async def code(client: HubClient, name: Name, *, json: Json = False) -> None:
         print_line(str(entry["properties"]["verificationCode"]))
 
 
-@app.command(help="Prove possession: with a certificate whose common name is the code, or with the CA's key, at once.")
-@at_hub
 async def verify(
     client: HubClient,
     name: Name,
@@ -93,7 +83,7 @@ async def verify(
     json: Json = False,
 ) -> None:
     if file is not None and key is None:
-        proof, entry = read_chain(file), await client.get("certificates", name)
+        proof, entry = read_chain(file), await client.get(*client.certificates, name)
     elif key is not None and file is None:
         ca_key, entry = load_key_file(key), await _new_code(client, name)
         proof = prove(entry, ca_key)
@@ -101,17 +91,15 @@ async def verify(
         raise UsageError(
             "either a certificate or the CA's key proves possession",
             reason="proof-missing",
-            fix=f"edgetrust hub ca verify {name} FILE, or --key CA_KEY",
+            fix=f"edgetrust {client.command} ca verify {name} FILE, or --key CA_KEY",
         )
     body = {"certificate": _encoded(proof)}
-    _show(await client.post("certificates", name, "verify", body=body, etag=str(entry["etag"])), json=json)
+    _show(await client.post(*client.certificates, name, "verify", body=body, etag=str(entry["etag"])), json=json)
 
 
-@app.command(help="Remove a CA certificate. Devices that only it vouched for are disconnected.")
-@at_hub
 async def remove(client: HubClient, name: Name) -> None:
-    entry = await client.get("certificates", name)
-    await client.delete("certificates", name, etag=str(entry["etag"]))
+    entry = await client.get(*client.certificates, name)
+    await client.delete(*client.certificates, name, etag=str(entry["etag"]))
     say(f"removed {name}")
 
 
@@ -127,8 +115,8 @@ def prove(entry: dict[str, Any], ca_key: SoftKey) -> Chain:
 
 
 async def _new_code(client: HubClient, name: str) -> dict[str, Any]:
-    entry = await client.get("certificates", name)
-    answer = await client.post("certificates", name, "generateVerificationCode", etag=str(entry["etag"]))
+    entry = await client.get(*client.certificates, name)
+    answer = await client.post(*client.certificates, name, "generateVerificationCode", etag=str(entry["etag"]))
     properties = {**entry["properties"], **answer["properties"]}
     return {**answer, "properties": properties}
 
@@ -160,3 +148,22 @@ def _show(entry: dict[str, Any], *, json: bool) -> None:
             ("SHA-1", str(properties["thumbprint"])),
         ]
     )
+
+
+_COMMANDS = (
+    ("add", add, "Register a CA certificate. It counts when possession is proven, or with --verified."),
+    ("list", list_, "List CA certificates."),
+    ("code", code, "Get a new verification code: issue a certificate with it as common name, then `verify`."),
+    (
+        "verify",
+        verify,
+        "Prove possession: with a certificate whose common name is the code, or with the CA's key, at once.",
+    ),
+    ("remove", remove, "Remove a CA certificate. Devices that only it vouched for are refused from then on."),
+)
+
+app = typer.Typer(help="CA certificates that devices may authenticate below.", no_args_is_help=True)
+dps_app = typer.Typer(help="CA certificates that enrollment groups may name.", no_args_is_help=True)
+for _name, _command, _help in _COMMANDS:
+    app.command(_name, help=_help)(at_hub(_command))
+    dps_app.command(_name, help=_help)(at_dps(_command))

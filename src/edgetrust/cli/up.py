@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgetrust.cli import up_ca
+from edgetrust.cli import up_ca, up_dps
 from edgetrust.cli.client import DEFAULT_DIRECTORY
 from edgetrust.cli.output import Json, print_facts, print_json_line, say
 from edgetrust.cli.ports import HTTPS
@@ -46,8 +46,8 @@ def up(
     *,
     json: Json = False,
 ) -> None:
-    """A hub with a certificate authority (EST) for development and tests: makes its own CAs and keys in the directory,
-    then serves until it is told to stop.
+    """A hub, a provisioning service and a certificate authority (EST) for development and tests: makes its own CAs and
+    keys in the directory, then serves until it is told to stop.
 
     Prints how to reach it when it is ready: one JSON object with --json, the same in D/up.json.
     """
@@ -69,7 +69,7 @@ def up(
 
 
 async def _invited(hub: Hub) -> list[Guest]:
-    return [await up_ca.invited(hub)]
+    return [await up_ca.invited(hub), await up_dps.invited(hub)]
 
 
 def _write(described: dict[str, Any], directory: Path) -> None:
@@ -106,7 +106,7 @@ def describe(hub: Hub, directory: Path) -> dict[str, Any]:
         "hub": {"hostname": settings.name, "mqtt_port": hub.mqtt_port, "https_port": hub.https_port},
         "trust_bundle": str(settings.trust_bundle),
         "service_connection_string": connection_string(address, owner),
-        "dps": None,
+        "dps": up_dps.described(hub) if up_dps.is_guest(hub) else None,
         "est": _est(hub, address),
         "dashboard": None,
         "dir": str(directory.resolve()),
@@ -133,6 +133,7 @@ def _show(described: dict[str, Any]) -> None:
     print_facts(
         [
             ("hub", f"{hub['hostname']}, MQTT on {hub['mqtt_port']}, HTTPS on {hub['https_port']}"),
+            ("provisioning", f"id scope {described['dps']['id_scope']}, on the same ports"),
             ("root to trust", described["trust_bundle"]),
             (
                 "enrol",

@@ -11,24 +11,27 @@ from __future__ import annotations
 import base64
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import Protocol, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Table, delete, func, insert, select, update
 
 from edgetrust.clock import Clock
 from edgetrust.limits import CA_CERTIFICATES
 from edgetrust.pki.chain import Thumbprint, TrustBundle
 from edgetrust.store.engine import Database
-from edgetrust.store.identities import Identities
 from edgetrust.store.records import RegistryError, at_moment, milliseconds
 from edgetrust.store.schema import ca_certificates
 
+T = TypeVar("T")
+InUse = Callable[[Connection, str], str | None]
 _NAME = re.compile(r"[A-Za-z0-9\-._]{1,64}")
 _CODE_BYTES = 24  # 48 hexadecimal digits, as long as the cloud's
 
@@ -57,21 +60,52 @@ class _Outcome:
     verified: tuple[x509.Certificate, ...]
 
 
+class Changes(Protocol):
+    """Where a change of the CA certificates is numbered and announced."""
+
+    def before_hearing(self, refresh: Callable[[], Awaitable[None]]) -> None: ...
+
+    async def change_authorities(self, write: Callable[[Connection, int], T], apply: Callable[[T], None]) -> T: ...
+
+
+def _free(_connection: Connection, _name: str) -> str | None:
+    return None
+
+
 class CaCertificates:
     """Make it with `await CaCertificates.open(...)`. Methods raise the store's errors."""
 
-    def __init__(self, database: Database, clock: Clock, identities: Identities, bundle: TrustBundle) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        changes: Changes,
+        bundle: TrustBundle,
+        table: Table = ca_certificates,
+        in_use: InUse = _free,
+    ) -> None:
         self._database = database
         self._clock = clock
-        self._identities = identities
+        self._changes = changes
         self._bundle = bundle
-        identities.before_hearing(self.refresh)
+        self._table = table
+        self._in_use = in_use
+        changes.before_hearing(self.refresh)
 
     @classmethod
-    async def open(cls, database: Database, clock: Clock, identities: Identities) -> CaCertificates:
-        """The CA certificates in a migrated database."""
-        bundle = TrustBundle(await database.read(_verified), as_of=clock.now())
-        return cls(database, clock, identities, bundle)
+    async def open(
+        cls,
+        database: Database,
+        clock: Clock,
+        changes: Changes,
+        table: Table = ca_certificates,
+        in_use: InUse = _free,
+    ) -> CaCertificates:
+        """The CA certificates in a migrated database: a hub's, or those in another `table` of the same columns. What
+        `in_use` names an owner of cannot be deleted.
+        """
+        bundle = TrustBundle(await database.read(partial(_verified, table)), as_of=clock.now())
+        return cls(database, clock, changes, bundle, table, in_use)
 
     def bundle(self) -> TrustBundle:
         """The verified ones, as trust anchors for X.509 CA authentication."""
@@ -79,16 +113,16 @@ class CaCertificates:
 
     async def refresh(self) -> None:
         """Read the verified ones again: another process changed them."""
-        self._use(await self._database.read(_verified))
+        self._use(await self._database.read(partial(_verified, self._table)))
 
     async def certificates(self) -> tuple[CaRecord, ...]:
         """All, in byte order of their names."""
-        query = select(ca_certificates).order_by(ca_certificates.c.name)
+        query = select(self._table).order_by(self._table.c.name)
         return await self._database.read(lambda connection: tuple(_record(row) for row in connection.execute(query)))
 
     async def certificate(self, name: str) -> CaRecord:
         """RegistryError 404."""
-        return await self._database.read(lambda connection: _existing(connection, name))
+        return await self._database.read(lambda connection: _existing(self._table, connection, name))
 
     async def put(
         self, name: str, certificate: x509.Certificate, *, verified: bool = False, if_match: str | None = None
@@ -108,24 +142,33 @@ class CaCertificates:
         }
 
         def work(connection: Connection, sequence: int) -> None:
-            if _find(connection, name) is not None:
-                _check_match(_existing(connection, name), if_match)
-                _update(connection, name, revision=sequence, **row)
+            if _find(self._table, connection, name) is not None:
+                _check_match(_existing(self._table, connection, name), if_match)
+                _update(self._table, connection, name, revision=sequence, **row)
                 return
             if if_match is not None:
                 raise _not_found(name)
-            _check_room(connection)
+            _check_room(self._table, connection)
             values = {"name": name, "revision": sequence, "created_ms": milliseconds(now), **row}
-            connection.execute(insert(ca_certificates), values)
+            connection.execute(insert(self._table), values)
 
         return await self._change(name, work)
 
     async def delete(self, name: str, if_match: str | None) -> None:
-        """RegistryError 404, 412; an If-Match is required."""
+        """RegistryError 404, 409, 412; an If-Match is required."""
 
         def work(connection: Connection, _sequence: int) -> None:
-            _check_match(_existing(connection, name), if_match)
-            connection.execute(delete(ca_certificates).where(ca_certificates.c.name == name))
+            _check_match(_existing(self._table, connection, name), if_match)
+            owner = self._in_use(connection, name)
+            if owner is not None:
+                raise RegistryError(
+                    f"CA certificate {name} is in use by {owner}",
+                    code="InvalidOperation",
+                    status=409,
+                    reason="certificate-in-use",
+                    fix="give it another CA certificate, or delete it, first",
+                )
+            connection.execute(delete(self._table).where(self._table.c.name == name))
 
         await self._transact(name, work)
 
@@ -133,9 +176,9 @@ class CaCertificates:
         """A new verification code: 48 hexadecimal digits. RegistryError 404, 412."""
 
         def work(connection: Connection, sequence: int) -> None:
-            _check_match(_existing(connection, name), if_match)
+            _check_match(_existing(self._table, connection, name), if_match)
             code = secrets.token_hex(_CODE_BYTES).upper()
-            _update(connection, name, revision=sequence, verification_code=code)
+            _update(self._table, connection, name, revision=sequence, verification_code=code)
 
         return await self._change(name, work)
 
@@ -144,11 +187,11 @@ class CaCertificates:
         now = self._clock.now()
 
         def work(connection: Connection, sequence: int) -> None:
-            record = _existing(connection, name)
+            record = _existing(self._table, connection, name)
             _check_match(record, if_match)
             _check_proof(record, proof, now)
             values = {"verified": True, "verification_code": None, "updated_ms": milliseconds(now)}
-            _update(connection, name, revision=sequence, **values)
+            _update(self._table, connection, name, revision=sequence, **values)
 
         return await self._change(name, work)
 
@@ -160,33 +203,33 @@ class CaCertificates:
     async def _transact(self, name: str, work: Callable[[Connection, int], None]) -> _Outcome:
         def write(connection: Connection, sequence: int) -> _Outcome:
             work(connection, sequence)
-            row = _find(connection, name)
-            return _Outcome(None if row is None else _record(row), _verified(connection))
+            row = _find(self._table, connection, name)
+            return _Outcome(None if row is None else _record(row), _verified(self._table, connection))
 
-        return await self._identities.change_authorities(write, lambda outcome: self._use(outcome.verified))
+        return await self._changes.change_authorities(write, lambda outcome: self._use(outcome.verified))
 
     def _use(self, verified: tuple[x509.Certificate, ...]) -> None:
         self._bundle = TrustBundle(verified, as_of=self._clock.now())
 
 
-def _verified(connection: Connection) -> tuple[x509.Certificate, ...]:
-    query = select(ca_certificates.c.der).where(ca_certificates.c.verified).order_by(ca_certificates.c.name)
+def _verified(table: Table, connection: Connection) -> tuple[x509.Certificate, ...]:
+    query = select(table.c.der).where(table.c.verified).order_by(table.c.name)
     return tuple(x509.load_der_x509_certificate(bytes(der)) for der in connection.execute(query).scalars())
 
 
-def _find(connection: Connection, name: str) -> Row[tuple[object, ...]] | None:
-    return connection.execute(select(ca_certificates).where(ca_certificates.c.name == name)).first()
+def _find(table: Table, connection: Connection, name: str) -> Row[tuple[object, ...]] | None:
+    return connection.execute(select(table).where(table.c.name == name)).first()
 
 
-def _existing(connection: Connection, name: str) -> CaRecord:
-    row = _find(connection, name)
+def _existing(table: Table, connection: Connection, name: str) -> CaRecord:
+    row = _find(table, connection, name)
     if row is None:
         raise _not_found(name)
     return _record(row)
 
 
-def _update(connection: Connection, name: str, **values: object) -> None:
-    connection.execute(update(ca_certificates).where(ca_certificates.c.name == name).values(**values))
+def _update(table: Table, connection: Connection, name: str, **values: object) -> None:
+    connection.execute(update(table).where(table.c.name == name).values(**values))
 
 
 def _not_found(name: str) -> RegistryError:
@@ -204,8 +247,8 @@ def _check_match(record: CaRecord, if_match: str | None) -> None:
         )
 
 
-def _check_room(connection: Connection) -> None:
-    if connection.execute(select(func.count()).select_from(ca_certificates)).scalar_one() >= CA_CERTIFICATES:
+def _check_room(table: Table, connection: Connection) -> None:
+    if connection.execute(select(func.count()).select_from(table)).scalar_one() >= CA_CERTIFICATES:
         raise RegistryError(
             f"there are {CA_CERTIFICATES} CA certificates, and there can be no more",
             code="InvalidOperation",

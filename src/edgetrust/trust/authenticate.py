@@ -193,7 +193,7 @@ def _sas(
         detail = f"the token is for {token.resource[:200]!r}"
         return checks.failed("sas-resource", Reason.SAS_OTHER_RESOURCE, detail)
     checks.passed("sas-resource")
-    expires_at = _instant(token.expires_at)
+    expires_at = instant_of(token.expires_at)
     if now > expires_at + _SKEW:
         return checks.failed("sas-expiry", Reason.SAS_EXPIRED, f"expired at {expires_at:%Y-%m-%d %H:%M:%SZ}")
     checks.passed("sas-expiry", f"until {expires_at:%Y-%m-%d %H:%M:%SZ}")
@@ -231,7 +231,7 @@ def _covers(token: SasToken, claim: Identity, policy: Policy) -> bool:
     return claim.module is not None and covers(token, policy.hosts, claim.device, None)
 
 
-def _instant(unix_seconds: int) -> datetime:
+def instant_of(unix_seconds: int) -> datetime:
     """Seconds since 1970 as a time; what lies outside the calendar becomes its nearest end (minus room for the
     skew).
     """
@@ -286,7 +286,7 @@ def _thumbprint(
     refused = _dates(checks, certificate, now) or _revoked(checks, certificate, registration)
     if refused is not None:
         return refused
-    common_name = _common_name(certificate)
+    common_name = common_name_of(certificate)
     for how, wanted in (
         (How.THUMBPRINT_PRIMARY, registered.primary),
         (How.THUMBPRINT_SECONDARY, registered.secondary),
@@ -317,7 +317,7 @@ def _authority(
         return checks.failed("credential-kind", Reason.EDGE_DEVICE_BY_CA, detail)
     checks.passed("credential-kind", "certificate by authority")
     certificate = chain.end_entity
-    common_name = _common_name(certificate)
+    common_name = common_name_of(certificate)
     if common_name != str(claim):
         return _name_differs(checks, claim, common_name)
     checks.passed("common-name", common_name)
@@ -331,12 +331,12 @@ def _authority(
             return _Yes(How.CERTIFICATE_AUTHORITY, verified.valid_until)
         case ChainFailure():
             detail = f"{verified.certificate}: {verified.detail}"
-            return checks.failed("chain", _CHAIN_REASONS.get(verified.reason, Reason.CHAIN_BROKEN), detail)
+            return checks.failed("chain", CHAIN_REASONS.get(verified.reason, Reason.CHAIN_BROKEN), detail)
         case _:
             assert_never(verified)
 
 
-_CHAIN_REASONS = {
+CHAIN_REASONS = {
     ChainReason.UNTRUSTED: Reason.CHAIN_UNTRUSTED,
     ChainReason.EXPIRED: Reason.CHAIN_EXPIRED,
     ChainReason.NOT_YET_VALID: Reason.CHAIN_NOT_YET_VALID,
@@ -369,7 +369,7 @@ def _name_differs(checks: _Checks, claim: Identity, common_name: str | None) -> 
     return checks.failed("common-name", Reason.CN_MISMATCH, detail)
 
 
-def _common_name(certificate: x509.Certificate) -> str | None:
+def common_name_of(certificate: x509.Certificate) -> str | None:
     """The subject's only common name; None when there is none, several, or the subject cannot be read."""
     try:
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)

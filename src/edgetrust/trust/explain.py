@@ -217,6 +217,57 @@ _ALL: dict[Reason, Explanation] = {
         "edgetrust refusals",
         "A device acts for itself only; a gateway for its children; a service by the rights of its policy.",
     ),
+    Reason.ID_SCOPE_UNKNOWN: Explanation(
+        "The device named another identifier scope than this provisioning service has.",
+        "edgetrust up --json (dps.id_scope), or id_scope in dps.toml",
+        "Configure the device with the scope of this service; scopes are case-sensitive.",
+    ),
+    Reason.ENROLLMENT_UNKNOWN: Explanation(
+        "Nobody enrolled this registration identifier, and no enrollment group takes this kind of credential.",
+        "edgetrust enrollment list; edgetrust group list",
+        "Enroll it: edgetrust enrollment create ID, or make a group: edgetrust group create GROUP.",
+    ),
+    Reason.ENROLLMENT_DISABLED: Explanation(
+        "The device proved itself, and its enrollment, or the first group on the way up from its certificate, is disabled.",
+        "edgetrust enrollment show ID; edgetrust group show GROUP",
+        "Let it in: edgetrust enrollment enable ID, or edgetrust group enable GROUP.",
+    ),
+    Reason.ENROLLMENT_CERTIFICATE_MISMATCH: Explanation(
+        "The device has an individual enrollment by X.509 and showed another certificate than the one or two enrolled. An "
+        "individual enrollment wins over every group.",
+        _SHOW_CERT,
+        "Enroll the new certificate: edgetrust enrollment update ID --secondary-certificate FILE; or delete the enrollment, if "
+        "a group should decide.",
+    ),
+    Reason.ENROLLMENT_GROUP_MISSING: Explanation(
+        "The chain leads to a CA that this service has verified, but no enrollment group names that CA or an intermediate on "
+        "the way to it.",
+        "edgetrust group list (shows the CAs of each group)",
+        "Make a group for it: edgetrust group create GROUP --ca NAME, or give the device a certificate below a group's CA.",
+    ),
+    Reason.CA_NOT_VERIFIED: Explanation(
+        "The chain leads to a CA that is known here, but nobody has proven possession of its key, nor of a CA above it.",
+        "edgetrust dps ca list",
+        "Prove it: edgetrust dps ca verify NAME --key CA_KEY, or upload it with --verified.",
+    ),
+    Reason.REGISTRATION_CASE_DIFFERS: Explanation(
+        "The device's key was derived from the group's for another spelling of the registration identifier: keys are derived "
+        "byte for byte, though identifiers are the same in any letter case.",
+        "edgetrust group key GROUP ID (derives the key for ID)",
+        "Derive the key for the identifier exactly as the device sends it; lower case is best.",
+    ),
+    Reason.GROUP_KEY_NOT_DERIVED: Explanation(
+        "The device used the key of its enrollment group itself. Each device must have its own, derived key.",
+        "edgetrust group key GROUP ID (derives the key for ID)",
+        "Put the derived key on the device. Who has the group's key can be every device of the group: replace it if it left "
+        "your hands.",
+    ),
+    Reason.TPM_KEY_MISMATCH: Explanation(
+        "The TPM that answered is not the enrolled one: its endorsement or storage root key differs, or it could not decrypt "
+        "what only the enrolled TPM can.",
+        "tpm2_createek -c EK.ctx -u EK.pub; base64 -w0 EK.pub (compare with edgetrust enrollment show ID)",
+        "Enroll the endorsement key of the device's TPM. Clearing a TPM changes its storage root key.",
+    ),
 }
 
 EXPLANATIONS: Mapping[Reason, Explanation] = MappingProxyType(_ALL)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.trust.authenticate import Policy, authenticate
@@ -25,6 +25,16 @@ class Right(StrEnum):
     DEVICE_CONNECT = "DeviceConnect"
 
 
+class DpsRight(StrEnum):
+    """What a policy of a provisioning service may hold."""
+
+    SERVICE_CONFIG = "ServiceConfig"
+    ENROLLMENT_READ = "EnrollmentRead"
+    ENROLLMENT_WRITE = "EnrollmentWrite"
+    REGISTRATION_STATUS_READ = "RegistrationStatusRead"
+    REGISTRATION_STATUS_WRITE = "RegistrationStatusWrite"
+
+
 @dataclass(frozen=True, slots=True)
 class SharedAccessPolicy:
     """A named pair of keys with rights."""
@@ -34,10 +44,29 @@ class SharedAccessPolicy:
     rights: frozenset[Right]
 
 
+@dataclass(frozen=True, slots=True)
+class DpsPolicy:
+    """A named pair of keys with rights at a provisioning service."""
+
+    name: str
+    keys: SasKeys
+    rights: frozenset[DpsRight]
+
+
+class AnyPolicy(Protocol):
+    """Keys and rights, of whatever service."""
+
+    @property
+    def keys(self) -> SasKeys: ...
+
+    @property
+    def rights(self) -> frozenset[StrEnum]: ...
+
+
 def authenticate_service(
     credential: Credential,
-    policies: Mapping[str, SharedAccessPolicy],
-    needed: Sequence[frozenset[Right]],
+    policies: Mapping[str, AnyPolicy],
+    needed: Sequence[frozenset[StrEnum]],
     now: datetime,
     policy: Policy,
 ) -> Verdict:

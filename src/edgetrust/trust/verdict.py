@@ -55,6 +55,15 @@ class Reason(StrEnum):
     PROTOCOL_VIOLATION = "protocol-violation"
     AUTH_CHAIN_MISMATCH = "auth-chain-mismatch"
     NOT_AUTHORIZED = "not-authorized"
+    ID_SCOPE_UNKNOWN = "id-scope-unknown"
+    ENROLLMENT_UNKNOWN = "enrollment-unknown"
+    ENROLLMENT_DISABLED = "enrollment-disabled"
+    ENROLLMENT_CERTIFICATE_MISMATCH = "enrollment-certificate-mismatch"
+    ENROLLMENT_GROUP_MISSING = "enrollment-group-missing"
+    CA_NOT_VERIFIED = "ca-not-verified"
+    REGISTRATION_CASE_DIFFERS = "registration-case-differs"
+    GROUP_KEY_NOT_DERIVED = "group-key-not-derived"
+    TPM_KEY_MISMATCH = "tpm-key-mismatch"
 
 
 class How(StrEnum):
@@ -68,6 +77,7 @@ class How(StrEnum):
     THUMBPRINT_SECONDARY = "thumbprint-secondary"
     CERTIFICATE_AUTHORITY = "certificate-authority"
     ON_BEHALF = "on-behalf-of"
+    TPM = "tpm"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from edgetrust.protocol.messages import Message
-from edgetrust.store import ca_tables, migrate
+from edgetrust.store import ca_tables, dps_schema, migrate
 from edgetrust.store.engine import Database
 from edgetrust.store.schema import METADATA, events, forward_queue
 
-assert ca_tables.ca_audit.metadata is METADATA  # its import is what adds them
+for tables in (ca_tables.ca_audit, dps_schema.dps_registrations):
+    assert tables.metadata is METADATA  # their import is what adds them
 
 
 async def test_the_migrations_make_the_schema(database: Database) -> None:

@@ -10,10 +10,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from edgetrust.pki.chain import Chain, Thumbprint, TrustBundle
+from edgetrust.protocol.dps.enrollments import Enrollment
+from edgetrust.protocol.sas import derive_key
+from edgetrust.trust.attest import Attested, Attesting, Known, attest
 from edgetrust.trust.authenticate import authenticate
 from edgetrust.trust.authorize import Operation, authorize
 from edgetrust.trust.behalf import speak_for
 from edgetrust.trust.credential import Credential, MalformedChain, NoCredential, credential_from
+from edgetrust.trust.enrollment import CaEntry, Enrolled, Groups
 from edgetrust.trust.explain import EXPLANATIONS, explain
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import (
@@ -26,6 +30,7 @@ from edgetrust.trust.registration import (
 from edgetrust.trust.verdict import Accepted, How, Reason, Refused, Verdict
 from support import pki as wrong
 from support.decisions import DEVICE_1, HUB, KEYS, MODULE_1, NOW, POLICY, Pki, by_thumbprint, registered, shown, token
+from support.enrollments import PRIMARY, SCOPE, certificates, group, individual, keys, tpm
 from support.fakes import Table
 
 
@@ -109,7 +114,47 @@ def cases() -> Iterator[tuple[Reason, Callable[[], Verdict | str]]]:
     yield Reason.NOT_AUTHORIZED, lambda: authorize(accepted, Operation.USE_TWIN, Identity(HUB, "d2"))
 
 
-CASES = dict(cases())
+def provisioning() -> Iterator[tuple[Reason, Callable[[], Verdict]]]:
+    """A way to every reason that only the provisioning service gives."""
+    pki = wrong.Pki(NOW, 1)
+    root = pki.root.certificate
+    by_keys, disabled = group("g", keys()), individual("d1", keys(), provisioningStatus="disabled")
+
+    def decide(
+        credential: Credential,
+        own: Enrollment | None = None,
+        *groups: Enrollment,
+        ca: CaEntry | None = None,
+        scope: str = SCOPE,
+    ) -> Callable[[], Verdict]:
+        known = Known(
+            None if own is None else Enrolled.of(own),
+            Groups([Enrolled.of(one) for one in groups], [] if ca is None else [ca], NOW),
+        )
+
+        def attempt() -> Verdict:
+            outcome = attest(Identity(scope, "d1"), credential, known, NOW, Attesting(SCOPE))
+            return outcome.accepted if isinstance(outcome, Attested) else outcome
+
+        return attempt
+
+    def signed(key: bytes) -> Credential:
+        return token(key, f"{SCOPE}/registrations/d1")
+
+    chain = shown(pki.device("d1").chain)
+    yield Reason.ID_SCOPE_UNKNOWN, decide(signed(PRIMARY), individual("d1", keys()), scope="0neX")
+    yield Reason.ENROLLMENT_UNKNOWN, decide(signed(PRIMARY))
+    yield Reason.ENROLLMENT_DISABLED, decide(signed(PRIMARY), disabled)
+    own = individual("d1", certificates("clientCertificates", root))
+    yield Reason.ENROLLMENT_CERTIFICATE_MISMATCH, decide(chain, own)
+    yield Reason.ENROLLMENT_GROUP_MISSING, decide(chain, ca=CaEntry("root", root, True))
+    yield Reason.CA_NOT_VERIFIED, decide(chain, ca=CaEntry("root", root, False))
+    yield Reason.REGISTRATION_CASE_DIFFERS, decide(signed(derive_key(PRIMARY, "D1")), None, by_keys)
+    yield Reason.GROUP_KEY_NOT_DERIVED, decide(signed(PRIMARY), None, by_keys)
+    yield Reason.TPM_KEY_MISMATCH, decide(signed(PRIMARY), individual("d1", tpm(b"ek")))
+
+
+CASES = {**dict(cases()), **dict(provisioning())}
 
 
 @pytest.mark.parametrize("reason", Reason)

@@ -1,0 +1,1 @@
+"""The provisioning service: who is enrolled, to which hub a device goes, and telling that hub."""

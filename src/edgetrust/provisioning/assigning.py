@@ -1,0 +1,155 @@
+"""Assigning a device: which hub and name it gets, what its hubs are told, and in which order.
+
+Rules (hub specification 14.5, 14.6). A policy that never moves devices keeps the hub of the first assignment; otherwise
+the hub is chosen anew at every registration. The new hub is told before an old one forgets, with what a service wrote
+into the device's twin there, or with the enrollment's initial twin when data is to be reset. A device of an X.509
+enrollment is registered by the thumbprint of the certificate it showed, in both slots; by symmetric key with its own or
+derived keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from edgetrust.errors import UnavailableError
+from edgetrust.pki.chain import Thumbprint
+from edgetrust.protocol.dps.bodies import RegisterRequest, Substatus
+from edgetrust.protocol.dps.enrollments import AllocationPolicy, Enrollment
+from edgetrust.protocol.dps.errors import ALLOCATION_FAILED, BAD_REQUEST, DpsError
+from edgetrust.provisioning.allocation import Choice, allocate, policy_of
+from edgetrust.provisioning.hubs import Hub, HubDevice, HubTwin, pinned
+from edgetrust.store.provisioned import Assignment, Document, Provisioned, ProvisionedRecord
+from edgetrust.telemetry import EVENT_HUB_UNREACHABLE
+from edgetrust.trust.attest import Attested
+from edgetrust.trust.registration import SasKeys, Thumbprints
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One assignment in work."""
+
+    attested: Attested
+    record: ProvisionedRecord
+    request: RegisterRequest
+    peer: str
+
+
+class Assigner:
+    """Carries out assignments over the linked hubs."""
+
+    def __init__(self, provisioned: Provisioned, hubs: Mapping[str, Hub], choice: Choice) -> None:
+        self._provisioned = provisioned
+        self._hubs = hubs
+        self.choice = choice
+
+    def target(
+        self, attested: Attested, before: ProvisionedRecord | None, registration_id: str, peer: str
+    ) -> Assignment | None:
+        """Where the device goes; None when somebody else has to be asked. DpsError 400207, 400208."""
+        body = attested.enrolled.body
+        device = _device_name(attested, before, registration_id)
+        if before is not None and before.assigned is not None and not body.reprovision_policy.update_hub_assignment:
+            return replace(before.assigned, device=device)
+        if policy_of(body, self.choice) is AllocationPolicy.CUSTOM:
+            return None
+        return Assignment(allocate(body, registration_id, peer, self.choice), device)
+
+    def measured(self, latencies: Mapping[str, float]) -> None:
+        """How fast the hubs answered, in seconds."""
+        self.choice = replace(self.choice, latencies=latencies)
+
+    async def assign(self, job: Job) -> None:
+        """Hand the device over, then write down that it is assigned."""
+        record, body = job.record, job.attested.enrolled.body
+        target = record.target
+        if target is None:
+            raise DpsError(ALLOCATION_FAILED, "nobody chose a hub", reason="allocation-failed")
+        hub = self._hub(target.hub)
+        old = [holder for holder in record.holders if holder != target]
+        twin = _initial(body)
+        reset = not body.reprovision_policy.migrate_device_data and record.assigned is not None
+        if not reset:
+            twin = await self._kept_twin(old) or twin
+        authentication = self._authentication(job)
+        await hub.put(HubDevice(target.device, authentication, body.capabilities.iot_edge, twin, reset))
+        left = [holder for holder in old if not await self._cleared(holder)]
+        await self._provisioned.finish(
+            record.state.registration_id,
+            record.operation_id,
+            target,
+            _substatus(record, target, reset=reset),
+            Document(dict(record.state.credential)),
+            left,
+        )
+
+    def _authentication(self, job: Job) -> SasKeys | Thumbprints:
+        attested = job.attested
+        if attested.certificate is not None:
+            return pinned(Thumbprint.of(attested.certificate))
+        if attested.keys is not None:
+            return attested.keys
+        raise DpsError(BAD_REQUEST, "this attestation gives the device no credential", reason="credential-missing")
+
+    def _hub(self, name: str) -> Hub:
+        hub = self._hubs.get(name)
+        if hub is None:
+            raise DpsError(
+                ALLOCATION_FAILED, f"hub {name} is not linked any more", reason="hub-not-linked", fix="link it again"
+            )
+        return hub
+
+    async def _kept_twin(self, old: list[Assignment]) -> HubTwin | None:
+        for holder in old:
+            hub = self._hubs.get(holder.hub)
+            try:
+                twin = None if hub is None else await hub.twin(holder.device)
+            except UnavailableError as problem:  # its hub is lost, and the device must not wait for it
+                _log.warning(EVENT_HUB_UNREACHABLE, hub=holder.hub, detail=problem.message)
+                continue
+            if twin is not None:
+                return twin
+        return None
+
+    async def _cleared(self, holder: Assignment) -> bool:
+        """Whether the device is gone there. A hub that cannot be reached is asked again at the next registration."""
+        hub = self._hubs.get(holder.hub)
+        try:
+            if hub is not None:
+                await hub.delete(holder.device)
+        except UnavailableError as problem:
+            _log.warning(EVENT_HUB_UNREACHABLE, hub=holder.hub, detail=problem.message)
+            return False
+        return True
+
+
+def _device_name(attested: Attested, before: ProvisionedRecord | None, registration_id: str) -> str:
+    """What the operator says, else what it was called before, else the registration identifier as it came."""
+    body = attested.enrolled.body
+    if body.device_id is not None:
+        return body.device_id
+    if before is not None and before.holders and before.enrollment == body.name.lower():
+        return before.holders[0].device
+    return body.name if body.kind == "individual" else registration_id
+
+
+def _initial(body: Enrollment) -> HubTwin | None:
+    twin = body.initial_twin
+    return None if twin is None else HubTwin(_object(twin.tags), _object(twin.properties.desired))
+
+
+def _object(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _substatus(record: ProvisionedRecord, target: Assignment, *, reset: bool) -> Substatus:
+    if reset:
+        return Substatus.RESET
+    if record.assigned is not None and record.assigned.hub != target.hub:
+        return Substatus.MIGRATED
+    return Substatus.INITIAL
