@@ -8,6 +8,7 @@ from edgetrust.clock import ManualClock
 from edgetrust.errors import UnavailableError
 from edgetrust.store.c2d import C2dDraft, C2dMessage, C2dQueues
 from edgetrust.store.engine import Database
+from edgetrust.store.feedback import Outcome
 from edgetrust.store.identities import Identities
 from edgetrust.store.records import DeviceDraft, ModuleDraft, RegistryError
 from edgetrust.store.sessions import Sessions
@@ -166,7 +167,7 @@ async def test_a_lock_ends_after_a_minute(queues: C2dQueues, clock: ManualClock)
     assert await queues.lease("d1", 1) == ()
     clock.advance(1)
     with pytest.raises(RegistryError, match="lock") as lost:
-        await queues.settle("d1", held.lock_token, keep=False)
+        await queues.settle("d1", held.lock_token, Outcome.SUCCESS)
     assert (lost.value.status, lost.value.reason) == (412, "device-message-lock-lost")
     assert bodies(await queues.lease("d1", 1)) == [b"1"]
 
@@ -174,12 +175,12 @@ async def test_a_lock_ends_after_a_minute(queues: C2dQueues, clock: ManualClock)
 async def test_settling_by_lock_token(queues: C2dQueues) -> None:
     await enqueue(queues, b"1")
     (held,) = await queues.lease("d1", 1)
-    await queues.settle("d1", held.lock_token, keep=True)
+    await queues.abandon("d1", held.lock_token)
     (held,) = await queues.lease("d1", 1)
     assert held.deliveries == 2
-    await queues.settle("d1", held.lock_token, keep=False)
+    await queues.settle("d1", held.lock_token, Outcome.SUCCESS)
     with pytest.raises(RegistryError):
-        await queues.settle("d1", held.lock_token, keep=True)
+        await queues.abandon("d1", held.lock_token)
 
 
 async def test_messages_expire(queues: C2dQueues, clock: ManualClock) -> None:

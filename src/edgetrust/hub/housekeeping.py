@@ -1,8 +1,8 @@
 """Housekeeping of a hub: once a minute, what is old enough leaves the store.
 
 Old events by the retention policy; changes of the registry beyond those that another process may catch up with; expired
-cloud-to-device messages of devices that never came for them; uploads that were never finished. The audit trail bounds
-itself. What fails is reported and tried again a minute later; nothing else stops.
+cloud-to-device messages of devices that never came for them, and feedback that nobody read; uploads that were never
+finished. The audit trail bounds itself. What fails is reported and tried again a minute later; nothing else stops.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import structlog
 from edgetrust.clock import Clock
 from edgetrust.errors import Error
 from edgetrust.store.c2d import C2dQueues
+from edgetrust.store.feedback import Feedback
 from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
 from edgetrust.store.retention import EventTrimmer
@@ -32,6 +33,7 @@ class Housekeeping:
         events: EventTrimmer,
         identities: Identities,
         commands: C2dQueues,
+        feedback: Feedback,
         uploads: Uploads,
         files: UploadedFiles,
     ) -> None:
@@ -39,6 +41,7 @@ class Housekeeping:
         self._events = events
         self._identities = identities
         self._commands = commands
+        self._feedback = feedback
         self._uploads = uploads
         self._files = files
 
@@ -62,6 +65,7 @@ class Housekeeping:
 
     async def _old_commands(self, _now: datetime) -> None:
         REMOVED.labels("command").inc(await self._commands.expire())
+        REMOVED.labels("feedback").inc(await self._feedback.trim())
 
     async def _old_uploads(self, now: datetime) -> None:
         expired = await self._uploads.forget_expired(now)

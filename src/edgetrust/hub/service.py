@@ -42,6 +42,7 @@ from edgetrust.store.c2d import C2dQueues
 from edgetrust.store.certificates import CaCertificates
 from edgetrust.store.engine import Database
 from edgetrust.store.events import EventLog
+from edgetrust.store.feedback import Feedback
 from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
 from edgetrust.store.records import Change, ChangeKind
@@ -146,6 +147,7 @@ class Hub:
         self._running.push_async_callback(self._trail.flush)
         commands = C2dQueues(database, clock)
         await commands.forget_locks()
+        feedback = Feedback(database, clock)
         self._twins = twins = Twins(database, clock)
         self._running.push_async_callback(twins.write_clients)
         self._presence = Presence(self._identities, clock)
@@ -176,6 +178,7 @@ class Hub:
             certificates=certificates,
             events=self._events,
             commands=commands,
+            feedback=feedback,
             twins=twins,
             methods=methods,
             trail=self._trail,
@@ -193,6 +196,7 @@ class Hub:
             EventTrimmer(database, settings.retention),
             self._identities,
             commands,
+            feedback,
             self._parts.uploads,
             self._parts.files,
         )

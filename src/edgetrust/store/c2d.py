@@ -2,7 +2,8 @@
 
 Rules (hub specification 3.11): at most 50 wait; delivered in order and at least once; whoever leases a message holds
 its lock for a minute, or until `release` when the connection is lost; after ten deliveries, or when it has expired, a
-message is dropped; default lifetime one hour, at most 48.
+message is dropped; default lifetime one hour, at most 48. What becomes of a message is noted for its sender in the same
+transaction (`feedback`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from edgetrust.limits import (
     TRIM_STEP_ROWS,
 )
 from edgetrust.store.engine import Database
+from edgetrust.store.feedback import Outcome, note_outcomes
 from edgetrust.store.records import RegistryError, milliseconds, moment
 from edgetrust.store.schema import c2d_messages, devices, modules
 
@@ -120,8 +122,9 @@ class C2dQueues:
 
     def complete(self, device: str, sequence: int, done: Done, module: str | None = None) -> None:
         """The device has it (PUBACK): forget it. `done(None)` once that is on disk, also if it was gone already."""
-        mine = delete(_messages).where(_of(device, module), _messages.c.seq == sequence)
-        self._database.post(lambda connection: connection.execute(mine).close(), done)
+        mine = _of(device, module) & (_messages.c.seq == sequence)
+        now_ms = milliseconds(self._clock.now())
+        self._database.post(lambda connection: _end(connection, mine, Outcome.SUCCESS, now_ms), done)
 
     def release(self, device: str, module: str | None = None, done: Done = lambda _error: None) -> None:
         """The connection is lost: what was leased and not completed is delivered again."""
@@ -133,29 +136,44 @@ class C2dQueues:
         unlocked = update(_messages).where(_messages.c.locked_until_ms > 0).values(lock_token=None, locked_until_ms=0)
         await self._database.write(lambda connection: connection.execute(unlocked).close())
 
-    async def settle(self, device: str, lock_token: str, *, keep: bool, module: str | None = None) -> None:
-        """Complete or reject (`keep` False) or abandon (`keep` True) by lock token. RegistryError 412 if it is lost."""
-        now_ms = milliseconds(self._clock.now())
-        held = _of(device, module) & (_messages.c.lock_token == lock_token) & (_messages.c.locked_until_ms > now_ms)
-        change = update(_messages).where(held).values(lock_token=None, locked_until_ms=0)
+    async def abandon(self, device: str, lock_token: str, module: str | None = None) -> None:
+        """Give a message back by its lock token: it is delivered again. RegistryError 412 if the lock is lost."""
+        held = self._held(device, lock_token, module)
+        freed = update(_messages).where(held).values(lock_token=None, locked_until_ms=0)
 
         def work(connection: Connection) -> None:
-            if connection.execute(change if keep else delete(_messages).where(held)).rowcount == 0:
-                raise RegistryError("the lock of the message is lost", code="DeviceMessageLockLost", status=412)
+            if connection.execute(freed).rowcount == 0:
+                raise _lock_lost()
 
-        await self._database.write(work, lambda _nothing: self._tell(device, module) if keep else None)
+        await self._database.write(work, lambda _nothing: self._tell(device, module))
+
+    async def settle(self, device: str, lock_token: str, outcome: Outcome, module: str | None = None) -> None:
+        """Complete or reject a message by its lock token. RegistryError 412 if the lock is lost."""
+        held = self._held(device, lock_token, module)
+        now_ms = milliseconds(self._clock.now())
+
+        def work(connection: Connection) -> None:
+            if _end(connection, held, outcome, now_ms) == 0:
+                raise _lock_lost()
+
+        await self._database.write(work)
 
     async def purge(self, device: str, module: str | None = None) -> int:
         """Drop everything that waits; returns how many messages that was."""
-        everything = delete(_messages).where(_of(device, module))
-        return await self._database.write(lambda connection: connection.execute(everything).rowcount)
+        everything, now_ms = _of(device, module), milliseconds(self._clock.now())
+        return await self._database.write(lambda connection: _end(connection, everything, Outcome.PURGED, now_ms))
 
     async def expire(self) -> int:
-        """Drop what has expired, for all devices, so many in one call; returns how many messages that was."""
+        """Drop what is dead, for all devices, so many in one call; returns how many messages that was."""
         now_ms = milliseconds(self._clock.now())
-        old = select(_messages.c.seq).where(_messages.c.expires_ms <= now_ms, _messages.c.locked_until_ms <= now_ms)
-        these = delete(_messages).where(_messages.c.seq.in_(old.limit(TRIM_STEP_ROWS)))
-        return await self._database.write(lambda connection: connection.execute(these).rowcount)
+        dead = or_(_messages.c.expires_ms <= now_ms, _messages.c.deliveries >= C2D_DELIVERIES)
+        free = select(_messages.c.seq).where(dead, _messages.c.locked_until_ms <= now_ms).limit(TRIM_STEP_ROWS)
+        these = _messages.c.seq.in_(free)
+        return await self._database.write(lambda connection: _drop_dead(connection, these, now_ms))
+
+    def _held(self, device: str, lock_token: str, module: str | None) -> ColumnElement[bool]:
+        now_ms = milliseconds(self._clock.now())
+        return _of(device, module) & (_messages.c.lock_token == lock_token) & (_messages.c.locked_until_ms > now_ms)
 
     def _tell(self, device: str, module: str | None) -> None:
         for listener in tuple(self._listeners):
@@ -190,10 +208,24 @@ def _check_receiver(connection: Connection, draft: C2dDraft) -> None:
         raise RegistryError(f"device {draft.device} has no module {draft.module}", code="ModuleNotFound", status=404)
 
 
-def _drop_dead(connection: Connection, queue: ColumnElement[bool], now_ms: int) -> None:
-    """Drop what has expired or was delivered too often and is not in somebody's hands now."""
-    dead = or_(_messages.c.expires_ms <= now_ms, _messages.c.deliveries >= C2D_DELIVERIES)
-    connection.execute(delete(_messages).where(queue, _messages.c.locked_until_ms <= now_ms, dead))
+def _drop_dead(connection: Connection, queue: ColumnElement[bool], now_ms: int) -> int:
+    """Drop what has expired or was delivered too often and is not in somebody's hands now; how many that was."""
+    free = queue & (_messages.c.locked_until_ms <= now_ms)
+    often = free & (_messages.c.deliveries >= C2D_DELIVERIES)
+    worn = _end(connection, often, Outcome.DELIVERY_COUNT_EXCEEDED, now_ms)
+    return worn + _end(connection, free & (_messages.c.expires_ms <= now_ms), Outcome.EXPIRED, now_ms)
+
+
+def _end(connection: Connection, these: ColumnElement[bool], outcome: Outcome, now_ms: int) -> int:
+    """Forget messages and note what became of them; how many there were."""
+    told = (_messages.c.ack, _messages.c.device, _messages.c.module, _messages.c.message_id)
+    gone = connection.execute(delete(_messages).where(these).returning(*told)).all()
+    note_outcomes(connection, gone, outcome, now_ms)
+    return len(gone)
+
+
+def _lock_lost() -> RegistryError:
+    return RegistryError("the lock of the message is lost", code="DeviceMessageLockLost", status=412)
 
 
 def _message(row: Row[tuple[object, ...]], token: str) -> C2dMessage:

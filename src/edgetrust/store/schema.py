@@ -186,6 +186,22 @@ c2d_messages = Table(
 )
 
 
+c2d_feedback = Table(
+    "c2d_feedback",
+    METADATA,
+    _sequence(),
+    Column("message_id", String(128), nullable=False),
+    Column("device", _name(), nullable=False),
+    Column("module", _name(), nullable=False),  # "" for the device itself
+    Column("generation", String(18), nullable=False),
+    Column("outcome", String(24), nullable=False),
+    Column("recorded_ms", BigInteger, nullable=False),
+    Column("lock_token", String(36)),
+    Column("locked_until_ms", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+
 def _message_table(name: str) -> Table:
     return Table(
         name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import time
 from datetime import timedelta
 
@@ -65,6 +66,56 @@ class TestCommands:
             assert (await world.ask("POST", TO, b"x", iothub_expiry=text, iothub_ack="full")).status == 202
         world.clock.advance(61)
         assert await world.hub._parts.commands.lease("d1", 10) == ()
+
+
+class TestFeedback:
+    PATH = "/messages/serviceBound/feedback"
+
+    async def test_read_then_completed(self, each_world: World) -> None:
+        world = each_world
+        made = await world.create("d1")
+        assert (await world.ask("GET", self.PATH)).status == 204
+        for ack in ("full", "none"):
+            await world.ask("POST", TO, b"x", iothub_messageid=f"m-{ack}", iothub_ack=ack)
+        await world.ask("DELETE", "/devices/d1/commands")
+        answer = await world.ask("GET", self.PATH)
+        assert answer.status == 200
+        assert answer.headers["Content-Type"] == "application/vnd.microsoft.iothub.feedback.json"
+        (record,) = json.loads(answer.body)
+        assert record.pop("enqueuedTimeUtc").endswith("Z")
+        assert record == {
+            "originalMessageId": "m-full",
+            "statusCode": "purged",
+            "description": "Message Purged",
+            "deviceId": "d1",
+            "deviceGenerationId": made["generationId"],
+        }
+        assert (await world.ask("GET", self.PATH)).status == 204  # locked
+        token = answer.etag.strip('"')
+        assert (await world.ask("POST", f"{self.PATH}/{token}/abandon")).status == 204
+        again = (await world.ask("GET", self.PATH)).etag.strip('"')
+        assert (await world.ask("DELETE", f"{self.PATH}/{again}")).status == 204
+        lost = await world.ask("DELETE", f"{self.PATH}/{again}")
+        assert (lost.status, lost.error) == (412, "DeviceMessageLockLost")
+
+    async def test_only_services_with_the_right(self, world: World) -> None:
+        for method, path in (("GET", ""), ("DELETE", "/x"), ("POST", "/x/abandon")):
+            answer = await world.ask(method, self.PATH + path, token=world.service_token("registryReadWrite"))
+            assert answer.status == 401
+
+    async def test_a_device_that_takes_its_message_is_success(self, world: World) -> None:
+        await world.create("d1")
+        await world.ask("POST", TO, b"x", iothub_messageid="m1", iothub_ack="positive")
+        taken = await world.ask("GET", TO, token=world.token("d1"))
+        assert (taken.status, taken.headers["iothub-ack"]) == (200, "positive")
+        await world.ask("DELETE", f"{TO}/{taken.etag.strip(chr(34))}", token=world.token("d1"))
+        (record,) = json.loads((await world.ask("GET", self.PATH)).body)
+        assert (record["originalMessageId"], record["statusCode"]) == ("m1", "success")
+
+    async def test_a_name_that_is_too_long(self, world: World) -> None:
+        await world.create("d1")
+        assert (await world.ask("POST", TO, b"x", iothub_messageid="m" * 129)).status == 400
+        assert (await world.ask("POST", TO, b"x", iothub_messageid="m" * 128)).status == 202
 
 
 class TestEvents:

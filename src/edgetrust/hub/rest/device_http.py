@@ -25,6 +25,7 @@ from edgetrust.limits import BATCH_MESSAGES, MESSAGE_BYTES
 from edgetrust.protocol.iothub import format_properties, parse_properties
 from edgetrust.protocol.messages import Message
 from edgetrust.store.c2d import C2dMessage
+from edgetrust.store.feedback import Outcome
 from edgetrust.telemetry import MESSAGES_IN
 from edgetrust.trust.verdict import Accepted
 
@@ -62,19 +63,19 @@ async def receive_command(request: web.Request) -> web.Response:
 @routes.delete("/devices/{device}/messages/devicebound/{lock_token}")
 async def settle_command(request: web.Request) -> web.Response:
     """Complete a message, or reject it (`?reject`): it is not delivered again."""
-    return await _settle(request, keep=False)
+    parts, device = request.app[PARTS], request.match_info["device"]
+    await parts.access.identity(request, device)
+    outcome = Outcome.REJECTED if "reject" in request.query else Outcome.SUCCESS
+    await parts.commands.settle(device, request.match_info["lock_token"], outcome)
+    return web.Response(status=204)
 
 
 @routes.post("/devices/{device}/messages/devicebound/{lock_token}/abandon")
 async def abandon_command(request: web.Request) -> web.Response:
     """Give a message back: it is delivered again."""
-    return await _settle(request, keep=True)
-
-
-async def _settle(request: web.Request, *, keep: bool) -> web.Response:
     parts, device = request.app[PARTS], request.match_info["device"]
     await parts.access.identity(request, device)
-    await parts.commands.settle(device, request.match_info["lock_token"], keep=keep)
+    await parts.commands.abandon(device, request.match_info["lock_token"])
     return web.Response(status=204)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import uuid
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -16,7 +17,7 @@ from edgetrust.hub.rest.headers import APPLICATION, SYSTEM_HEADERS
 from edgetrust.hub.rest.parts import PARTS, Parts
 from edgetrust.hub.rest.query import number, wait_seconds
 from edgetrust.hub.rest.reading import body_of
-from edgetrust.limits import CONSUMER_CHARACTERS, MESSAGE_BYTES, PAGE_ITEMS
+from edgetrust.limits import C2D_MESSAGE_ID_CHARACTERS, CONSUMER_CHARACTERS, MESSAGE_BYTES, PAGE_ITEMS
 from edgetrust.protocol.iothub import format_properties, parse_properties
 from edgetrust.store.c2d import C2dDraft
 from edgetrust.store.events import StoredMessage
@@ -59,6 +60,7 @@ async def send_command(request: web.Request) -> web.Response:
         request.match_info["device"],
         body,
         properties=format_properties(properties),
+        message_id=_message_id(request),
         ack=_ack(request),
         expires_at=_expiry(request.headers.get("iothub-expiry")),
     )
@@ -136,6 +138,15 @@ def _text(body: bytes) -> str | None:
         return body.decode()
     except UnicodeDecodeError:
         return None
+
+
+def _message_id(request: web.Request) -> str:
+    """What the sender calls its message; one of ours when it does not."""
+    given = request.headers.get("iothub-messageid") or str(uuid.uuid4())
+    if len(given) > C2D_MESSAGE_ID_CHARACTERS:
+        detail = f"iothub-messageid has at most {C2D_MESSAGE_ID_CHARACTERS} characters"
+        raise PeerError(detail, reason="argument-invalid", status=400)
+    return given
 
 
 def _ack(request: web.Request) -> str:

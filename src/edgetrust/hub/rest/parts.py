@@ -20,6 +20,7 @@ from edgetrust.store.audit import AuditTrail
 from edgetrust.store.c2d import C2dQueues
 from edgetrust.store.certificates import CaCertificates
 from edgetrust.store.events import EventLog
+from edgetrust.store.feedback import Feedback
 from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
 from edgetrust.store.twins import Twins
@@ -36,6 +37,7 @@ class Parts:
     certificates: CaCertificates
     events: EventLog
     commands: C2dQueues
+    feedback: Feedback
     twins: Twins
     methods: Methods
     trail: AuditTrail
