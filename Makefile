@@ -20,7 +20,8 @@ JUDGES := .venv-judges/.installed
 NODE := .node-azure/.installed
 UV := .tools/uv/.installed
 
-TEST_PROGRAMS := ca-certificates curl faketime iproute2 mosquitto mosquitto-clients nodejs npm openssl procps
+TEST_PROGRAMS := ca-certificates curl faketime gnutls-bin iproute2 libstrongswan-extra-plugins \
+	libstrongswan-standard-plugins mosquitto mosquitto-clients nodejs npm openssl procps softhsm2 strongswan-pki
 
 NPM_QUIET = --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
 

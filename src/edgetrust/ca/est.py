@@ -64,15 +64,8 @@ def claims(path: str) -> bool:
     return path == est.PREFIX or path.startswith(est.PREFIX + "/")
 
 
-def build_app(enroller: Enroller, clock: Clock) -> web.Application:
-    """The application."""
-    app = web.Application(middlewares=[_errors_answered], client_max_size=limits.EST_BODY_BYTES)
-    app.router.add_route("*", est.PREFIX + "{tail:.*}", EstServer(enroller, clock).answer)
-    return app
-
-
 @web.middleware
-async def _errors_answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def errors_answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except PeerError as problem:
@@ -100,7 +93,7 @@ def said(status: int, reason: str, text: str, *, retry_after: float | None = Non
 
 
 class EstServer:
-    """EST for every authority of one CA."""
+    """EST for every authority of one CA: `answer` is the handler of every path below the prefix."""
 
     def __init__(self, enroller: Enroller, clock: Clock) -> None:
         self._enroller, self._clock = enroller, clock

@@ -19,18 +19,19 @@ from aiohttp import web
 from cryptography import x509
 
 from edgetrust import limits
-from edgetrust.ca import est
+from edgetrust.ca import est, status
 from edgetrust.ca.authority import CertificateAuthority, Order
 from edgetrust.ca.enroll import Enroller, Registry, no_registry
 from edgetrust.ca.policy import Registered
 from edgetrust.ca.settings import CaSettings
 from edgetrust.clock import Clock
-from edgetrust.errors import ConfigError, Error, IntegrityError
+from edgetrust.errors import ConfigError, Error, IntegrityError, UnavailableError
 from edgetrust.pki.chain import Chain, key_matches
 from edgetrust.pki.keys import KeyAlgorithm
 from edgetrust.pki.names import Names
 from edgetrust.pki.profiles import EST_SERVER
 from edgetrust.pki.softkeys import SoftKey, load_key_file, write_private, write_public
+from edgetrust.protocol.est import PREFIX
 from edgetrust.store.engine import Database
 from edgetrust.store.identities import Identities
 from edgetrust.store.records import RegistryError
@@ -73,7 +74,10 @@ async def open_authority(settings: CaSettings, clock: Clock, database: Database,
     """An authority over a migrated database, with its application. Raises ConfigError, IntegrityError."""
     authority = await CertificateAuthority.open(settings, database, clock)
     enroller = Enroller(authority, registry, _bootstrap(settings.bootstrap_authorities))
-    opened = Opened(authority, enroller, est.build_app(enroller, clock), LoopTasks())
+    app = web.Application(middlewares=[est.errors_answered], client_max_size=limits.EST_BODY_BYTES)
+    app.router.add_route("*", PREFIX + "{tail:.*}", est.EstServer(enroller, clock).answer)
+    app.add_routes(status.StatusServer(authority).routes())
+    opened = Opened(authority, enroller, app, LoopTasks())
     opened.tasks.start(_reread(authority))
     return opened
 
@@ -81,7 +85,11 @@ async def open_authority(settings: CaSettings, clock: Clock, database: Database,
 async def open_guest(settings: CaSettings, clock: Clock, database: Database, registry: Registry) -> Guest:
     """The same as a guest of a hub."""
     opened = await open_authority(settings, clock, database, registry)
-    return Guest("est", opened.app, est.claims, close=opened.tasks.close)
+    return Guest("ca", opened.app, _claims, close=opened.tasks.close)
+
+
+def _claims(path: str) -> bool:
+    return est.claims(path) or status.claims(path)
 
 
 async def _reread(authority: CertificateAuthority) -> None:
@@ -149,9 +157,24 @@ class CaService:
         slot = ContextSlot(await self._context())
         self._server: HttpServer = await serve_http(self._opened.app, slot, settings.host, settings.https_port)
         self._running.push_async_callback(self._server.close)
+        if settings.http_port is not None:
+            await self._serve_status(settings.host, settings.http_port)
         self._running.push_async_callback(self._tasks.close)
         if settings.certificate is None:
             self._tasks.start(self._renew(slot))
+
+    async def _serve_status(self, host: str, port: int) -> None:
+        """CRLs and OCSP without TLS: verifiers ask for them while they make up their mind about a TLS certificate."""
+        app = web.Application(middlewares=[est.errors_answered], client_max_size=limits.OCSP_REQUEST_BYTES)
+        app.add_routes(status.StatusServer(self.authority).routes())
+        runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await runner.setup()
+        self._running.push_async_callback(runner.cleanup)
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as problem:
+            raise UnavailableError(f"port {port} cannot be used: {problem.strerror}", reason="port-taken") from problem
+        self.http_port: int = runner.addresses[0][1]
 
     async def _registry(self) -> Registry:
         if self.settings.registry is None:

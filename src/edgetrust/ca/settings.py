@@ -33,6 +33,7 @@ class ListenTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     host: str = "0.0.0.0"  # noqa: S104 - an authority serves its network; narrower is a setting
     https_port: _Port = 8085
+    http_port: _Port | None = None
     certificate: str | None = None
     key: str | None = None
     names: tuple[str, ...] = ("localhost",)
@@ -74,7 +75,8 @@ class CaSettings:
     """One certificate authority. Everything it writes is in `data`; `database` and `registry` are SQLAlchemy URLs.
 
     `registry` is the database of a hub whose devices count as registered; None: there is no registry.
-    `certificate` and `key` are those of its HTTPS listener; None: it issues its own, for `names`.
+    `certificate` and `key` are those of its HTTPS listener; None: it issues its own, for `names`. `http_port` serves
+    CRLs and OCSP without TLS; `crl_url` and `ocsp_url` are what certificates say of it; `{ca}` stands for the issuer.
     """
 
     data: Path
@@ -86,6 +88,7 @@ class CaSettings:
     require_proof: bool = False
     host: str = "0.0.0.0"  # noqa: S104 - as above
     https_port: int = 8085
+    http_port: int | None = None
     certificate: Path | None = None
     key: Path | None = None
     names: tuple[str, ...] = ("localhost",)
@@ -111,6 +114,7 @@ def load_settings(path: Path) -> CaSettings:
         require_proof=file.ca.require_proof,
         host=file.listen.host,
         https_port=file.listen.https_port,
+        http_port=file.listen.http_port,
         certificate=None if file.listen.certificate is None else here / file.listen.certificate,
         key=None if file.listen.key is None else here / file.listen.key,
         names=file.listen.names,

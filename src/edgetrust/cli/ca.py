@@ -12,17 +12,24 @@ from typing import Annotated, Any
 
 import typer
 
-from edgetrust.ca.authority import Authority, CertificateAuthority, Order, can_sign
+from edgetrust.ca.authority import CertificateAuthority, Order
 from edgetrust.cli.at_ca import DEFAULT_CONFIG, Config, at_ca, opened
-from edgetrust.cli.output import Json, iso, print_facts, print_json, print_json_line, print_line, print_table, say, utc
+from edgetrust.cli.ca_output import as_json, authority_as_json, show_authorities
+from edgetrust.cli.ca_revoke import crl, revoke
+from edgetrust.cli.output import Json, print_facts, print_json, print_json_line, print_line, print_table, say, utc
 from edgetrust.errors import UsageError
 from edgetrust.pki.keys import KeyAlgorithm, SecretText
-from edgetrust.store.issuance import IssuedRow, find_issued, release_claim
+from edgetrust.store.issuance import find_issued, release_claim
 from edgetrust.telemetry import set_up_logging
 
 app = typer.Typer(
     help="A certificate authority: make it, serve EST, issue, list, revoke, rotate.", no_args_is_help=True
 )
+
+app.command("revoke", help="Revoke certificates; shows what depends on them first. --dry-run only shows it.")(
+    at_ca(revoke)
+)
+app.command("crl", help="Make the CRL of a CA: PEM.")(at_ca(crl))
 
 Algorithm = Annotated[KeyAlgorithm, typer.Option("--key", help="What kind of keys to make.")]
 _SECRET_BYTES = 24
@@ -75,13 +82,13 @@ def init(
             await make_hierarchy(ca, organization, departments=department or (), algorithm=key)
             for one in ca.authorities.values():
                 write_public(directory / f"{one.name}.cert.pem", one.chain.pem().encode())
-            return [_authority(ca, one) for one in ca.authorities.values()]
+            return [authority_as_json(one) for one in ca.authorities.values()]
 
     made = asyncio.run(make())
     if json:
         print_json({"config": str(config), "authorities": made, "trust_bundle": str(directory / "root.cert.pem")})
         return
-    _show_authorities(made)
+    show_authorities(made)
     print_facts([("clients trust", f"{directory}/root.cert.pem"), ("next", f"edgetrust ca serve -c {config}")])
     say(f"guard: {directory}/keys/root.key.pem signs everything: move it to a medium that you lock away; it is needed")
     say("       again only to make or renew a CA. Back up the other keys and the database, readable by nobody else.")
@@ -140,8 +147,8 @@ async def list_(
     json: Json = False,
 ) -> None:
     if authorities:
-        shown = [_authority(ca, one) for one in ca.authorities.values()]
-        print_json(shown) if json else _show_authorities(shown)
+        shown = [authority_as_json(one) for one in ca.authorities.values()]
+        print_json(shown) if json else show_authorities(shown)
         return
     rows = await ca.database.read(
         lambda connection: find_issued(
@@ -172,55 +179,6 @@ async def list_(
             for row in rows
         ],
     )
-
-
-def as_json(row: IssuedRow) -> dict[str, Any]:
-    """A certificate as commands print it."""
-    return {
-        "authority": row.authority,
-        "serial": row.serial,
-        "profile": row.profile,
-        "identity": row.identity,
-        "subject": row.certificate.subject.rfc4514_string(),
-        "notBefore": iso(row.certificate.not_valid_before_utc),
-        "notAfter": iso(row.not_after),
-        "issued": iso(row.issued_at),
-        "operation": row.operation,
-        "credential": row.credential,
-        "revoked": None if row.revoked_at is None else {"at": iso(row.revoked_at), "reason": row.revocation},
-    }
-
-
-def _authority(ca: CertificateAuthority, one: Authority) -> dict[str, Any]:
-    reference = one.row.key_reference
-    return {
-        "name": one.name,
-        "kind": one.row.kind,
-        "parent": one.row.parent,
-        "state": one.row.state,
-        "default": one.row.default,
-        "profiles": sorted(one.row.profiles),
-        "subject": one.row.certificate.subject.rfc4514_string(),
-        "notAfter": iso(one.row.certificate.not_valid_after_utc),
-        "key": "elsewhere" if one.issuer is None else reference,
-        "canSign": can_sign(one),
-        "label": "default and " + one.name if one.row.default else one.name,
-    }
-
-
-def _show_authorities(shown: list[dict[str, Any]]) -> None:
-    rows = [
-        (
-            one["name"],
-            one["parent"] or "",
-            one["state"],
-            one["notAfter"],
-            ", ".join(one["profiles"]),
-            one["key"] or "elsewhere",
-        )
-        for one in shown
-    ]
-    print_table(("CA", "BELOW", "STATE", "UNTIL", "ISSUES", "KEY"), rows)
 
 
 @app.command(help="Issue a certificate for a CSR, on your word. Prints the chain, or writes it to --out.")
