@@ -24,7 +24,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from edgetrust.errors import Error, UnavailableError
 from edgetrust.limits import APPEND_BACKLOG_BYTES, APPEND_GROUP_MESSAGES
@@ -39,17 +39,15 @@ _ROW = "(" + ", ".join("?" * len(Message._fields)) + ")"
 _ROWS_MAX = 250  # rows of seven values in one statement; the driver keeps twice as many statements prepared
 
 
-class Batch(NamedTuple):
-    """What one `append` brought, and its size as `size_of` counts. A tuple for the same reason as `Message`."""
-
-    messages: Sequence[Message]
-    done: Done
-    size: int
+Batch = tuple[Sequence[Message], Done, int]  # what one `append` brought, and its size as `size_of` counts
 
 
 def size_of(messages: Sequence[Message]) -> int:
     """Bytes of bodies and characters of properties: what a message is said to take."""
-    return sum([len(message[3]) + len(message[2]) for message in messages])
+    size = 0
+    for message in messages:  # most often one: a generator or a list would cost more than it
+        size += len(message[3]) + len(message[2])
+    return size
 
 
 class Extra(Protocol):
@@ -179,7 +177,7 @@ class Appender:
             self._waiting_bytes += size
             if not self._gathered:
                 self._loop.call_soon(self._hand_over)
-            self._gathered.append(Batch(messages, done, size))
+            self._gathered.append((messages, done, size))
 
     def _hand_over(self) -> None:
         if self._gathered:
@@ -200,23 +198,21 @@ class Appender:
     def _run(self) -> None:
         open_ended = True
         while open_ended and (group := self._waiting.get()) is not None:
-            count = sum([len(batch.messages) for batch in group])
+            count = sum([len(messages) for messages, _, _ in group])
             while count < APPEND_GROUP_MESSAGES and not self._waiting.empty():
                 following = self._waiting.get()
                 if following is None:
                     open_ended = False
                     break
                 group += following
-                count += sum([len(batch.messages) for batch in following])
+                count += sum([len(messages) for messages, _, _ in following])
             self._store(group)
         self._disconnect()
 
     def _store(self, group: list[Batch], *, again: bool = True) -> None:
-        messages = (
-            group[0].messages if len(group) == 1 else list(chain.from_iterable(batch.messages for batch in group))
-        )
+        messages = group[0][0] if len(group) == 1 else list(chain.from_iterable([batch[0] for batch in group]))
         try:
-            last = self._connected().insert(messages, sum([batch.size for batch in group]))
+            last = self._connected().insert(messages, sum([size for _, _, size in group]))
         except BaseException as problem:  # noqa: BLE001 - handed to whoever waits for it, whatever it is
             self._failed(group, problem, again)
         else:
@@ -257,15 +253,15 @@ class Appender:
     # -- loop thread --------------------------------------------------------------------------------------------------
 
     def _answered(self, group: list[Batch], last: int, error: BaseException | None) -> None:
-        self._waiting_bytes -= sum([batch.size for batch in group])
+        self._waiting_bytes -= sum([size for _, _, size in group])
         if error is None:
             self._committed(last)
         self._tell(iter(group), error)
 
     def _tell(self, group: Iterator[Batch], error: BaseException | None) -> None:
         try:
-            for batch in group:
-                batch.done(error)
+            for _, done, _ in group:
+                done(error)
         except BaseException:
             self._loop.call_soon(self._tell, group, error)  # the others must hear of it too
             raise

@@ -44,6 +44,8 @@ def encode_puback(packet_id: int) -> bytes:
 
 def encode_pubacks(packet_ids: Sequence[int]) -> bytes:
     """The PUBACKs of a batch, in order, as one piece of bytes. Raises UsageError when one is outside 1 to 65535."""
+    if len(packet_ids) == 1:
+        return encode_puback(packet_ids[0])
     if not packet_ids:
         return b""
     if min(packet_ids) < 1 or max(packet_ids) >= _PACKET_IDS:

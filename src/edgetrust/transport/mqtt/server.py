@@ -110,9 +110,10 @@ class MqttServerProtocol(asyncio.Protocol):
         self._share.wheel.arm(self, limits.CONNECT_SECONDS)
 
     def data_received(self, data: bytes) -> None:
-        self._seen_at = self._loop.time()
-        if self.is_closing:
+        transport = self._transport
+        if transport is None or transport.is_closing():
             return
+        self._seen_at = self._loop.time()
         try:
             packets = self._connection.receive(data)
         except MqttProtocolError as fault:
@@ -159,7 +160,7 @@ class MqttServerProtocol(asyncio.Protocol):
 
     def _handle(self, packets: list[Packet]) -> None:
         first = packets[0]
-        if isinstance(first, Connect):
+        if type(first) is Connect:
             self._share.wheel.disarm(self)
             self._task = self._loop.create_task(self._admit(first))
             return

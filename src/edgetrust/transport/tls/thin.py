@@ -7,8 +7,9 @@ public: `AVAILABLE` says whether this pyOpenSSL has them all, and if not, `pyope
 Rules for the calls: the error queue is emptied before a call whose error will be asked for, since it belongs to the
 thread; memory BIOs never shrink, so that a server's are exchanged after the handshake and they are filled in slices
 of one record and keep no more than that when a connection is idle; the buffer that OpenSSL writes into belongs to
-the thread, since cffi lets other threads run during a call; a buffer of the caller is let go when the call returns
-or raises: kept by a traceback, it would be freed while it is still exported, which ends the process.
+the thread, since cffi lets other threads run during a call; what OpenSSL reads is given to cffi as bytes, which it takes
+as they are, while a view would have to be opened and closed for every call. Messages come one at a time: a read that
+would find nothing costs as much as one that finds something, so it is not made when the BIO is empty.
 
 It must not know how contexts are made.
 """
@@ -78,11 +79,11 @@ _SCRATCH_BYTES: Final = 2 * RECORD_BYTES
 
 
 class _Scratch(threading.local):
-    """A thread's buffer that OpenSSL writes into, as cffi sees it and as Python does."""
+    """What OpenSSL writes into on a thread."""
 
     def __init__(self) -> None:
         self.pointer: Any = _ffi.new("char[]", _SCRATCH_BYTES)
-        self.view = memoryview(_ffi.buffer(self.pointer))
+        self.start: Any = _ffi.new("char **")  # where BIO_get_mem_data says that its data begins
 
 
 _scratch = _Scratch()
@@ -158,18 +159,11 @@ class ThinEngine:
 
     def feed(self, ciphertext: Buffer) -> None:
         _lib.ERR_clear_error()
-        size = len(ciphertext)
-        with _ffi.from_buffer(ciphertext) as pointer:
-            for start in range(0, size, RECORD_BYTES):
-                if self.closed:
-                    return  # nothing after close_notify counts (RFC 8446, 6.1)
-                _lib.BIO_write(self._into, pointer + start, min(RECORD_BYTES, size - start))
-                if self.handshake_done:
-                    self._decrypt()
-                elif self._shake():
-                    self._decrypt()
-                    if self._verification is None:  # a client's BIOs are known to its pyOpenSSL object
-                        self._renew_bios()
+        if len(ciphertext) <= RECORD_BYTES:
+            self._take_in(bytes(ciphertext))
+            return
+        for start in range(0, len(ciphertext), RECORD_BYTES):
+            self._take_in(bytes(ciphertext[start : start + RECORD_BYTES]))
 
     def read(self) -> bytes:
         plain = self._plain
@@ -182,23 +176,27 @@ class ThinEngine:
         if not self.is_open:
             raise not_open()
         _lib.ERR_clear_error()
-        size = len(plaintext)
-        with _ffi.from_buffer(plaintext) as pointer:
-            for start in range(0, size, RECORD_BYTES):
-                slice_bytes = min(RECORD_BYTES, size - start)
-                written = _lib.SSL_write(self._ssl, pointer + start, slice_bytes)
-                if written != slice_bytes:
-                    raise _error()
-                if size > RECORD_BYTES:
-                    self._drain()
+        if len(plaintext) <= RECORD_BYTES:
+            self._encrypt(bytes(plaintext))
+            return
+        for start in range(0, len(plaintext), RECORD_BYTES):
+            self._encrypt(bytes(plaintext[start : start + RECORD_BYTES]))
+            self._drain()
 
     def take(self) -> bytes:
-        self._drain()
         cipher = self._cipher
         if not cipher:
-            return b""
+            pointer = _scratch.pointer
+            count = _lib.BIO_read(self._out, pointer, _SCRATCH_BYTES)
+            if count <= 0:
+                return b""
+            taken: bytes = _ffi.unpack(pointer, count)
+            if count < _SCRATCH_BYTES:
+                return taken
+            cipher.append(taken)
+        self._drain()
         self._cipher = []
-        return cipher[0] if len(cipher) == 1 else b"".join(cipher)
+        return b"".join(cipher)
 
     def close(self) -> None:
         if self.handshake_done and not self._closing:
@@ -252,15 +250,35 @@ class ThinEngine:
         self.handshake_done = True
         return True
 
+    def _take_in(self, piece: bytes) -> None:
+        """At most one record's size of what arrived."""
+        if self.closed:
+            return  # nothing after close_notify counts (RFC 8446, 6.1)
+        _lib.BIO_write(self._into, piece, len(piece))
+        if self.handshake_done:
+            self._decrypt()
+        elif self._shake():
+            self._decrypt()
+            if self._verification is None:  # a client's BIOs are known to its pyOpenSSL object
+                self._renew_bios()
+
     def _decrypt(self) -> None:
-        ssl, scratch, plain = self._ssl, _scratch, self._plain
-        pointer, view = scratch.pointer, scratch.view
-        while (count := _lib.SSL_read(ssl, pointer, _SCRATCH_BYTES)) > 0:
-            plain.append(view[:count].tobytes())
+        ssl, plain, pointer = self._ssl, self._plain, _scratch.pointer
+        count = _lib.SSL_read(ssl, pointer, _SCRATCH_BYTES)
+        if count > 0 and not _lib.BIO_get_mem_data(self._into, _scratch.start):
+            plain.append(_ffi.unpack(pointer, count))
+            return
+        while count > 0:
+            plain.append(_ffi.unpack(pointer, count))
+            count = _lib.SSL_read(ssl, pointer, _SCRATCH_BYTES)
         error = _lib.SSL_get_error(ssl, count)
         if error == _lib.SSL_ERROR_ZERO_RETURN:
             self.closed = True
         elif error != _lib.SSL_ERROR_WANT_READ:
+            raise _error()
+
+    def _encrypt(self, piece: bytes) -> None:
+        if _lib.SSL_write(self._ssl, piece, len(piece)) != len(piece):
             raise _error()
 
     def _renew_bios(self) -> None:
@@ -275,13 +293,12 @@ class ThinEngine:
 
     def _pending(self) -> int:
         """Ciphertext that OpenSSL has not taken in."""
-        return int(_lib.BIO_get_mem_data(self._into, _ffi.new("char **")))
+        return int(_lib.BIO_get_mem_data(self._into, _scratch.start))
 
     def _drain(self) -> None:
-        scratch = _scratch
-        pointer, view = scratch.pointer, scratch.view
+        pointer = _scratch.pointer
         while (count := _lib.BIO_read(self._out, pointer, _SCRATCH_BYTES)) > 0:
-            self._cipher.append(view[:count].tobytes())
+            self._cipher.append(_ffi.unpack(pointer, count))
             if count < _SCRATCH_BYTES:
                 return
 

@@ -306,7 +306,9 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 self._cause = self._cause or ConnectionCutError(error.message)
                 self.abort()
                 return
-        self._send(engine)
+        ciphertext = engine.take()
+        if ciphertext and self._lower is not None:
+            self._lower.write(ciphertext)
 
     def close(self) -> None:
         """Send what was written and close_notify, then close."""
