@@ -82,6 +82,7 @@ METHOD_RESPONSE_SECONDS_MIN, METHOD_RESPONSE_SECONDS_MAX = 5, 300  # what the cl
 METHOD_CONNECT_SECONDS_MAX = 300  # for a device to come, as long as it may take to answer
 REFUSALS_KEPT = 1_000  # ring buffer of refusals with all their checks
 VERIFIED_CHAINS_KEPT = 10_000  # remembered path validations, by thumbprint and bundle
+VERIFIED_ISSUERS_KEPT = 256  # issuers of verified chains: a fleet's devices share a few, and send at most 10 each
 SESSIONS_REMEMBERED = 100_000  # stored sessions kept at hand, so that a returning client costs no query
 REGISTRATIONS_KEPT = 100_000  # registrations the hub keeps at hand, about 1 KiB each
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -25,6 +25,7 @@ from edgetrust.pki.names import IpAddress
 T = TypeVar("T")
 E = TypeVar("E", bound=x509.ExtensionType)
 
+_UNREADABLE_NAME: Final = "(unreadable name)"
 _UNREADABLE: Final = (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 _PROCESSED: Final = (  # extensions that path validation acts upon, or that cannot restrict it whatever they say
     x509.BasicConstraints,
@@ -39,17 +40,13 @@ _PROCESSED: Final = (  # extensions that path validation acts upon, or that cann
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Facts:
     """One certificate in plain types. `key_usage` holds RFC 5280's names in snake case; None means the extension is
-    absent.
+    absent. Names are written out when somebody asks for them: most certificates are fine and need no words.
     """
 
     certificate: x509.Certificate
-    subject: str
-    issuer: str
-    subject_der: bytes
-    issuer_der: bytes
     not_before: datetime
     not_after: datetime
     is_ca: bool
@@ -67,6 +64,22 @@ class Facts:
     signature_fault: str | None
     unreadable: str | None
 
+    @cached_property
+    def subject(self) -> str:
+        return _attempt(lambda: _text(self.certificate.subject), _UNREADABLE_NAME)[0]
+
+    @cached_property
+    def issuer(self) -> str:
+        return _attempt(lambda: _text(self.certificate.issuer), _UNREADABLE_NAME)[0]
+
+    @cached_property
+    def subject_der(self) -> bytes:
+        return _attempt(lambda: _encoded(self.certificate.subject), b"")[0]
+
+    @cached_property
+    def issuer_der(self) -> bytes:
+        return _attempt(lambda: _encoded(self.certificate.issuer), b"")[0]
+
     @property
     def self_issued(self) -> bool:
         return self.subject_der == self.issuer_der and not self.unreadable
@@ -81,37 +94,49 @@ def read(certificate: x509.Certificate) -> Facts:
 def read_once(certificate: x509.Certificate) -> Facts:
     """The facts of a certificate that few will ask for again, such as an end entity's. Never raises."""
     extensions, trouble = _attempt(lambda: certificate.extensions, x509.Extensions([]))
-    subject, odd_subject = _attempt(lambda: _name(certificate.subject), ("(unreadable name)", b""))
-    issuer, odd_issuer = _attempt(lambda: _name(certificate.issuer), ("(unreadable name)", b""))
-    constraints = _value(extensions, x509.BasicConstraints)
-    eku = _value(extensions, x509.ExtendedKeyUsage)
-    key_id = _value(extensions, x509.SubjectKeyIdentifier)
-    authority = _value(extensions, x509.AuthorityKeyIdentifier)
-    alternative = _value(extensions, x509.SubjectAlternativeName)
-    unknown = (e.oid.dotted_string for e in extensions if e.critical and not isinstance(e.value, _PROCESSED))
+    _, odd_name = _attempt(lambda: (certificate.subject, certificate.issuer), None)
+    present = _Extensions(extensions)
+    constraints = present.value(x509.BasicConstraints)
+    eku = present.value(x509.ExtendedKeyUsage)
+    key_id = present.value(x509.SubjectKeyIdentifier)
+    authority = present.value(x509.AuthorityKeyIdentifier)
+    alternative = present.value(x509.SubjectAlternativeName)
     return Facts(
         certificate=certificate,
-        subject=subject[0],
-        issuer=issuer[0],
-        subject_der=subject[1],
-        issuer_der=issuer[1],
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
         is_ca=constraints is not None and constraints.ca,
         path_length=None if constraints is None else constraints.path_length,
-        key_usage=_key_usage(_value(extensions, x509.KeyUsage)),
+        key_usage=_key_usage(present.value(x509.KeyUsage)),
         eku=None if eku is None else frozenset(eku),
         key_id=None if key_id is None else key_id.digest,
         authority_key_id=None if authority is None else authority.key_identifier,
         dns=() if alternative is None else tuple(alternative.get_values_for_type(x509.DNSName)),
         ips=() if alternative is None else _addresses(alternative),
         has_san=alternative is not None,
-        constrains_names=_value(extensions, x509.NameConstraints) is not None,
-        unknown_critical=tuple(unknown),
+        constrains_names=present.value(x509.NameConstraints) is not None,
+        unknown_critical=tuple(present.unknown_critical),
         key_fault=_key_fault(certificate),
         signature_fault=_signature_fault(certificate),
-        unreadable=trouble or odd_subject or odd_issuer,
+        unreadable=trouble or odd_name,
     )
+
+
+class _Extensions:
+    """Extensions by their kind; a certificate that has one twice cannot be read at all."""
+
+    def __init__(self, extensions: x509.Extensions) -> None:
+        self._values: dict[type, Any] = {}
+        self.unknown_critical: list[str] = []
+        for extension in extensions:
+            value = extension.value
+            self._values[type(value)] = value
+            if extension.critical and not isinstance(value, _PROCESSED):
+                self.unknown_critical.append(extension.oid.dotted_string)
+
+    def value(self, kind: type[E]) -> E | None:
+        found: E | None = self._values.get(kind)
+        return found
 
 
 def _attempt(reading: Callable[[], T], instead: T) -> tuple[T, str | None]:
@@ -121,12 +146,12 @@ def _attempt(reading: Callable[[], T], instead: T) -> tuple[T, str | None]:
         return instead, str(error) or type(error).__name__
 
 
-def _name(name: x509.Name) -> tuple[str, bytes]:
-    return name.rfc4514_string() or "(empty subject)", name.public_bytes()
+def _text(name: x509.Name) -> str:
+    return name.rfc4514_string() or "(empty subject)"
 
 
-def _value(extensions: x509.Extensions, kind: type[E]) -> E | None:
-    return next((extension.value for extension in extensions if isinstance(extension.value, kind)), None)
+def _encoded(name: x509.Name) -> bytes:
+    return name.public_bytes()
 
 
 def _addresses(alternative: x509.SubjectAlternativeName) -> tuple[IpAddress, ...]:

@@ -24,7 +24,7 @@ from typing import Final, NoReturn
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, VerificationError
+from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from edgetrust import limits
 from edgetrust.pki.chain import Chain, TrustBundle
@@ -34,7 +34,15 @@ from edgetrust.pki.facts import Facts, read, read_once
 from edgetrust.pki.failures import ChainFailure, ChainReason, Purpose
 from edgetrust.pki.names import as_ip, covers
 
-__all__ = ["ChainFailure", "ChainReason", "Purpose", "RememberedChain", "VerifiedChain", "verify_chain"]
+__all__ = [
+    "ChainFailure",
+    "ChainReason",
+    "Purpose",
+    "RememberedChain",
+    "VerifiedChain",
+    "VerifiedIssuers",
+    "verify_chain",
+]
 
 _MADE_HERE: Final = object()
 _END_ENTITY_POLICY: Final = ExtensionPolicy.permit_all()
@@ -93,6 +101,35 @@ class RememberedChain:
         return VerifiedChain((end_entity, *self.issuers), self.purpose, self.valid_from, self.valid_until, _MADE_HERE)
 
 
+@dataclass(frozen=True, slots=True)
+class VerifiedIssuers:
+    """What stands above the end entity of a verified chain, the nearest issuer first. Good for the same trust bundle.
+
+    `nearest` holds the nearest issuer alone, so that the builder verifies one signature, by its usual rules.
+    """
+
+    path: tuple[Facts, ...]
+    nearest: Store
+
+    @classmethod
+    def of(cls, verified: VerifiedChain) -> VerifiedIssuers | None:
+        """None if what is above cannot be taken as it stands: nothing, or CAs that constrain names below them."""
+        path = tuple(read(certificate) for certificate in verified.path[1:])
+        if not path or any(facts.constrains_names for facts in path):
+            return None
+        return cls(path, Store([path[0].certificate]))
+
+    def verify(self, chain: Chain, bundle: TrustBundle, purpose: Purpose, now: datetime) -> VerifiedChain | None:
+        """The chain verified; None when only `verify_chain` can tell."""
+        if chain.end_entity in bundle.anchors:
+            return None
+        end_entity = read_once(chain.end_entity)
+        path = (end_entity, *self.path)
+        if end_entity.unreadable is not None or isinstance(_build(chain.end_entity, [], self.nearest, now), str):
+            return None
+        return _verified(path, purpose) if first_fault(path, purpose, now) is None else None
+
+
 def verify_chain(
     chain: Chain, bundle: TrustBundle, purpose: Purpose, now: datetime, *, name: str | None = None
 ) -> VerifiedChain | ChainFailure:
@@ -122,7 +159,7 @@ def _verify_path(
     candidates = _possible_issuers((*chain.intermediates, *bundle.intermediates))
     first: ChainFailure | None = None
     for _ in range(_DETOURS):
-        built = _build(chain.end_entity, candidates, bundle, now)
+        built = _build(chain.end_entity, candidates, bundle.store, now)
         if isinstance(built, str):
             return diagnose(chain, bundle, purpose, now, built) if first is None else first
         path = (end_entity, *(read(certificate) for certificate in built[1:]))
@@ -147,12 +184,12 @@ def _possible_issuers(certificates: Sequence[x509.Certificate]) -> list[x509.Cer
 
 
 def _build(
-    end_entity: x509.Certificate, candidates: list[x509.Certificate], bundle: TrustBundle, now: datetime
+    end_entity: x509.Certificate, candidates: list[x509.Certificate], anchors: Store | None, now: datetime
 ) -> Sequence[x509.Certificate] | str:
     """A path to an anchor, or the builder's words for why there is none."""
-    if bundle.store is None:
+    if anchors is None:
         return "the trust bundle holds no anchor"
-    builder = PolicyBuilder().store(bundle.store).time(now).max_chain_depth(limits.CHAIN_INTERMEDIATES)
+    builder = PolicyBuilder().store(anchors).time(now).max_chain_depth(limits.CHAIN_INTERMEDIATES)
     builder = builder.extension_policies(ca_policy=_CA_POLICY, ee_policy=_END_ENTITY_POLICY)
     try:
         return builder.build_client_verifier().verify(end_entity, candidates).chain

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -24,6 +25,8 @@ from edgetrust.pki.chain import Thumbprint, ThumbprintError
 from edgetrust.pki.keys import SecretBytes
 from edgetrust.store.records import AuthenticationDraft, AuthenticationKind, RegistryError
 from edgetrust.trust.registration import Authentication, CertificateAuthority, NoAuthentication, SasKeys, Thumbprints
+
+Row = RowMapping | Mapping[str, Any]  # by the names of the columns
 
 _GENERATED_KEY_BYTES = 32
 _KINDS = {kind.lower(): kind for kind in AuthenticationKind}
@@ -149,7 +152,7 @@ def columns_of(authentication: Authentication) -> dict[str, Any]:
     return columns
 
 
-def authentication_from(row: RowMapping) -> Authentication:
+def authentication_from(row: Row) -> Authentication:
     """Read back what `columns_of` stored. Raises IntegrityError if somebody else wrote it."""
     match row["authentication"]:
         case "sas" if row["key_primary"] and row["key_secondary"]:

@@ -1,7 +1,7 @@
 """Database: one SQL database, used from threads, awaited from the loop.
 
     writer     one thread, one connection: what waits runs together in one transaction and shares its sync
-    readers    a few threads, each call a read transaction of its own
+    readers    a few threads, each call a read transaction of its own; SQLite's keep their connections
     logs       one connection each for the threads that append messages (`connect_log`)
 
 Rules. A write is answered after its commit and never before; `announce` is called on the caller's loop after the
@@ -23,7 +23,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +32,12 @@ from typing import Any, TypeVar
 import sqlalchemy
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from edgetrust.errors import ConfigError, UnavailableError
 from edgetrust.limits import STORE_BUSY_SECONDS, STORE_READERS, STORE_STATEMENTS, STORE_WRITES_TOGETHER
-from edgetrust.store.failures import translated
+from edgetrust.store.failures import driver_errors, translated
 from edgetrust.store.migrate import upgrade
 
 T = TypeVar("T")
@@ -69,6 +69,29 @@ class _Job:
             with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
                 self.loop.call_soon_threadsafe(self.announce, result)
         self.outcome.set_result(result)
+
+
+class _Reading:
+    """A function waiting for a reader. `outcome` belongs to `loop`, and is filled there."""
+
+    __slots__ = ("function", "loop", "outcome")
+
+    def __init__(self, function: Callable[[Connection], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.function = function
+        self.loop = loop
+        self.outcome: asyncio.Future[Any] = loop.create_future()
+
+    def answer(self, result: Any, problem: BaseException | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to answer
+            self.loop.call_soon_threadsafe(self._settle, result, problem)
+
+    def _settle(self, result: Any, problem: BaseException | None) -> None:
+        if self.outcome.done():  # who asked has been cancelled
+            return
+        if problem is None:
+            self.outcome.set_result(result)
+        else:
+            self.outcome.set_exception(problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +127,13 @@ class Database:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         self._writer = threading.Thread(target=self._run_writer, name="store-writer", daemon=True)
-        self._readers = ThreadPoolExecutor(STORE_READERS, thread_name_prefix="store-reader")
-        self._writer.start()
+        self._reads: queue.SimpleQueue[_Reading | None] = queue.SimpleQueue()
+        self._readers = [
+            threading.Thread(target=self._run_reader, name=f"store-reader-{number}", daemon=True)
+            for number in range(STORE_READERS)
+        ]
+        for thread in (self._writer, *self._readers):
+            thread.start()
 
     # -- opening ------------------------------------------------------------------------------------------------------
 
@@ -144,8 +172,10 @@ class Database:
             return
         self._closed = True
         self._jobs.put(None)
-        await asyncio.to_thread(self._writer.join)
-        await asyncio.to_thread(self._readers.shutdown)
+        for _ in self._readers:
+            self._reads.put(None)
+        for thread in (self._writer, *self._readers):
+            await asyncio.to_thread(thread.join)
         await asyncio.to_thread(self._engine.dispose)
 
     # -- use ----------------------------------------------------------------------------------------------------------
@@ -179,7 +209,10 @@ class Database:
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Run `function` on a reader's thread; it sees one moment of the database."""
         self._open_or_raise()
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, function)
+        reading = _Reading(function, asyncio.get_running_loop())
+        self._reads.put(reading)
+        result: T = await reading.outcome
+        return result
 
     def connect_log(self) -> LogConnection:
         """A connection for a thread that appends messages. Blocking: call it on that thread."""
@@ -192,13 +225,32 @@ class Database:
         if self._closed:
             raise UnavailableError("the store is closed", reason="store-closed")
 
-    def _read(self, function: Callable[[Connection], T]) -> T:
+    # -- the readers' threads -----------------------------------------------------------------------------------------
+
+    def _run_reader(self) -> None:
+        connection: Connection | None = None
+        while (reading := self._reads.get()) is not None:
+            try:
+                with translated():
+                    connection = connection or self._engine.connect()
+                    result = self._read(connection, reading.function)
+            except BaseException as problem:  # noqa: BLE001 - handed to whoever waits for it, whatever it is
+                reading.answer(None, problem)
+                done_with = True
+            else:
+                reading.answer(result, None)
+                done_with = self.dialect != "sqlite"  # a server may be gone by the next time: the pool looks then
+            if done_with:
+                _close(connection)
+                connection = None
+        _close(connection)
+
+    def _read(self, connection: Connection, function: Callable[[Connection], T]) -> T:
+        if self.dialect == "postgresql":
+            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         # In memory there is one connection for all.
-        with self._turn if self.in_memory else nullcontext(), translated(), self._engine.connect() as connection:
-            if self.dialect == "postgresql":
-                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            with connection.begin():
-                return function(connection)
+        with self._turn if self.in_memory else nullcontext(), connection.begin():
+            return function(connection)
 
     # -- the writer's thread ------------------------------------------------------------------------------------------
 
@@ -240,6 +292,12 @@ class Database:
                 return [function(connection) for function in functions]
 
 
+def _close(connection: Connection | None) -> None:
+    if connection is not None:
+        with suppress(SQLAlchemyError, *driver_errors()):  # what is broken is let go of all the same
+            connection.close()
+
+
 def _journal_ahead(raw: sqlite3.Connection) -> None:
     """Set the write-ahead log. Whoever finds another process doing that for a new file is refused at once, whatever
     its busy time-out is: wait here.
@@ -259,7 +317,9 @@ def _journal_ahead(raw: sqlite3.Connection) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that will write takes the lock at once: upgrading a read transaction fails without waiting.
     writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    raw = connection.connection.driver_connection
+    assert raw is not None
+    raw.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _postgres_engine(url: URL) -> Engine:

@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Select, bindparam, func, literal, or_, select
 
 from edgetrust.pki.chain import Thumbprint
-from edgetrust.store.authentication import authentication_from
+from edgetrust.store.authentication import Row, authentication_from
+from edgetrust.store.pointquery import PointQuery
 from edgetrust.store.records import DeviceRecord, ModuleRecord, etag_of, moment, scope_of
 from edgetrust.store.schema import c2d_messages, devices, modules, revoked_certificates
 from edgetrust.trust.identity import Identity
@@ -34,16 +35,18 @@ _DEVICES = select(
 _MODULES = select(modules, _waiting(modules.c.device, modules.c.module))
 _ONE_DEVICE = _DEVICES.where(devices.c.device == bindparam("of_device"))
 _ONE_MODULE = _MODULES.where(modules.c.device == bindparam("of_device"), modules.c.module == bindparam("of_module"))
-_FIND_DEVICE = (
+_FIND_DEVICE = PointQuery(
     select(devices, _parents.c.generation.label("parent_generation"))
     .select_from(_WITH_PARENT)
     .where(devices.c.device == bindparam("of_device"))
 )
-_FIND_MODULE = select(modules).where(
-    modules.c.device == bindparam("of_device"), modules.c.module == bindparam("of_module")
+_FIND_MODULE = PointQuery(
+    select(modules).where(modules.c.device == bindparam("of_device"), modules.c.module == bindparam("of_module"))
 )
-_REVOKED = select(revoked_certificates.c.thumbprint).where(
-    revoked_certificates.c.device == bindparam("of_device"), revoked_certificates.c.module == bindparam("of_module")
+_REVOKED = PointQuery(
+    select(revoked_certificates.c.thumbprint).where(
+        revoked_certificates.c.device == bindparam("of_device"), revoked_certificates.c.module == bindparam("of_module")
+    )
 )
 _BY_THUMBPRINT = tuple(
     (
@@ -96,39 +99,34 @@ def modules_between(connection: Connection, first: str, last: str) -> tuple[Modu
 
 def registration(connection: Connection, identity: Identity, as_of: datetime) -> Registration | None:
     """What decisions need of `identity`, None if it is not registered."""
-    row = connection.execute(_FIND_DEVICE, {"of_device": identity.device}).mappings().first()
-    if row is None:
+    keys = {"of_device": identity.device, "of_module": identity.module or ""}
+    device = next(iter(_FIND_DEVICE.rows(connection, {"of_device": identity.device})), None)
+    if device is None:
         return None
-    own = row
+    own = device
     device_keys = None
     if identity.module is not None:
-        keys = {"of_device": identity.device, "of_module": identity.module}
-        found = connection.execute(_FIND_MODULE, keys).mappings().first()
-        if found is None:
+        module = next(iter(_FIND_MODULE.rows(connection, keys)), None)
+        if module is None:
             return None
-        own = found
-        device_authentication = authentication_from(row)
+        own = module
+        device_authentication = authentication_from(device)
         device_keys = device_authentication if isinstance(device_authentication, SasKeys) else None
-    scope, parents = _scopes(row)
+    scope, parents = _scopes(device)
     return Registration(
         identity=identity,
         authentication=authentication_from(own),
-        enabled=row["enabled"] if identity.module is None else True,
-        edge=row["edge"] if identity.module is None else False,
+        enabled=bool(device["enabled"]) if identity.module is None else True,
+        edge=bool(device["edge"]) if identity.module is None else False,
         generation=own["generation"],
         etag=etag_of(own["revision"]),
         scope=scope,
         parents=parents,
         as_of=as_of,
         device_keys=device_keys,
-        device_enabled=row["enabled"],
-        revoked=_revoked(connection, identity),
+        device_enabled=bool(device["enabled"]),
+        revoked=tuple(Thumbprint.parse(row["thumbprint"]) for row in _REVOKED.rows(connection, keys)),
     )
-
-
-def _revoked(connection: Connection, identity: Identity) -> tuple[Thumbprint, ...]:
-    keys = {"of_device": identity.device, "of_module": identity.module or ""}
-    return tuple(Thumbprint.parse(text) for text in connection.execute(_REVOKED, keys).scalars())
 
 
 def holders(connection: Connection, digest: str) -> tuple[tuple[str, str | None], ...]:
@@ -140,7 +138,7 @@ def holders(connection: Connection, digest: str) -> tuple[tuple[str, str | None]
     return tuple(found)
 
 
-def _scopes(row: RowMapping) -> tuple[str | None, tuple[str, ...]]:
+def _scopes(row: Row) -> tuple[str | None, tuple[str, ...]]:
     above = scope_of(row["parent"], row["parent_generation"]) if row["parent"] is not None else None
     own = scope_of(row["device"], row["generation"]) if row["edge"] else above
     return own, (above,) if above else ()

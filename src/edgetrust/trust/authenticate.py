@@ -30,6 +30,7 @@ from cryptography.x509.oid import NameOID
 
 from edgetrust.limits import CLOCK_SKEW_SECONDS
 from edgetrust.pki.chain import Chain, Thumbprint, TrustBundle
+from edgetrust.pki.facts import read
 from edgetrust.pki.verify import ChainFailure, ChainReason, Purpose, VerifiedChain, verify_chain
 from edgetrust.protocol.sas import SasToken, covers, signature_matches
 from edgetrust.trust.credential import ClientChain, Credential, MalformedChain, MalformedToken, NoCredential
@@ -327,7 +328,7 @@ def _authority(
     verified = policy.verify(chain, bundle, Purpose.DEVICE, now)
     match verified:
         case VerifiedChain():
-            checks.passed("chain", f"to {verified.anchor.subject.rfc4514_string()}")
+            checks.passed("chain", f"to {read(verified.anchor).subject}")
             return _Yes(How.CERTIFICATE_AUTHORITY, verified.valid_until)
         case ChainFailure():
             detail = f"{verified.certificate}: {verified.detail}"

@@ -7,9 +7,9 @@ public: `AVAILABLE` says whether this pyOpenSSL has them all, and if not, `pyope
 Rules for the calls: the error queue is emptied before a call whose error will be asked for, since it belongs to the
 thread; memory BIOs never shrink, so that a server's are exchanged after the handshake and they are filled in slices
 of one record and keep no more than that when a connection is idle; the buffer that OpenSSL writes into belongs to
-the thread, since cffi lets other threads run during a call; what OpenSSL reads is given to cffi as bytes, which it takes
-as they are, while a view would have to be opened and closed for every call. Messages come one at a time: a read that
-would find nothing costs as much as one that finds something, so it is not made when the BIO is empty.
+the thread, since cffi lets other threads run during a call; what OpenSSL reads is given to cffi as bytes, which it
+takes as they are, while a view would have to be opened and closed for every call. Messages come one at a time: a read
+that would find nothing costs as much as one that finds something, so it is not made when the BIO is empty.
 
 It must not know how contexts are made.
 """
