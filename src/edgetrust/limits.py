@@ -38,6 +38,17 @@ BATCH_MESSAGES = 1_000  # in one POST of telemetry: 256 KiB of empty ones would 
 PAGE_ITEMS = 1_000  # the most one listing returns
 BULK_ITEMS = 100  # identities in one bulk request, as the cloud service limits it
 
+# Event routes -------------------------------------------------------------------------------------------------------
+EXPRESSION_CHARACTERS = 4_096  # one condition: dozens of comparisons
+EXPRESSION_DEPTH = 50  # parentheses inside each other; people write three
+EXPRESSION_TERMS = 200  # sums and products in one condition, each a level of the stack when it is evaluated
+ROUTES = 100  # of one hub, as the cloud service limits it; each reads the log by itself
+ROUTE_PAGE = 200  # events that a route takes from the log at once: 50 MiB of the largest
+ROUTE_CONCURRENCY_MAX = 64  # deliveries of one endpoint at the same time
+ROUTE_RETRY_SECONDS = 0.5  # first pause after a failed delivery; doubled each time, and never the last attempt
+ROUTE_RETRY_MAX_SECONDS = 60.0  # the longest pause: an endpoint that is back is found within a minute
+ROUTE_TIMEOUT_SECONDS = 10.0  # one delivery, connecting included
+
 # File upload --------------------------------------------------------------------------------------------------------
 UPLOADS_PER_DEVICE = 10  # open at the same time, as the cloud service limits it
 UPLOAD_SECONDS = 3_600.0  # from the request for a place to the last byte and the notification

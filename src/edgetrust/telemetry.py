@@ -24,6 +24,14 @@ HANDSHAKES_FAILED = Counter(
 )
 REMOVED = Counter("edgetrust_removed", "What housekeeping removed from the store, by kind.", ["kind"], registry=METRICS)
 LOG_BYTES = Gauge("edgetrust_event_log_bytes", "Size of the event log, where retention bounds it.", registry=METRICS)
+ROUTE_DELIVERED = Counter("edgetrust_route_delivered", "Events delivered, by route.", ["route"], registry=METRICS)
+ROUTE_FAILURES = Counter("edgetrust_route_failures", "Deliveries that failed, by route.", ["route"], registry=METRICS)
+ROUTE_LAG = Gauge(
+    "edgetrust_route_lag",
+    "How far a route is behind the newest event.",
+    ["route"],
+    registry=METRICS,
+)
 
 EVENT_ACCEPTED = "connection.accepted"  # a peer was accepted, before its session opens (debug)
 EVENT_REFUSED = "connection.refused"  # a peer was refused; with the reason and what the failing check saw
@@ -56,6 +64,9 @@ EVENT_UPLOADED = "upload.notified"  # a device says that a file is uploaded, or 
 EVENT_TRIMMED = "events.trimmed"  # old events were forgotten, as retention says; how many for age and for size
 EVENT_REGISTRATION_FAILED = "registration.failed"  # a device that proved itself could not be assigned; with the reason
 EVENT_HUB_UNREACHABLE = "provisioning.hub_unreachable"  # a linked hub could not be asked to give up a device
+EVENT_ROUTED = "event.routed"  # an event, as an endpoint of type log writes it
+EVENT_ROUTE_FAILED = "route.failed"  # an endpoint does not take events; it is tried again until it does
+EVENT_ROUTE_RECOVERED = "route.recovered"  # the endpoint takes events again
 EVENT_TASK_FAILED = "task.failed"  # background work ended by an error
 EVENT_QUICKSTART_CA = "edge_ca.quickstart"  # the self-signed Edge CA is in use
 EVENT_HANDSHAKE_FAILED = "tls.handshake_failed"  # a TLS handshake did not finish; with the reason

@@ -49,7 +49,7 @@ def wrong_defaults(kind: type[msgspec.Struct], shown: dict[str, str]) -> list[st
             default = str(default).lower()
         if default is msgspec.NODEFAULT:
             expected = "required"
-        elif default in (None, ()):
+        elif default in (None, (), {}):
             continue  # what happens without the key is said in words
         else:
             expected = f"`{default}`"

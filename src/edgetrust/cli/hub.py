@@ -11,6 +11,7 @@ import typer
 from edgetrust.cli.hub_ca import app as ca
 from edgetrust.cli.hub_policy import app as policy
 from edgetrust.cli.output import Json, print_json_line, say
+from edgetrust.cli.routes import routes
 from edgetrust.clock import SystemClock
 from edgetrust.hub.service import Hub
 from edgetrust.hub.settings import load_settings
@@ -19,6 +20,9 @@ from edgetrust.telemetry import set_up_logging
 app = typer.Typer(help="Serve a hub; manage the CA certificates and policies it knows.", no_args_is_help=True)
 app.add_typer(ca, name="ca")
 app.add_typer(policy, name="policy")
+app.command("routes", help="How the event routes are doing: place in the log, deliveries, what stands in the way.")(
+    routes
+)
 
 
 @app.command()

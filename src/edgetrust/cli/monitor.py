@@ -18,6 +18,7 @@ import typer
 from edgetrust.cli.at_hub import at_hub
 from edgetrust.cli.client import HubClient
 from edgetrust.cli.output import Json, print_json_line, print_line, say
+from edgetrust.cli.traffic import pairs
 from edgetrust.errors import Error, UnavailableError, UsageError
 
 app = typer.Typer()
@@ -33,6 +34,7 @@ class Tail:
 
     start: str
     device: str | None
+    where: str | None
     follow: bool
     count: int | None
     seconds: float | None
@@ -46,6 +48,13 @@ async def monitor(
     device: Annotated[
         str | None, typer.Option("--device", metavar="ID", help="Only of this device and its modules.")
     ] = None,
+    properties: Annotated[
+        list[str] | None,
+        typer.Option("--property", metavar="K=V", help="Only with this application property; may be repeated."),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", metavar="CONDITION", help="Only for which it holds, as in routes.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Wait for more, or stop at the end.")] = True,
     start: Annotated[
         str,
@@ -57,7 +66,7 @@ async def monitor(
     timeout: Annotated[float | None, typer.Option(metavar="S", min=0, help="Stop after that many seconds.")] = None,
     json: Json = False,
 ) -> None:
-    tail = Tail(_start(start), device, follow, count, timeout)
+    tail = Tail(_start(start), device, _condition(where, properties), follow, count, timeout)
     if follow and not json:
         say(f"listening to {client.hub.host_name}" + (f", {device} only" if device else "") + "; Ctrl-C ends it")
     seen = 0
@@ -81,7 +90,7 @@ async def events(client: HubClient, tail: Tail) -> AsyncIterator[dict[str, Any]]
     while True:
         left = WAIT_SECONDS if end is None else max(0.0, min(WAIT_SECONDS, end - time.monotonic()))
         try:
-            page = await _page(client, after, tail.device, left if tail.follow else 0.0)
+            page = await _page(client, after, tail, left if tail.follow else 0.0)
         except UnavailableError as problem:
             if not tail.follow or (end is not None and time.monotonic() >= end):
                 raise
@@ -93,15 +102,17 @@ async def events(client: HubClient, tail: Tail) -> AsyncIterator[dict[str, Any]]
         away = False
         for event in page["events"]:
             yield event
-        after = str(page["next"])
-        if not page["events"] and (not tail.follow or (end is not None and time.monotonic() >= end)):
+        stayed, after = after == str(page["next"]), str(page["next"])
+        if not page["events"] and stayed and (not tail.follow or (end is not None and time.monotonic() >= end)):
             return
 
 
-async def _page(client: HubClient, after: str, device: str | None, wait: float) -> dict[str, Any]:
+async def _page(client: HubClient, after: str, tail: Tail, wait: float) -> dict[str, Any]:
     query = {"after": after, "wait_seconds": f"{wait:.1f}", "limit": str(PAGE)}
-    if device is not None:
-        query["device"] = device
+    if tail.device is not None:
+        query["device"] = tail.device
+    if tail.where is not None:
+        query["where"] = tail.where
     page: dict[str, Any] = await client.request("GET", ("edgetrust", "events"), query=query, seconds=wait + 30)
     return page
 
@@ -120,6 +131,16 @@ def body_text(event: dict[str, Any]) -> str:
     """The body as text, or as `(N bytes)` where it is none."""
     text = event.get("bodyText")
     return str(text) if text is not None else f"({len(base64.b64decode(event.get('body') or ''))} bytes)"
+
+
+def _condition(where: str | None, properties: list[str] | None) -> str | None:
+    """One condition out of both options."""
+    parts = [f"({where})"] if where else []
+    for name, value in pairs(properties).items():
+        if "{" in name or "}" in name:
+            raise UsageError(f"--property {name!r} cannot be a name here", reason="property-malformed", fix="no braces")
+        parts.append("{" + name + "} = '" + value.replace("'", "''") + "'")
+    return " AND ".join(parts) or None
 
 
 def _start(text: str) -> str:

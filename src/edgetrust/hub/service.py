@@ -32,6 +32,7 @@ from edgetrust.hub.registry import HubRegistry
 from edgetrust.hub.rest.access import Access
 from edgetrust.hub.rest.app import build_app
 from edgetrust.hub.rest.parts import Parts
+from edgetrust.hub.routing import Router
 from edgetrust.hub.settings import HubSettings
 from edgetrust.limits import HOUSEKEEPING_SECONDS
 from edgetrust.pki.remember import VerifiedChains
@@ -172,6 +173,10 @@ class Hub:
             methods=methods,
         )
         self._door = Door(House(settings.name, "hub-mqtt"), around, policy, auditor)
+        endpoints = settings.routing.open_endpoints(settings.name, clock.now())
+        router = Router(self._events, clock, settings.routing.routes, endpoints)
+        self._running.push_async_callback(router.close)
+        await router.start()
         self._parts = Parts(
             settings=settings,
             identities=self._identities,
@@ -190,6 +195,7 @@ class Hub:
             websockets=WebSockets(self._accept),
             uploads=Uploads(database),
             files=UploadedFiles(settings.data / "uploads"),
+            router=router,
         )
         self._housekeeping = Housekeeping(
             clock,

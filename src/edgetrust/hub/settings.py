@@ -5,7 +5,7 @@ Relative paths are relative to the file they stand in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ import msgspec
 
 from edgetrust.config import load_toml
 from edgetrust.errors import ConfigError
+from edgetrust.hub.route_settings import EndpointTable, RouteTable, RoutingSettings, RoutingTable, routing_settings
 from edgetrust.store.retention import EventPolicy
 
 DEFAULT_RETENTION = EventPolicy(timedelta(days=7), None, timedelta(days=30))
@@ -53,6 +54,9 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls: _TlsTable
     listen: _ListenTable = _ListenTable()
     retention: _RetentionTable = _RetentionTable()
+    routing: RoutingTable = RoutingTable()
+    routes: tuple[RouteTable, ...] = ()
+    endpoints: dict[str, EndpointTable] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class HubSettings:
 
     `certificate` holds the server's chain, `key` its private key, `trust_bundle` the roots that clients need (handed
     out, not used by the hub itself). Everything the hub writes is in `data`; `database` is an SQLAlchemy URL. Port 0
-    picks a free one. `retention` says how long events stay.
+    picks a free one. `retention` says how long events stay, `routing` where they go.
     """
 
     name: str
@@ -76,6 +80,7 @@ class HubSettings:
     https_port: int = 443
     allow_edge_ca: bool = False
     retention: EventPolicy = DEFAULT_RETENTION
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -104,6 +109,7 @@ def load_settings(path: Path) -> HubSettings:
         https_port=file.listen.https_port,
         allow_edge_ca=file.hub.allow_edge_ca,
         retention=_retention(file.retention),
+        routing=routing_settings(str(path), here, file.routes, file.endpoints, file.routing),
     )
 
 

@@ -126,6 +126,11 @@ class EventLog:
         query = select(consumers.c.seq).where(consumers.c.name == name)
         return await self._database.read(lambda connection: connection.execute(query).scalar()) or 0
 
+    async def is_consumer(self, name: str) -> bool:
+        """Whether anybody of this name has ever said how far it is."""
+        query = select(consumers.c.seq).where(consumers.c.name == name)
+        return await self._database.read(lambda connection: connection.execute(query).first()) is not None
+
     async def consume(self, name: str, offset: int, at: datetime) -> None:
         """Remember that the consumer has dealt with everything up to the offset. It may also go back."""
         row = {"seq": offset, "updated_ms": milliseconds(at)}

@@ -9,6 +9,7 @@ from edgetrust.hub.rest import (
     certificates,
     device_http,
     devices,
+    event_routes,
     explain,
     feedback,
     messages,
@@ -25,6 +26,7 @@ from edgetrust.hub.rest.parts import PARTS, Parts
 from edgetrust.limits import HTTP_BODY_BYTES
 
 MODULES = (
+    event_routes,
     scope,
     devices,
     explain,

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import uuid
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import unquote
 
 import msgspec
 from aiohttp import web
 
 from edgetrust.errors import PeerError
+from edgetrust.hub.event_entry import event_entry
 from edgetrust.hub.rest.answers import json_value
 from edgetrust.hub.rest.headers import APPLICATION, SYSTEM_HEADERS
 from edgetrust.hub.rest.parts import PARTS, Parts
 from edgetrust.hub.rest.query import number, wait_seconds
 from edgetrust.hub.rest.reading import body_of
 from edgetrust.limits import C2D_MESSAGE_ID_CHARACTERS, CONSUMER_CHARACTERS, MESSAGE_BYTES, PAGE_ITEMS
-from edgetrust.protocol.iothub import format_properties, parse_properties
+from edgetrust.protocol.expressions import parse_expression
+from edgetrust.protocol.iothub import format_properties
+from edgetrust.protocol.iothub.message_query import MessageQuery
 from edgetrust.store.c2d import C2dDraft
-from edgetrust.store.events import StoredMessage
 from edgetrust.trust.policies import Right
 
 routes = web.RouteTableDef()
@@ -79,16 +80,21 @@ async def purge_commands(request: web.Request) -> web.Response:
 
 @routes.get("/edgetrust/events")
 async def read_events(request: web.Request) -> web.Response:
-    """The next events after an offset; `latest` begins behind the newest. Waits for news at most `wait_seconds`."""
+    """The next events after an offset; `latest` begins behind the newest. Waits for news at most `wait_seconds`.
+
+    With `where` only those for which the condition holds; `next` goes on behind those that were looked at.
+    """
     parts = request.app[PARTS]
     await parts.access.service(request, Right.SERVICE_CONNECT)
+    where = parse_expression(request.query.get("where") or "true")
     latest = request.query.get("after") == "latest"
     after = await parts.events.newest() if latest else number(request, "after", 0, _LAST_OFFSET)
     limit, wait = number(request, "limit", 100, PAGE_ITEMS), wait_seconds(request)
     if wait:
         await parts.hold(parts.events.wait_for(after, wait))
     page = await parts.events.read(after, max(1, limit), device=request.query.get("device") or None)
-    return json_value({"events": [_event(stored) for stored in page.events], "next": page.read_to})
+    chosen = [stored for stored in page.events if where.holds(MessageQuery(stored.message))]
+    return json_value({"events": [event_entry(stored) for stored in chosen], "next": page.read_to})
 
 
 @routes.get("/edgetrust/consumers/{name}")
@@ -114,30 +120,6 @@ async def _consumer(request: web.Request) -> tuple[Parts, str]:
         detail = f"a consumer's name has at most {CONSUMER_CHARACTERS} characters"
         raise PeerError(detail, reason="argument-invalid", status=400)
     return parts, name
-
-
-def _event(stored: StoredMessage) -> dict[str, Any]:
-    message = stored.message
-    bag = parse_properties(message.properties)
-    return {
-        "offset": stored.offset,
-        "device": message.device,
-        "module": message.module,
-        "enqueuedAt": datetime.fromtimestamp(message.enqueued_ms / 1000, UTC).isoformat(timespec="milliseconds"),
-        "properties": {name: value for name, value in bag.items() if not name.startswith("$.")},
-        "systemProperties": {name: value for name, value in bag.items() if name.startswith("$.")},
-        "authMethod": message.auth_method,
-        "messageSource": message.message_source,
-        "body": base64.b64encode(message.body).decode(),
-        "bodyText": _text(message.body),
-    }
-
-
-def _text(body: bytes) -> str | None:
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def _message_id(request: web.Request) -> str:

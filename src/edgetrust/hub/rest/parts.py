@@ -15,6 +15,7 @@ from edgetrust.clock import Clock
 from edgetrust.hub.policies import Policies
 from edgetrust.hub.registry import HubRegistry
 from edgetrust.hub.rest.access import Access
+from edgetrust.hub.routing import Router
 from edgetrust.hub.settings import HubSettings
 from edgetrust.store.audit import AuditTrail
 from edgetrust.store.c2d import C2dQueues
@@ -49,6 +50,7 @@ class Parts:
     websockets: WebSockets
     uploads: Uploads
     files: UploadedFiles
+    router: Router
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def hold(self, waiting: Coroutine[Any, Any, object]) -> None:
