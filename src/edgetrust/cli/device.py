@@ -31,6 +31,7 @@ from edgetrust.cli.registrations import (
     without_keys,
 )
 from edgetrust.cli.traffic import listen, pairs, send
+from edgetrust.cli.twins import device_method, device_twin
 from edgetrust.errors import UsageError
 
 app = typer.Typer(help="Devices: registry, sending, listening.", no_args_is_help=True)
@@ -43,6 +44,8 @@ app.command("export", help="Print all devices and modules of the hub as JSON lin
 app.command("import", help="Register, or change, the devices and modules of a file of JSON lines.")(import_)
 app.command("roll-key", help="Make a symmetric key anew, or swap the two.")(roll_device)
 app.command("connection-string", help="Print the connection string of a device. A secret.")(device_connection_string)
+app.command("twin", help="Show the twin of a device, or change its tags and desired properties.")(device_twin)
+app.command("method", help="Call a method of a device and print its answer. Exit 1: no success.")(device_method)
 app.command("enroll")(enroll)
 app.command("renew")(renew)
 
@@ -176,12 +179,17 @@ async def c2d(
     *,
     properties: Annotated[list[str] | None, typer.Option("--property", metavar="K=V", help="May be repeated.")] = None,
     message_id: Annotated[str | None, typer.Option("--message-id", metavar="ID")] = None,
+    ack: Annotated[
+        str, typer.Option("--ack", metavar="none|positive|negative|full", help="Which end you want feedback on.")
+    ] = "none",
     json: Json = False,
 ) -> None:
     raw = sys.stdin.buffer.read() if text == "-" else text.encode()
     headers = {f"iothub-app-{quote(name, safe='')}": quote(value, safe="") for name, value in pairs(properties).items()}
     if message_id is not None:
         headers["iothub-messageid"] = message_id
+    if ack != "none":
+        headers["iothub-ack"] = ack
     answer = await client.request("POST", ("devices", device, "messages", "devicebound"), raw=raw, headers=headers)
     if json:
         print_json(answer or {})

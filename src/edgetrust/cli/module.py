@@ -23,10 +23,13 @@ from edgetrust.cli.registrations import (
     print_registration,
     without_keys,
 )
+from edgetrust.cli.twins import module_method, module_twin
 
 app = typer.Typer(help="Modules of devices.", no_args_is_help=True)
 app.command("roll-key", help="Make a symmetric key anew, or swap the two.")(roll_module)
 app.command("connection-string", help="Print the connection string of a module. A secret.")(module_connection_string)
+app.command("twin", help="Show the twin of a module, or change its tags and desired properties.")(module_twin)
+app.command("method", help="Call a method of a module and print its answer. Exit 1: no success.")(module_method)
 
 Device = Annotated[str, typer.Argument(metavar="DEVICE", help="The device's identifier.")]
 Module = Annotated[str, typer.Argument(metavar="MODULE", help="The module's identifier.")]
