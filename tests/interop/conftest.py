@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from support.azure import Sdk
+from support.edge_world import Gateway
 from support.node import NodeContoso
 from support.processes import Contoso
 
@@ -30,3 +32,24 @@ def own_contoso(tmp_path: Path) -> Iterator[Contoso]:
     """A hub of one's own."""
     with Contoso(tmp_path) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def gateway(contoso: Contoso) -> Iterator[Gateway]:
+    """EdgeGateway runs, a child of nobody, under Contoso's hub."""
+    started = contoso.start_gateway()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def service(contoso: Contoso, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdk]:
+    """A registry manager with the owner's policy."""
+    made = Sdk(
+        "registry",
+        contoso.local_connection_string(),
+        log=tmp_path_factory.mktemp("service") / "sdk.log",
+        environment={"REQUESTS_CA_BUNDLE": contoso.world.hub.ready["trust_bundle"]},
+    )
+    yield made
+    made.close()

@@ -5,7 +5,6 @@ the gateway with the private root that it was given, and speaks as if it were at
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,14 +14,6 @@ from support.pki import EXPIRED, Pki, self_signed
 from support.processes import GATEWAY, HUB, MQTT, Contoso, Device, wait_for
 
 WRONG_KEY = "d3Jvbmcga2V5LCBidXQgYXMgbG9uZyBhcyBhIHJlYWwgb25l"
-
-
-@pytest.fixture(scope="module")
-def gateway(contoso: Contoso) -> Iterator[Gateway]:
-    """EdgeGateway runs, a child of nobody, under Contoso's hub."""
-    started = contoso.start_gateway()
-    yield started
-    started.stop()
 
 
 def child_with_key(contoso: Contoso, name: str, **more: object) -> Device:

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from support.azure import Sdk, SdkError
 from support.processes import HUB, MQTT, Contoso, Device, wait_for
-
-
-@pytest.fixture(scope="module")
-def service(contoso: Contoso, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdk]:
-    """A registry manager with the owner's policy."""
-    made = Sdk(
-        "registry",
-        contoso.local_connection_string(),
-        log=tmp_path_factory.mktemp("service") / "sdk.log",
-        environment={"REQUESTS_CA_BUNDLE": contoso.world.hub.ready["trust_bundle"]},
-    )
-    yield made
-    made.close()
 
 
 def connected(contoso: Contoso, device: str, module: str | None = None, **more: Any) -> Device:

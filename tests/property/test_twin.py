@@ -21,6 +21,7 @@ from edgetrust.protocol.twin import (
     replaced,
     reported,
     size_of,
+    stacked,
 )
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -141,3 +142,13 @@ def test_garbage_is_one_documented_error(data: bytes) -> None:
             parse(data)
         except Error as problem:
             assert problem.reason == "twin-malformed"
+
+
+@given(OBJECTS, PATCHES, PATCHES)
+def test_stacked_patches_do_what_both_do(values: dict[str, Any], first: dict[str, Any], then: dict[str, Any]) -> None:
+    """Or there is no such patch, and then because one member is overwritten and patched inside."""
+    both = stacked(first, then)
+    if both is None:
+        assert any(isinstance(value, dict) for value in then.values())
+    else:
+        assert same(merge(values, both), merge(merge(values, first), then))

@@ -217,6 +217,8 @@ class Session:
         self._deliver()
 
     def _deliver(self) -> None:
+        if self._around.interested is not None:
+            self._around.interested(self)
         self.commands_waiting()
         if self._around.methods is not None:
             self._around.methods.ready(self)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from edgetrust.broker.methods import Methods
 from edgetrust.broker.ports import Commands, Endpoint, Registry, Subscriptions, Tasks, Twins
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
 
+if TYPE_CHECKING:
+    from edgetrust.broker.session import Session
+
 
 class Surroundings:
-    """What all sessions of one actor share. `twins` and `methods` are None where they are not offered."""
+    """What all sessions of one actor share. `twins` and `methods` are None where they are not offered.
+
+    `interested` is called with a session when it is open, and whenever its subscriptions have changed.
+    """
 
     __slots__ = (
         "clock",
         "commands",
         "endpoint",
+        "interested",
         "methods",
         "registry",
         "sessions",
@@ -35,6 +45,7 @@ class Surroundings:
         clock: Clock,
         twins: Twins | None = None,
         methods: Methods | None = None,
+        interested: Callable[[Session], None] | None = None,
     ) -> None:
         self.registry = registry
         self.endpoint = endpoint
@@ -45,3 +56,4 @@ class Surroundings:
         self.clock = clock
         self.twins = twins
         self.methods = methods
+        self.interested = interested

@@ -24,11 +24,13 @@ import structlog
 
 from edgetrust.broker.claim import House
 from edgetrust.broker.client import Client
+from edgetrust.broker.methods import Methods
 from edgetrust.broker.session import Session, Surroundings
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
 from edgetrust.edge.certd import GatewayCertificates
-from edgetrust.edge.commands import NoCommands
+from edgetrust.edge.children import Children
+from edgetrust.edge.commands import PassedCommands
 from edgetrust.edge.door import GatewayDoor
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, MASTER_ENCRYPTION_KEY, Layout
 from edgetrust.edge.https import build_app
@@ -52,6 +54,7 @@ from edgetrust.store.engine import Database
 from edgetrust.store.queues import ForwardQueue
 from edgetrust.store.sessions import Sessions as StoredSessions
 from edgetrust.store.snapshot import ScopeSnapshot
+from edgetrust.store.twin_copies import TwinCopies
 from edgetrust.telemetry import (
     EVENT_CERTIFICATE_EXPIRING,
     EVENT_CONFIG_WARNING,
@@ -82,7 +85,7 @@ class Gateway:
         self._clock = clock
         self._open = AsyncExitStack()
         self._tasks = LoopTasks()
-        self._sessions = Sessions()
+        self._sessions = Sessions(self._seen)
         self._keys = open_keys(layout)
         self._certificates = GatewayCertificates(layout, self._keys, settings, clock)
         self._state = StateFile(layout.status)
@@ -172,6 +175,11 @@ class Gateway:
         await self._registry.load()
         self._registry.listen(self._changed)
         self._hub_side.attach(self._registry, self._queue, self._generation_changed)
+        self._commands = PassedCommands()
+        copies = TwinCopies(self._database, key)
+        dial = self._hub_side.connect_as
+        self._children = Children(settings.hub, dial, copies, self._commands, self._sessions, self._tasks)
+        self._children.methods = Methods(self._sessions, clock.milliseconds())
 
     async def _serve(self, key: SoftKey) -> None:
         settings = self.settings
@@ -204,10 +212,13 @@ class Gateway:
             registry=self._registry,
             endpoint=self._queue,
             subscriptions=self._stored_sessions,
-            commands=NoCommands(),
+            commands=self._commands,
             sessions=self._sessions,
             tasks=self._tasks,
             clock=self._clock,
+            twins=self._children,
+            methods=self._children.methods,
+            interested=self._children.interested,
         )
         policy = Policy(
             hosts=frozenset({settings.hub, settings.hostname.lower()}),
@@ -224,10 +235,12 @@ class Gateway:
         draining = asyncio.create_task(upstream.run())
         self._open.push_async_callback(self._end_upstream, draining)
         self._open.push_async_callback(self._tasks.close)
+        self._open.callback(self._children.close)
         self._open.push_async_callback(self._close_listeners)
         for work in (
             self._hub_side.keep_synchronised(),
             self._hub_side.watch_scope(),
+            self._children.resume(),
             self._keep_certificates(),
             self._decide_again_periodically(),
             self._tick(),
@@ -244,6 +257,9 @@ class Gateway:
 
     async def _close_listeners(self) -> None:
         await asyncio.gather(self._listener.close(), self._https.close())
+
+    def _seen(self, identity: Identity, here: bool) -> None:
+        self._children.seen(identity, here)
 
     # Open sessions --------------------------------------------------------------------------------------------------
 

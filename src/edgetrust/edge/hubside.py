@@ -12,7 +12,7 @@ None of this needs to work for devices to be served.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -37,9 +37,9 @@ from edgetrust.limits import (
     UPSTREAM_WINDOW,
 )
 from edgetrust.pki.keys import KeyStore
-from edgetrust.protocol.iothub import UserName, client_id_for, format_user_name
+from edgetrust.protocol.iothub import UserName, format_user_name
 from edgetrust.protocol.messages import Message
-from edgetrust.protocol.mqtt.packets import Connect
+from edgetrust.protocol.mqtt.packets import Connect, Publish
 from edgetrust.protocol.sas import resource_text, sign
 from edgetrust.store.queues import ForwardQueue
 from edgetrust.telemetry import EVENT_GATEWAY_DEGRADED, EVENT_SCOPE_NOT_SYNCHRONISED
@@ -150,30 +150,46 @@ class HubSide:
         )
 
     async def _connect(self) -> MqttClient:
-        settings = self._settings
         if not self._sure:
             await self._try_to_make_sure()
-        name = UserName(settings.hub, settings.device, EDGE_HUB, _API_VERSION)
+        try:
+            return await self._dial(UserName(self._settings.hub, self._settings.device, EDGE_HUB, _API_VERSION))
+        except ConnackError:
+            self._sure = False  # maybe the module was made anew: see before the next attempt
+            raise
+
+    async def connect_as(
+        self, identity: Identity, said: Mapping[str, str], heard: Callable[[Publish], None]
+    ) -> MqttClient:
+        """A connection in the name of somebody below, who has `said` this of itself; `heard` gets what comes.
+
+        Errors as `connect_mqtt`.
+        """
+        assert self._registry is not None, "attach() comes first"
+        chain = self._registry.chain_to(self._settings.device, identity)
+        name = UserName(self._settings.hub, identity.device, identity.module, _API_VERSION, said, chain)
+        return await self._dial(name, heard)
+
+    async def _dial(self, name: UserName, heard: Callable[[Publish], None] | None = None) -> MqttClient:
+        settings = self._settings
         connect = Connect(
-            client_id_for(settings.device, EDGE_HUB),
+            name.client_id,
             format_user_name(name),
             (self._token() or "").encode(),
             clean_session=True,
             keep_alive=UPSTREAM_KEEP_ALIVE_SECONDS,
         )
         context = await asyncio.to_thread(ClientContext, self._trust.bundle(), clock=self._clock)
-        try:
-            return await connect_mqtt(
-                settings.upstream.host,
-                settings.upstream.mqtt_port,
-                context,
-                connect,
-                server_name=settings.hub,
-                window=UPSTREAM_WINDOW,
-            )
-        except ConnackError:
-            self._sure = False  # maybe the module was made anew: see before the next attempt
-            raise
+        return await connect_mqtt(
+            settings.upstream.host,
+            settings.upstream.mqtt_port,
+            context,
+            connect,
+            server_name=settings.hub,
+            on_message=heard,
+            acknowledge_later=heard is not None,
+            window=UPSTREAM_WINDOW,
+        )
 
     async def _try_to_make_sure(self) -> None:
         """The module's own keys may be good even when the device's certificate is not any more: never a reason to

@@ -176,6 +176,23 @@ class ScopeRegistry:
             current = next((by_scope[parent] for parent in current.parents if parent in by_scope), None)
         return False
 
+    def chain_to(self, gateway: str, identity: Identity) -> tuple[str, ...]:
+        """Who speaks for whom, from `identity` up to the device `gateway`, by what the copy says of parents. It ends
+        where nothing more is known.
+        """
+        chain = [identity.device] if identity.module is None else [str(identity), identity.device]
+        by_scope = {
+            one.scope: one.identity.device for one in self._known.values() if one.edge and one.scope is not None
+        }
+        while chain[-1] != gateway and len(chain) <= EDGE_DEPTH:
+            current = self._known.get(Identity(self._hub, chain[-1]))
+            parents = () if current is None else current.parents
+            parent = next((by_scope[scope] for scope in parents if scope in by_scope), None)
+            if parent is None or parent in chain:
+                break
+            chain.append(parent)
+        return tuple(chain)
+
     def bundle(self) -> TrustBundle:
         """The trust bundle of this gateway and the CAs that the hub has verified."""
         local = self._local()

@@ -46,6 +46,7 @@ __all__ = [
     "TwinError",
     "created_twin",
     "device_view",
+    "difference",
     "draft_from",
     "merge",
     "parse_draft",
@@ -55,6 +56,7 @@ __all__ = [
     "reported",
     "section_view",
     "size_of",
+    "stacked",
 ]
 
 Json = Mapping[str, Any]
@@ -151,7 +153,7 @@ def replaced(twin: Twin, draft: TwinDraft, at: datetime) -> tuple[Twin, DesiredC
     version = twin.desired.version + 1
     stamp = _stamp(at, version)
     section = Section(desired, _touched(stamp, desired, stamp), version)
-    change = DesiredChange(_difference(twin.desired.values, desired), version)
+    change = DesiredChange(difference(twin.desired.values, desired), version)
     return _counted(twin, replace(twin, tags=tags, desired=section)), change
 
 
@@ -178,13 +180,31 @@ def merge(target: Any, patch: Any) -> Any:
     return merged
 
 
-def _difference(old: Json, new: Json) -> dict[str, Any]:
+def stacked(first: Json, then: Json) -> dict[str, Any] | None:
+    """The one merge patch that does what `first` and then `then` do. None when there is none: a merge patch cannot
+    say "an object instead of whatever was there", which is what deleting or overwriting a member and then patching
+    inside it comes to.
+    """
+    both: dict[str, Any] = dict(first)
+    for name, value in then.items():
+        before = both.get(name)
+        if not isinstance(value, Mapping) or name not in both:
+            both[name] = value
+            continue
+        inner = stacked(before, value) if isinstance(before, Mapping) else None
+        if inner is None:
+            return None
+        both[name] = inner
+    return both
+
+
+def difference(old: Json, new: Json) -> dict[str, Any]:
     """The merge patch that leads from `old` to `new`, neither of which holds null members."""
     patch: dict[str, Any] = {name: None for name in old if name not in new}
     for name, value in new.items():
         before = old.get(name)
         if isinstance(before, Mapping) and isinstance(value, Mapping):
-            inner = _difference(before, value)
+            inner = difference(before, value)
             if inner:
                 patch[name] = inner
         elif name not in old or not _same(before, value):

@@ -266,6 +266,15 @@ scope_state = Table(
     Column("as_of_ms", BigInteger, nullable=False),
 )
 
+twin_copies = Table(
+    "twin_copies",
+    METADATA,
+    Column("device", _name(), primary_key=True),
+    Column("module", _name(), primary_key=True),  # "" for the device itself
+    Column("waiting", Boolean, nullable=False),  # reports that the hub does not have yet
+    Column("sealed", LargeBinary, nullable=False),
+)
+
 audit = Table(
     "audit",
     METADATA,

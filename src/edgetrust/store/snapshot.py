@@ -8,22 +8,19 @@ everything and then knows when it was made.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import assert_never
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select
 
-from edgetrust.errors import ConfigError, IntegrityError
 from edgetrust.pki.chain import Thumbprint
 from edgetrust.pki.keys import SecretBytes
 from edgetrust.store.engine import Database
 from edgetrust.store.records import at_moment, milliseconds
 from edgetrust.store.schema import scope_snapshot, scope_state
+from edgetrust.store.sealing import Sealer, unreadable
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import (
     Authentication,
@@ -36,8 +33,6 @@ from edgetrust.trust.registration import (
     Thumbprints,
 )
 
-_KEY_BYTES = 32
-_NONCE_BYTES = 12
 _FIND = select(scope_snapshot).where(
     scope_snapshot.c.device == bindparam("of_device"), scope_snapshot.c.module == bindparam("of_module")
 )
@@ -90,10 +85,8 @@ class ScopeSnapshot:
     """
 
     def __init__(self, database: Database, key: SecretBytes, hub: str, actor: str) -> None:
-        if len(key) != _KEY_BYTES:
-            raise ConfigError(f"the snapshot's key has {len(key)} bytes, not {_KEY_BYTES}", reason="snapshot-key")
         self._database = database
-        self._cipher = AESGCM(key.reveal())
+        self._sealer = Sealer(key)
         self._hub = hub
         self._actor = actor
 
@@ -175,33 +168,27 @@ class ScopeSnapshot:
         at = entry.as_of if entry is not None else as_of
         assert at is not None
         as_of_ms = milliseconds(at)
-        nonce = os.urandom(_NONCE_BYTES)
         plain = _ENCODER.encode(None if entry is None else _wire(entry))
         return {
             "device": identity.device,
             "module": identity.module or "",
             "as_of_ms": as_of_ms,
             "member": entry is not None,
-            "sealed": nonce + self._cipher.encrypt(nonce, plain, self._bound(identity, as_of_ms)),
+            "sealed": self._sealer.seal(plain, *self._about(identity, as_of_ms)),
         }
 
     def _open(self, identity: Identity, as_of_ms: int, sealed: bytes) -> Registration | Missing:
-        nonce, cipher_text = bytes(sealed[:_NONCE_BYTES]), bytes(sealed[_NONCE_BYTES:])
+        plain = self._sealer.open(sealed, *self._about(identity, as_of_ms))
         try:
-            plain = self._cipher.decrypt(nonce, cipher_text, self._bound(identity, as_of_ms))
             entry = _DECODER.decode(plain)
-        except (InvalidTag, ValueError) as problem:
-            raise IntegrityError(
-                f"the copy of {identity} was sealed with another key, or changed",
-                reason="snapshot-unreadable",
-                fix="connect the gateway to its hub, which gives it a new copy",
-            ) from problem
+        except msgspec.DecodeError as problem:  # of another version of this software
+            raise unreadable(str(identity)) from problem
         if entry is None:
             return Missing(MissingWhy.NOT_A_CHILD, at_moment(as_of_ms))
         return _registration(identity, entry)
 
-    def _bound(self, identity: Identity, as_of_ms: int) -> bytes:
-        return "\0".join((identity.hub, self._actor, str(identity), str(as_of_ms))).encode()
+    def _about(self, identity: Identity, as_of_ms: int) -> tuple[str, ...]:
+        return self._hub, self._actor, str(as_of_ms), str(identity)
 
     def _identity(self, device: str, module: str) -> Identity:
         return Identity(self._hub, device, module or None)

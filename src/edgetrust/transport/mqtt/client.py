@@ -3,7 +3,8 @@
 Rules:
 1. `publish` returns when the server has acknowledged; at most a window's worth waits for that at a time, in order.
 2. A message at QoS 1 is acknowledged when the application has it: when the callback returned, or the iterator gave
-   it out. An application that is too slow stops the reading.
+   it out. An application that is too slow stops the reading. One that passes messages on may say itself when each is
+   acknowledged.
 3. Twice in each keep alive the server is asked whether it is there; a server that stays silent is gone.
 4. There is no reconnecting here. When the connection ends, everything that waits fails with ConnectionLostError.
 
@@ -93,10 +94,29 @@ class MqttClient(asyncio.Protocol):
             "_ended_by_us",
             "_incoming",
         ),
-        *("_loop", "_message", "_next_id", "_on_message", "_share", "_transport", "_window", "_writable", "tick"),
+        *(
+            "_acknowledge_later",
+            "_loop",
+            "_message",
+            "_next_id",
+            "_on_message",
+            "_share",
+            "_transport",
+            "_window",
+            "_writable",
+            "tick",
+        ),
     )
 
-    def __init__(self, connect: Connect, on_message: Callable[[Publish], None] | None, window: int) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        on_message: Callable[[Publish], None] | None,
+        window: int,
+        *,
+        acknowledge_later: bool = False,
+    ) -> None:
+        self._acknowledge_later = acknowledge_later
         self._loop = asyncio.get_running_loop()
         self._share = LoopShare.of(self._loop)
         self._connect = connect
@@ -177,7 +197,7 @@ class MqttClient(asyncio.Protocol):
         while True:
             while self._incoming:
                 message = self._incoming.popleft()
-                self._acknowledge(message)
+                self.acknowledge(message)
                 self._resume()
                 yield message
             if self._closed.done():
@@ -186,6 +206,13 @@ class MqttClient(asyncio.Protocol):
             await self._message.wait()
         if not self._ended_by_us:
             raise ConnectionLostError(self._cause)
+
+    def acknowledge(self, message: Publish) -> None:
+        """Acknowledge a message at QoS 1, where `acknowledge_later` left that to the application. On a closed
+        connection this is nothing: the server sends the message again.
+        """
+        if message.packet_id is not None and self.is_open and self._transport is not None:
+            self._transport.write(encode_puback(message.packet_id))
 
     async def disconnect(self) -> None:
         """Say DISCONNECT and close. Returns when the connection is closed; on a closed one at once."""
@@ -296,7 +323,8 @@ class MqttClient(asyncio.Protocol):
     def _receive(self, message: Publish) -> None:
         if self._on_message is not None:
             self._on_message(message)
-            self._acknowledge(message)
+            if not self._acknowledge_later:
+                self.acknowledge(message)
             return
         self._incoming.append(message)
         self._message.set()
@@ -306,10 +334,6 @@ class MqttClient(asyncio.Protocol):
     def _resume(self) -> None:
         if len(self._incoming) < limits.CLIENT_INCOMING and self._transport is not None:
             self._transport.resume_reading()
-
-    def _acknowledge(self, message: Publish) -> None:
-        if message.packet_id is not None and self.is_open and self._transport is not None:
-            self._transport.write(encode_puback(message.packet_id))
 
     async def _ask(self, packet_id: int, packet: Subscribe | Unsubscribe) -> Answer:
         answer: asyncio.Future[Answer] = self._loop.create_future()
@@ -368,17 +392,18 @@ async def connect_mqtt(
     *,
     server_name: str | None = None,
     on_message: Callable[[Publish], None] | None = None,
+    acknowledge_later: bool = False,
     window: int = limits.CLIENT_WINDOW,
     timeout: float = limits.CLIENT_TIMEOUT_SECONDS,
 ) -> MqttClient:
     """Connect over TLS, say CONNECT, and wait for a CONNACK 0, all in `timeout` seconds.
 
     `server_name`: what the server's certificate must cover, `host` unless given. `on_message` gets every message,
-    in place of `messages()`. Raises as `dial`, and ConnackError, UnavailableError (`connack-unavailable`,
-    `connect-failed`).
+    in place of `messages()`; with `acknowledge_later` the application calls `acknowledge` for each. Raises as `dial`,
+    and ConnackError, UnavailableError (`connack-unavailable`, `connect-failed`).
     """
     until = asyncio.get_running_loop().time() + timeout
-    factory = partial(MqttClient, connect, on_message, window)
+    factory = partial(MqttClient, connect, on_message, window, acknowledge_later=acknowledge_later)
     client = await dial(host, port, context, factory, server_name=server_name, timeout=timeout)
     try:
         async with asyncio.timeout_at(until):
