@@ -33,6 +33,16 @@ ROUTE_LAG = Gauge(
     registry=METRICS,
 )
 
+FIRST_NOT_AFTER = Gauge(
+    "edgetrust_certificate_first_not_after_seconds",
+    "When the first certificate in use of a kind ends, seconds since 1970.",
+    ["kind"],
+    registry=METRICS,
+)
+CERTIFICATES_VALID = Gauge(
+    "edgetrust_certificates_in_use", "Valid certificates in use, by kind.", ["kind"], registry=METRICS
+)
+
 EVENT_ACCEPTED = "connection.accepted"  # a peer was accepted, before its session opens (debug)
 EVENT_REFUSED = "connection.refused"  # a peer was refused; with the reason and what the failing check saw
 EVENT_CLOSED = "connection.closed"  # an MQTT connection ended; with the cause (debug)

@@ -17,11 +17,13 @@ from pathlib import Path
 import structlog
 from aiohttp import web
 from cryptography import x509
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from edgetrust import limits
 from edgetrust.ca import est, status
 from edgetrust.ca.authority import CertificateAuthority, Order
 from edgetrust.ca.enroll import Enroller, Registry, no_registry
+from edgetrust.ca.forecast import in_use, measure
 from edgetrust.ca.policy import Registered
 from edgetrust.ca.settings import CaSettings
 from edgetrust.clock import Clock
@@ -35,7 +37,7 @@ from edgetrust.protocol.est import PREFIX
 from edgetrust.store.engine import Database
 from edgetrust.store.identities import Identities
 from edgetrust.store.records import RegistryError
-from edgetrust.telemetry import EVENT_READY, EVENT_STOPPED, EVENT_STORE_UNAVAILABLE
+from edgetrust.telemetry import EVENT_READY, EVENT_STOPPED, EVENT_STORE_UNAVAILABLE, METRICS
 from edgetrust.transport.guests import Guest
 from edgetrust.transport.http import HttpServer, serve_http
 from edgetrust.transport.tasks import LoopTasks
@@ -79,6 +81,7 @@ async def open_authority(settings: CaSettings, clock: Clock, database: Database,
     app.add_routes(status.StatusServer(authority).routes())
     opened = Opened(authority, enroller, app, LoopTasks())
     opened.tasks.start(_reread(authority))
+    opened.tasks.start(_measure(authority))
     return opened
 
 
@@ -99,6 +102,16 @@ async def _reread(authority: CertificateAuthority) -> None:
             await authority.refresh()
         except Error as problem:  # the next time is another attempt
             _log.warning(EVENT_STORE_UNAVAILABLE, reason=problem.reason, detail=problem.message)
+
+
+async def _measure(authority: CertificateAuthority) -> None:
+    """Keep the gauges of certificates that end."""
+    while True:
+        try:
+            measure(await in_use(authority), authority.clock.now())
+        except Error as problem:  # the next time is another attempt
+            _log.warning(EVENT_STORE_UNAVAILABLE, reason=problem.reason, detail=problem.message)
+        await asyncio.sleep(limits.CERTIFICATE_CHECK_SECONDS)
 
 
 def _bootstrap(files: Sequence[Path]) -> tuple[x509.Certificate, ...]:
@@ -167,6 +180,7 @@ class CaService:
         """CRLs and OCSP without TLS: verifiers ask for them while they make up their mind about a TLS certificate."""
         app = web.Application(middlewares=[est.errors_answered], client_max_size=limits.OCSP_REQUEST_BYTES)
         app.add_routes(status.StatusServer(self.authority).routes())
+        app.router.add_get("/metrics", _metrics)
         runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
         self._running.push_async_callback(runner.cleanup)
@@ -205,6 +219,10 @@ class CaService:
                 slot.current = await self._context()
             except Error as problem:  # the next minute is another attempt, and the old certificate has a third to live
                 _log.warning(EVENT_STORE_UNAVAILABLE, reason=problem.reason, detail=problem.message)
+
+
+async def _metrics(_request: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(METRICS), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _serves(certificate: Path, key: Path, names: Sequence[str], now: datetime) -> bool:

@@ -14,7 +14,10 @@ import typer
 
 from edgetrust.ca.authority import CertificateAuthority, Order
 from edgetrust.cli.at_ca import DEFAULT_CONFIG, Config, at_ca, opened
+from edgetrust.cli.ca_forecast import forecast
+from edgetrust.cli.ca_hierarchy import install, request
 from edgetrust.cli.ca_output import as_json, authority_as_json, show_authorities
+from edgetrust.cli.ca_requests import approve, deny, pending
 from edgetrust.cli.ca_revoke import crl, revoke
 from edgetrust.cli.output import Json, print_facts, print_json, print_json_line, print_line, print_table, say, utc
 from edgetrust.errors import UsageError
@@ -29,6 +32,14 @@ app = typer.Typer(
 app.command("revoke", help="Revoke certificates; shows what depends on them first. --dry-run only shows it.")(
     at_ca(revoke)
 )
+app.command("forecast", help="What ends in the next days: devices, servers, CAs. --ics writes a calendar.")(
+    at_ca(forecast)
+)
+app.command("pending", help="Requests that wait for approval.")(at_ca(pending))
+app.command("approve", help="Let a waiting request have its certificate.")(at_ca(approve))
+app.command("deny", help="Refuse a waiting request.")(at_ca(deny))
+app.command("request", help="Make a key for a new CA and a CSR, for another company's CA to certify.")(at_ca(request))
+app.command("install", help="Take the chain that came back for a CSR of `ca request`.")(at_ca(install))
 app.command("crl", help="Make the CRL of a CA: PEM.")(at_ca(crl))
 
 Algorithm = Annotated[KeyAlgorithm, typer.Option("--key", help="What kind of keys to make.")]
@@ -210,19 +221,19 @@ async def issue(
         raise UsageError(f"there is no profile {profile!r}", reason="profile-unknown", fix=f"use one of {known}")
     if path_length is not None and kind.is_ca:
         kind = kind.with_path_length(path_length)
-    request = parse_csr(_read(csr))
-    if request.common_name is None:
+    asked = parse_csr(_read(csr))
+    if asked.common_name is None:
         raise UsageError("the request has not exactly one common name", reason="enroll-name-missing")
-    organizations = [str(one.value) for one in request.subject if one.oid.dotted_string == "2.5.4.10"]
+    organizations = [str(one.value) for one in asked.subject if one.oid.dotted_string == "2.5.4.10"]
     organization = organizations[0] if kind.is_ca and organizations else None
-    names = Names(request.common_name, request.dns, request.ips, request.uris, organization)
+    names = Names(asked.common_name, asked.dns, asked.ips, asked.uris, organization)
     if kind.is_ca:
-        names = Names(request.common_name, organization=organization)
+        names = Names(asked.common_name, organization=organization)
     order = Order(
-        request,
+        asked,
         kind,
         names,
-        owner_of(request.common_name),
+        owner_of(asked.common_name),
         "issue",
         "operator",
         place="ca issue",
