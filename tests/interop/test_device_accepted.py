@@ -8,6 +8,7 @@ import pytest
 
 from support.pki import Holder, Pki, self_signed
 from support.processes import GATEWAY, HTTPS, HUB, MQTT, Contoso, Device, wait_for
+from support.surface import PYTHON_DEVICE, surface
 
 
 def arrives(contoso: Contoso, device: Device, name: str, method: str, module: str | None = None) -> None:
@@ -24,6 +25,7 @@ def keys(registered: dict[str, Any]) -> dict[str, str]:
     return dict(registered["authentication"]["symmetricKey"])
 
 
+@surface(PYTHON_DEVICE, "tls", "connect-sas", "telemetry")
 @pytest.mark.parametrize("slot", ["primaryKey", "secondaryKey"])
 def test_device_with_a_key(contoso: Contoso, slot: str) -> None:
     name = f"with-{slot}"
@@ -31,6 +33,7 @@ def test_device_with_a_key(contoso: Contoso, slot: str) -> None:
     arrives(contoso, contoso.with_key(name, key), name, '"type":"sas"')
 
 
+@surface(PYTHON_DEVICE, "connect-thumbprint")
 @pytest.mark.parametrize("slot", ["primary", "secondary"])
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 def test_device_with_a_thumbprint(contoso: Contoso, slot: str, algorithm: str) -> None:
@@ -41,6 +44,7 @@ def test_device_with_a_thumbprint(contoso: Contoso, slot: str, algorithm: str) -
     arrives(contoso, contoso.with_certificate(name, own), name, '"type":"x509Certificate"')
 
 
+@surface(PYTHON_DEVICE, "connect-ca")
 @pytest.mark.parametrize("intermediates", [0, 1, 3])
 def test_device_of_a_ca(contoso: Contoso, intermediates: int) -> None:
     name = f"below-{intermediates}"
@@ -66,12 +70,14 @@ def test_device_with_rsa_keys(contoso: Contoso) -> None:
     arrives(contoso, contoso.with_certificate("rsa-device", holder), "rsa-device", "x509")
 
 
+@surface(PYTHON_DEVICE, "connect-sas")
 def test_module_with_a_key(contoso: Contoso) -> None:
     contoso.register("with-module")
     key = keys(contoso.register("with-module", "m1"))["primaryKey"]
     arrives(contoso, contoso.with_key("with-module", key, module="m1"), "with-module", "sas", "m1")
 
 
+@surface(PYTHON_DEVICE, "connect-thumbprint")
 def test_module_with_a_thumbprint(contoso: Contoso) -> None:
     contoso.register("with-x509-module")
     holder = self_signed("with-x509-module/m1", now=contoso.pki.now)
@@ -80,6 +86,7 @@ def test_module_with_a_thumbprint(contoso: Contoso) -> None:
     arrives(contoso, client, "with-x509-module", "x509", "m1")
 
 
+@surface(PYTHON_DEVICE, "connect-ca")
 def test_module_of_a_ca(contoso: Contoso) -> None:
     pki = Pki(contoso.pki.now, 1, root_name="Root of modules")
     contoso.register_ca("modules", pki.root.certificate)
@@ -89,6 +96,7 @@ def test_module_of_a_ca(contoso: Contoso) -> None:
     arrives(contoso, client, "with-ca-module", "x509", "m1")
 
 
+@surface(PYTHON_DEVICE, "possession")
 def test_a_ca_counts_from_its_proof_of_possession_on(contoso: Contoso) -> None:
     pki = Pki(contoso.pki.now, 0, root_name="Root to be proven")
     contoso.register_ca("to-prove", pki.root.certificate, verified=False)
@@ -115,6 +123,7 @@ def test_a_device_comes_through_an_http_proxy(contoso: Contoso) -> None:
 # WebSocket ----------------------------------------------------------------------------------------------------------
 
 
+@surface(PYTHON_DEVICE, "websocket")
 def test_a_device_with_a_key_over_websocket(contoso: Contoso) -> None:
     key = keys(contoso.register("ws-key"))["primaryKey"]
     before = contoso.proxy.asked_for((HUB, HTTPS)), contoso.proxy.asked_for((HUB, MQTT))
@@ -123,6 +132,7 @@ def test_a_device_with_a_key_over_websocket(contoso: Contoso) -> None:
     assert contoso.proxy.asked_for((HUB, MQTT)) == before[1]
 
 
+@surface(PYTHON_DEVICE, "websocket")
 def test_a_device_with_a_certificate_over_websocket(contoso: Contoso) -> None:
     holder = self_signed("ws-x509", now=contoso.pki.now)
     contoso.register_thumbprints("ws-x509", holder.chain.thumbprint().hex())
@@ -153,6 +163,7 @@ SYSTEM = {
 PROPERTIES = {"a b": "é&", "z": "1", "empty": "", "plus+": "a+b", "ünï/x": "#$%?", "=": "=="}
 
 
+@surface(PYTHON_DEVICE, "telemetry")
 def test_properties_arrive_exactly(contoso: Contoso) -> None:
     key = keys(contoso.register("exact"))["primaryKey"]
     client = contoso.with_key("exact", key)
@@ -171,6 +182,7 @@ def test_properties_arrive_exactly(contoso: Contoso) -> None:
     }
 
 
+@surface(PYTHON_DEVICE, "outputs")
 def test_an_output_of_a_module_arrives(contoso: Contoso) -> None:
     contoso.register("with-output")
     key = keys(contoso.register("with-output", "m1"))["primaryKey"]
@@ -207,6 +219,7 @@ def test_twenty_devices_at_once(contoso: Contoso) -> None:
 # Cloud to device ----------------------------------------------------------------------------------------------------
 
 
+@surface(PYTHON_DEVICE, "c2d")
 def test_a_command_is_received_with_its_properties(contoso: Contoso) -> None:
     key = keys(contoso.register("commanded"))["primaryKey"]
     contoso.command("commanded", "waiting since before")

@@ -10,6 +10,7 @@ import time
 from support.azure import Sdk
 from support.pki import self_signed
 from support.processes import HUB, MQTT, Contoso, Device, wait_for
+from support.surface import PYTHON_DEVICE, surface
 
 
 def key_of(contoso: Contoso, device: str) -> str:
@@ -26,6 +27,7 @@ def in_order(bodies: list[str], count: int) -> None:
     assert list(dict.fromkeys(bodies)) == [str(number) for number in range(count)]
 
 
+@surface(PYTHON_DEVICE, "sessions")
 def test_a_cut_connection_is_made_again_at_once(contoso: Contoso) -> None:
     client = contoso.with_key("cut", key_of(contoso, "cut"))
     client.connect()
@@ -39,6 +41,7 @@ def test_a_cut_connection_is_made_again_at_once(contoso: Contoso) -> None:
     assert contoso.bodies("cut") == ["1", "2"]
 
 
+@surface(PYTHON_DEVICE, "sessions", "c2d")
 def test_commands_are_received_after_a_cut_without_another_subscribe(contoso: Contoso) -> None:
     client = contoso.with_key("cut-listener", key_of(contoso, "cut-listener"))
     client.connect()
@@ -55,6 +58,7 @@ def test_commands_are_received_after_a_cut_without_another_subscribe(contoso: Co
     client.shutdown()
 
 
+@surface(PYTHON_DEVICE, "sessions", "c2d")
 def test_commands_for_a_device_that_was_away_are_received_when_it_is_back(contoso: Contoso) -> None:
     client = contoso.with_key("away", key_of(contoso, "away"))
     client.connect()
@@ -83,6 +87,7 @@ def test_a_stream_survives_cuts(contoso: Contoso) -> None:
     in_order(contoso.bodies("streaming"), 120)
 
 
+@surface(PYTHON_DEVICE, "websocket")
 def test_a_cut_connection_over_websocket_is_made_again(contoso: Contoso) -> None:
     client = contoso.with_key("cut-ws", key_of(contoso, "cut-ws"), websockets=True)
     client.connect()
@@ -94,6 +99,7 @@ def test_a_cut_connection_over_websocket_is_made_again(contoso: Contoso) -> None
     assert contoso.bodies("cut-ws") == ["1", "2"]
 
 
+@surface(PYTHON_DEVICE, "sessions")
 def test_a_token_is_renewed_by_connecting_again(contoso: Contoso) -> None:
     """The SDK renews two minutes before the end: two seconds from now, and every two seconds."""
     client = contoso.with_key("renewing", key_of(contoso, "renewing"), sastoken_ttl=122)
@@ -112,6 +118,7 @@ def test_a_token_is_renewed_by_connecting_again(contoso: Contoso) -> None:
     assert contoso.refusals("renewing") == []
 
 
+@surface(PYTHON_DEVICE, "take-over")
 def test_the_second_client_of_a_device_takes_the_connection(contoso: Contoso) -> None:
     key = key_of(contoso, "twice")
     first = contoso.with_key("twice", key, connection_retry=False)

@@ -13,9 +13,11 @@ from edgetrust.cli.client import HubError
 from support.azure import SdkError
 from support.pki import self_signed
 from support.processes import Contoso, Device, wait_for
+from support.surface import PYTHON_DEVICE, surface
 from support.wrong_credentials import BY_CA, CASES, WRONG_KEY, Case, key_of, pki_of, registered
 
 
+@surface(PYTHON_DEVICE, "refused")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_refused(contoso: Contoso, case: Case) -> None:
     name = f"refused-{case.__name__}"
@@ -30,6 +32,7 @@ def test_refused(contoso: Contoso, case: Case) -> None:
     client.shutdown()
 
 
+@surface(PYTHON_DEVICE, "refused", "websocket")
 def test_a_wrong_key_is_refused_over_websocket_too(contoso: Contoso) -> None:
     contoso.register("refused-ws")
     client = contoso.with_key("refused-ws", WRONG_KEY, websockets=True)
@@ -46,6 +49,7 @@ def test_a_websocket_for_something_else_than_mqtt_is_refused(contoso: Contoso) -
     assert raised.value.status == 400
 
 
+@surface(PYTHON_DEVICE, "refused")
 def test_a_token_that_has_run_out(contoso: Contoso) -> None:
     """Ten minutes ago: the hub's allowance for clocks that differ is five."""
     client = contoso.with_key("refused-late", key_of(contoso, "refused-late"), sastoken_ttl=-600)

@@ -12,6 +12,7 @@ from support.azure import SdkError
 from support.edge_world import Gateway
 from support.pki import EXPIRED, Pki, self_signed
 from support.processes import GATEWAY, HUB, MQTT, Contoso, Device, wait_for
+from support.surface import PYTHON_DEVICE, surface
 
 WRONG_KEY = "d3Jvbmcga2V5LCBidXQgYXMgbG9uZyBhcyBhIHJlYWwgb25l"
 
@@ -64,22 +65,26 @@ def at_hub(contoso: Contoso, device: Device, count: int) -> None:
 # Accepted -----------------------------------------------------------------------------------------------------------
 
 
+@surface(PYTHON_DEVICE, "scope")
 @pytest.mark.usefixtures("gateway")
 def test_a_child_with_a_key(contoso: Contoso) -> None:
     arrives(contoso, child_with_key(contoso, "g-key"))
 
 
+@surface(PYTHON_DEVICE, "scope")
 @pytest.mark.usefixtures("gateway")
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 def test_a_child_with_a_thumbprint(contoso: Contoso, algorithm: str) -> None:
     arrives(contoso, child_with_thumbprint(contoso, f"g-{algorithm}", algorithm))
 
 
+@surface(PYTHON_DEVICE, "scope")
 @pytest.mark.usefixtures("gateway")
 def test_a_child_of_a_ca(contoso: Contoso) -> None:
     arrives(contoso, child_of_ca(contoso, "g-ca"))
 
 
+@surface(PYTHON_DEVICE, "scope")
 @pytest.mark.usefixtures("gateway")
 def test_a_module_of_a_child(contoso: Contoso) -> None:
     contoso.register("g-modules", **contoso.scope())

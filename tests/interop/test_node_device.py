@@ -9,6 +9,7 @@ import pytest
 from support.node import ELSEWHERE, NodeContoso
 from support.pki import Pki, self_signed
 from support.processes import HTTPS, HUB, MQTT, Device, wait_for
+from support.surface import MQTT_JS, NODE_DEVICE, surface
 
 
 def key_of(node: NodeContoso, device: str, module: str | None = None) -> str:
@@ -25,6 +26,7 @@ def arrives(node: NodeContoso, device: Device, name: str, method: str, module: s
     assert f'"type":"{method}"' in event["authMethod"]
 
 
+@surface(NODE_DEVICE, "tls", "connect-sas", "telemetry", "websocket")
 @pytest.mark.parametrize("transport", ["mqtt", "websocket"])
 def test_device_with_a_key(node: NodeContoso, transport: str) -> None:
     name = f"n-key-{transport}"
@@ -33,12 +35,14 @@ def test_device_with_a_key(node: NodeContoso, transport: str) -> None:
     assert (node.proxy.asked_for((HUB, HTTPS)) > before) is (transport == "websocket")
 
 
+@surface(NODE_DEVICE, "connect-port")
 def test_a_port_in_the_host_name(node: NodeContoso) -> None:
     """The port then also stands in the user name and in the token's resource."""
     client = node.with_key("n-port", key_of(node, "n-port"), host=f"localhost:{ELSEWHERE}")
     arrives(node, client, "n-port", "sas")
 
 
+@surface(NODE_DEVICE, "connect-thumbprint", "websocket")
 @pytest.mark.parametrize("transport", ["mqtt", "websocket"])
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
 def test_device_with_a_thumbprint(node: NodeContoso, algorithm: str, transport: str) -> None:
@@ -48,6 +52,7 @@ def test_device_with_a_thumbprint(node: NodeContoso, algorithm: str, transport: 
     arrives(node, node.with_certificate(name, own, transport=transport), name, "x509Certificate")
 
 
+@surface(NODE_DEVICE, "connect-ca")
 @pytest.mark.parametrize("intermediates", [0, 2])
 def test_device_of_a_ca(node: NodeContoso, intermediates: int) -> None:
     name = f"n-below-{intermediates}"
@@ -57,6 +62,7 @@ def test_device_of_a_ca(node: NodeContoso, intermediates: int) -> None:
     arrives(node, node.with_certificate(name, pki.device(name)), name, "x509Authority")
 
 
+@surface(NODE_DEVICE, "connect-sas")
 def test_module_with_a_key(node: NodeContoso) -> None:
     key_of(node, "n-module")
     key = key_of(node, "n-module", "m1")
@@ -73,6 +79,7 @@ SYSTEM = {
 PROPERTIES = {"a b": "é&", "z": "1", "empty": "", "plus+": "a+b", "ünï/x": "#$%?", "it's (!*)": "it's (!*)", "=": "=="}
 
 
+@surface(NODE_DEVICE, "telemetry")
 def test_properties_arrive_exactly(node: NodeContoso) -> None:
     client = node.with_key("n-exact", key_of(node, "n-exact"))
     client.connect()
@@ -90,6 +97,7 @@ def test_properties_arrive_exactly(node: NodeContoso) -> None:
     }
 
 
+@surface(NODE_DEVICE, "outputs")
 def test_an_output_of_a_module_arrives(node: NodeContoso) -> None:
     """Its topic ends with one more slash, which is no part of the last property."""
     key_of(node, "n-output")
@@ -101,6 +109,7 @@ def test_an_output_of_a_module_arrives(node: NodeContoso) -> None:
     assert (event["systemProperties"], event["properties"]) == ({"$.on": "out1"}, {"k": "v"})
 
 
+@surface(NODE_DEVICE, "websocket")
 def test_a_large_message_in_many_frames(node: NodeContoso) -> None:
     client = node.with_key("n-large", key_of(node, "n-large"), transport="websocket")
     client.connect()
@@ -112,6 +121,7 @@ def test_a_large_message_in_many_frames(node: NodeContoso) -> None:
 # Cloud to device ----------------------------------------------------------------------------------------------------
 
 
+@surface(NODE_DEVICE, "c2d", "websocket")
 @pytest.mark.parametrize("transport", ["mqtt", "websocket"])
 def test_a_command_is_received_with_its_properties(node: NodeContoso, transport: str) -> None:
     name = f"n-commanded-{transport}"
@@ -134,6 +144,7 @@ def test_a_command_is_received_with_its_properties(node: NodeContoso, transport:
 # Connections that end -----------------------------------------------------------------------------------------------
 
 
+@surface(NODE_DEVICE, "sessions", "websocket")
 @pytest.mark.parametrize("transport", ["mqtt", "websocket"])
 def test_a_cut_connection_is_made_again(node: NodeContoso, transport: str) -> None:
     name = f"n-cut-{transport}"
@@ -152,6 +163,7 @@ def test_a_cut_connection_is_made_again(node: NodeContoso, transport: str) -> No
     assert node.bodies(name) == ["1", "2"]
 
 
+@surface(NODE_DEVICE, "sessions")
 def test_a_stream_survives_cuts(node: NodeContoso) -> None:
     client = node.with_key("n-stream", key_of(node, "n-stream"))
     client.connect()
@@ -164,6 +176,7 @@ def test_a_stream_survives_cuts(node: NodeContoso) -> None:
     assert list(dict.fromkeys(node.bodies("n-stream"))) == [str(number) for number in range(60)]
 
 
+@surface(NODE_DEVICE, "take-over")
 def test_the_second_client_of_a_device_takes_the_connection(node: NodeContoso) -> None:
     key = key_of(node, "n-twice")
     first = node.with_key("n-twice", key, retry=False)
@@ -181,6 +194,7 @@ def test_the_second_client_of_a_device_takes_the_connection(node: NodeContoso) -
 # MQTT.js without an SDK ---------------------------------------------------------------------------------------------
 
 
+@surface(MQTT_JS, "connect-thumbprint", "telemetry", "c2d", "sessions")
 def test_mqtt_js_keeps_its_subscription(node: NodeContoso) -> None:
     """A persistent session: subscribed once, and served after coming back without subscribing again."""
     own = self_signed("n-plain", now=node.pki.now)

@@ -8,6 +8,7 @@ from support.azure import SdkError
 from support.node import NodeContoso
 from support.pki import Pki, self_signed
 from support.processes import Device, wait_for
+from support.surface import NODE_DEVICE, surface
 from support.wrong_credentials import WRONG_KEY, expired, key_of
 
 
@@ -17,6 +18,7 @@ def over_https(node: NodeContoso, device: str) -> Device:
     return client
 
 
+@surface(NODE_DEVICE, "http-telemetry")
 def test_telemetry_with_its_properties(node: NodeContoso) -> None:
     """The body comes in chunks, without a length."""
     client = over_https(node, "h-key")
@@ -35,6 +37,7 @@ def test_telemetry_with_its_properties(node: NodeContoso) -> None:
     assert '"type":"sas"' in event["authMethod"]
 
 
+@surface(NODE_DEVICE, "http-telemetry")
 def test_a_device_with_a_thumbprint(node: NodeContoso) -> None:
     own = self_signed("h-x509", now=node.pki.now)
     node.register_thumbprints("h-x509", own.chain.thumbprint().hex())
@@ -46,6 +49,7 @@ def test_a_device_with_a_thumbprint(node: NodeContoso) -> None:
     assert '"type":"x509Certificate"' in event["authMethod"]
 
 
+@surface(NODE_DEVICE, "http-telemetry")
 def test_a_device_of_a_ca(node: NodeContoso) -> None:
     pki = Pki(node.pki.now, 1, root_name="Root of h-ca")
     node.register_ca("h-ca", pki.root.certificate)
@@ -57,6 +61,7 @@ def test_a_device_of_a_ca(node: NodeContoso) -> None:
     assert '"type":"x509Authority"' in node.events("h-ca")[0]["authMethod"]
 
 
+@surface(NODE_DEVICE, "http-telemetry")
 def test_many_messages_in_one_request(node: NodeContoso) -> None:
     client = over_https(node, "h-batch")
     client.sdk.do("send_batch", client=client.name, bodies=["1", "zwei €", "3"], properties={"k": "v"})
@@ -66,6 +71,7 @@ def test_many_messages_in_one_request(node: NodeContoso) -> None:
     ]
 
 
+@surface(NODE_DEVICE, "http-c2d")
 def test_messages_to_the_device_are_completed_rejected_and_abandoned(node: NodeContoso) -> None:
     client = over_https(node, "h-c2d")
     client.sdk.do("listen", client=client.name, complete=False)
@@ -113,6 +119,7 @@ def test_an_expired_certificate(node: NodeContoso) -> None:
     client.shutdown()
 
 
+@surface(NODE_DEVICE, "uploads")
 @pytest.mark.parametrize("transport", ["http", "mqtt"])
 def test_a_file_is_uploaded(node: NodeContoso, transport: str) -> None:
     """Its place is asked for and given back over HTTPS, whatever the device's transport is."""

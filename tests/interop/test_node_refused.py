@@ -8,6 +8,7 @@ from support.azure import SdkError
 from support.node import NodeContoso
 from support.pki import self_signed
 from support.processes import Device, wait_for
+from support.surface import NODE_DEVICE, surface
 from support.wrong_credentials import (
     BY_CA,
     CASES,
@@ -29,6 +30,7 @@ def is_refused(client: Device) -> None:
     assert raised.value.kind == "UnauthorizedError"
 
 
+@surface(NODE_DEVICE, "refused")
 @pytest.mark.parametrize("case", NODE_CASES, ids=lambda case: case.__name__)
 def test_refused(node: NodeContoso, case: Case) -> None:
     client = case(node, f"n-refused-{case.__name__}")
@@ -37,6 +39,7 @@ def test_refused(node: NodeContoso, case: Case) -> None:
     client.shutdown()
 
 
+@surface(NODE_DEVICE, "refused", "websocket")
 def test_a_wrong_key_is_refused_over_websocket_too(node: NodeContoso) -> None:
     node.register("n-refused-ws")
     client = node.with_key("n-refused-ws", WRONG_KEY, transport="websocket")
@@ -45,6 +48,7 @@ def test_a_wrong_key_is_refused_over_websocket_too(node: NodeContoso) -> None:
     client.shutdown()
 
 
+@surface(NODE_DEVICE, "refused")
 def test_an_impostor_does_not_disturb_the_device(node: NodeContoso) -> None:
     device = registered(node, "n-undisturbed", self_signed("n-undisturbed", now=node.pki.now))
     device.connect()
@@ -79,6 +83,7 @@ def is_kept_out(node: NodeContoso, device: Device, reason: str) -> None:
     wait_for(lambda: node.rest("GET", "devices", device.identity)[state] == "Disconnected", "the registry says so")
 
 
+@surface(NODE_DEVICE, "refused")
 def test_a_device_that_is_disabled_loses_its_connection_until_it_is_enabled(node: NodeContoso) -> None:
     device = node.with_key("n-to-disable", key_of(node, "n-to-disable"))
     listens(node, device)
@@ -90,6 +95,7 @@ def test_a_device_that_is_disabled_loses_its_connection_until_it_is_enabled(node
     device.shutdown()
 
 
+@surface(NODE_DEVICE, "refused")
 def test_a_device_whose_ca_is_retired_loses_its_connection(node: NodeContoso) -> None:
     pki = pki_of(node, "n-to-retire")
     node.register("n-of-retired", **BY_CA)

@@ -10,6 +10,7 @@ import pytest
 from support.azure import SdkError
 from support.node import NodeContoso
 from support.pki import self_signed
+from support.surface import NODE_SERVICE, surface
 
 KEY, OTHER_KEY = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
 SHA1, SHA256 = "AB" * 20, "CD" * 32
@@ -23,6 +24,7 @@ def fails(node: NodeContoso, method: str, *arguments: Any, error: str, text: str
     assert text in str(raised.value)
 
 
+@surface(NODE_SERVICE, "devices")
 def test_a_device_is_created_read_changed_and_deleted(node: NodeContoso) -> None:
     made = node.ask("registry", "create", {"deviceId": "nr-1"})
     keys = made["authentication"]["symmetricKey"]
@@ -37,17 +39,20 @@ def test_a_device_is_created_read_changed_and_deleted(node: NodeContoso) -> None
     fails(node, "get", "nr-1", error="DeviceNotFoundError", text="nr-1")
 
 
+@surface(NODE_SERVICE, "errors")
 def test_what_does_not_exist_is_not_found(node: NodeContoso) -> None:
     for method in ("get", "delete"):
         fails(node, method, "nr-nobody", error="DeviceNotFoundError", text="nr-nobody")
     fails(node, "update", {"deviceId": "nr-nobody", "status": "enabled"}, error="DeviceNotFoundError")
 
 
+@surface(NODE_SERVICE, "errors")
 def test_a_device_exists_once(node: NodeContoso) -> None:
     node.ask("registry", "create", {"deviceId": "nr-once"})
     fails(node, "create", {"deviceId": "nr-once"}, error="DeviceAlreadyExistsError")
 
 
+@surface(NODE_SERVICE, "errors")
 def test_what_is_no_key_and_what_is_no_name(node: NodeContoso) -> None:
     bad_key = {"type": "sas", "symmetricKey": {"primaryKey": "no base64!", "secondaryKey": KEY}}
     fails(node, "create", {"deviceId": "nr-bad", "authentication": bad_key}, error="ArgumentError")
@@ -55,6 +60,7 @@ def test_what_is_no_key_and_what_is_no_name(node: NodeContoso) -> None:
     fails(node, "create", {"deviceId": "nr-bad", "status": "perhaps"}, error="ArgumentError")
 
 
+@surface(NODE_SERVICE, "devices")
 @pytest.mark.parametrize(
     ("kind", "more"),
     [
@@ -82,6 +88,7 @@ def test_what_the_registry_has_made_connects(node: NodeContoso) -> None:
     assert node.bodies("nr-connects") == ["1"]
 
 
+@surface(NODE_SERVICE, "devices")
 def test_devices_are_listed(node: NodeContoso) -> None:
     for number in range(3):
         node.ask("registry", "create", {"deviceId": f"nr-list-{number}"})
@@ -89,6 +96,7 @@ def test_devices_are_listed(node: NodeContoso) -> None:
     assert {"nr-list-0", "nr-list-1", "nr-list-2"} <= listed
 
 
+@surface(NODE_SERVICE, "modules")
 def test_modules(node: NodeContoso) -> None:
     node.ask("registry", "create", {"deviceId": "nr-modules"})
     made = node.ask("registry", "addModule", {"deviceId": "nr-modules", "moduleId": "m1", "managedBy": "me"})
@@ -105,6 +113,7 @@ def test_modules(node: NodeContoso) -> None:
     fails(node, "addModule", {"deviceId": "nr-nobody", "moduleId": "m1"}, error="DeviceNotFoundError")
 
 
+@surface(NODE_SERVICE, "devices")
 def test_an_edge_device_and_its_child(node: NodeContoso) -> None:
     edge = node.ask("registry", "create", {"deviceId": "nr-edge", "capabilities": {"iotEdge": True}})
     modules = {module["moduleId"] for module in node.ask("registry", "getModulesOnDevice", "nr-edge")}
@@ -113,6 +122,7 @@ def test_an_edge_device_and_its_child(node: NodeContoso) -> None:
     assert child["parentScopes"] == [edge["deviceScope"]]
 
 
+@surface(NODE_SERVICE, "bulk")
 def test_many_at_once(node: NodeContoso) -> None:
     wanted = [{"deviceId": f"nr-bulk-{number}", "status": "enabled"} for number in range(5)]
     assert node.ask("registry", "addDevices", wanted)["isSuccessful"] is True
@@ -126,6 +136,7 @@ def test_many_at_once(node: NodeContoso) -> None:
     fails(node, "get", "nr-bulk-0", error="DeviceNotFoundError")
 
 
+@surface(NODE_SERVICE, "statistics")
 def test_statistics_count(node: NodeContoso) -> None:
     before = node.ask("registry", "getRegistryStatistics")
     node.ask("registry", "create", {"deviceId": "nr-counted", "status": "disabled"})
@@ -134,6 +145,7 @@ def test_statistics_count(node: NodeContoso) -> None:
         assert after[name] == before[name] + 1
 
 
+@surface(NODE_SERVICE, "errors")
 def test_a_wrong_key_and_an_unknown_policy(node: NodeContoso) -> None:
     wrong = f"{node.owner[: node.owner.index('SharedAccessKey=')]}SharedAccessKey={KEY}"
     other = node.owner.replace("SharedAccessKeyName=iothubowner", "SharedAccessKeyName=nobody")

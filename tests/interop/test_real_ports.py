@@ -14,6 +14,7 @@ import pytest
 
 from support.azure import Sdk, SdkError
 from support.processes import OwnNetwork
+from support.surface import PYTHON_DEVICE, PYTHON_SERVICE, surface
 
 EDGETRUST = [sys.executable, "-m", "edgetrust.cli"]
 
@@ -45,6 +46,8 @@ def hub(network: OwnNetwork, tmp_path: Path) -> Iterator[dict[str, Any]]:
         running.stdout.close()
 
 
+@surface(PYTHON_SERVICE, "devices")
+@surface(PYTHON_DEVICE, "tls", "connect-sas", "telemetry", "websocket", "refused")
 def test_both_sdks_as_their_documentation_has_it(network: OwnNetwork, hub: dict[str, Any], tmp_path: Path) -> None:
     assert (hub["hub"]["mqtt_port"], hub["hub"]["https_port"]) == (8883, 443)
     trust = {"REQUESTS_CA_BUNDLE": hub["trust_bundle"], "SSL_CERT_FILE": hub["trust_bundle"]}

@@ -12,6 +12,7 @@ import pytest
 from support.azure import Sdk, SdkError
 from support.pki import self_signed
 from support.processes import Contoso, wait_for
+from support.surface import PYTHON_SERVICE, surface
 
 SHA1, SHA256 = "AB" * 20, "CD" * 32
 KEY, OTHER_KEY = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
@@ -38,6 +39,7 @@ def fails(manager: Sdk, method: str, *arguments: object, status: int, phrase: st
     assert raised.value.status == status
 
 
+@surface(PYTHON_SERVICE, "devices")
 def test_a_device_with_keys_of_the_callers(manager: Sdk) -> None:
     made = manager.call("create_device_with_sas", "r-keys", KEY, OTHER_KEY, "enabled")
     assert made["authentication"]["type"] == "sas"
@@ -47,12 +49,14 @@ def test_a_device_with_keys_of_the_callers(manager: Sdk) -> None:
     assert manager.call("get_device", "r-keys") == made
 
 
+@surface(PYTHON_SERVICE, "devices")
 def test_a_device_with_keys_of_the_hubs(manager: Sdk) -> None:
     keys = manager.call("create_device_with_sas", "r-made", "", "", "enabled")["authentication"]["symmetric_key"]
     assert len(base64.b64decode(keys["primary_key"])) >= 32
     assert keys["primary_key"] != keys["secondary_key"]
 
 
+@surface(PYTHON_SERVICE, "devices")
 def test_a_device_with_thumbprints(manager: Sdk) -> None:
     made = manager.call("create_device_with_x509", "r-x509", SHA1, SHA256, "enabled")
     assert made["authentication"]["type"] == "selfSigned"
@@ -61,6 +65,7 @@ def test_a_device_with_thumbprints(manager: Sdk) -> None:
     assert single["authentication"]["x509_thumbprint"] == {"primary_thumbprint": SHA256}
 
 
+@surface(PYTHON_SERVICE, "devices")
 def test_a_device_of_a_ca(manager: Sdk) -> None:
     made = manager.call("create_device_with_certificate_authority", "r-ca", "disabled", status_reason="not yet")
     assert made["authentication"]["type"] == "certificateAuthority"
@@ -77,11 +82,13 @@ def test_what_is_no_thumbprint_and_what_is_no_key(manager: Sdk) -> None:
     fails(manager, "get_device", "r-bad", status=404, phrase="Not Found")
 
 
+@surface(PYTHON_SERVICE, "errors")
 def test_a_device_exists_once(manager: Sdk) -> None:
     manager.call("create_device_with_sas", "r-once", KEY, OTHER_KEY, "enabled")
     fails(manager, "create_device_with_sas", "r-once", KEY, OTHER_KEY, "enabled", status=409, phrase="Conflict")
 
 
+@surface(PYTHON_SERVICE, "devices", "errors")
 def test_an_update_with_the_right_etag_and_with_an_old_one(manager: Sdk) -> None:
     made = manager.call("create_device_with_sas", "r-update", KEY, OTHER_KEY, "enabled")
     changed = manager.call(
@@ -113,6 +120,7 @@ def test_an_update_without_an_etag_and_to_another_kind(manager: Sdk) -> None:
     )
 
 
+@surface(PYTHON_SERVICE, "devices")
 def test_devices_are_listed(manager: Sdk) -> None:
     for number in range(3):
         manager.call("create_device_with_sas", f"r-list-{number}", KEY, OTHER_KEY, "enabled")
@@ -121,6 +129,7 @@ def test_devices_are_listed(manager: Sdk) -> None:
     assert len(manager.call("get_devices", 2)) == 2
 
 
+@surface(PYTHON_SERVICE, "devices")
 def test_a_device_is_deleted_with_its_etag(manager: Sdk) -> None:
     made = manager.call("create_device_with_sas", "r-delete", KEY, OTHER_KEY, "enabled")
     fails(manager, "delete_device", "r-delete", "AAAA", status=412, phrase="Precondition Failed")
@@ -132,6 +141,7 @@ def test_a_device_is_deleted_with_its_etag(manager: Sdk) -> None:
     manager.call("delete_device", "r-delete")
 
 
+@surface(PYTHON_SERVICE, "modules")
 def test_modules(manager: Sdk) -> None:
     manager.call("create_device_with_sas", "r-modules", KEY, OTHER_KEY, "enabled")
     by_key = manager.call("create_module_with_sas", "r-modules", "m-key", "me", KEY, OTHER_KEY)
@@ -161,6 +171,7 @@ def test_modules(manager: Sdk) -> None:
     fails(manager, "get_module", "r-modules", "m-ca", status=404, phrase="Not Found")
 
 
+@surface(PYTHON_SERVICE, "devices")
 def test_an_edge_device_and_its_children(manager: Sdk) -> None:
     edge = manager.call("create_device_with_sas", "r-edge", KEY, OTHER_KEY, "enabled", True)
     assert edge["capabilities"] == {"iot_edge": True}
@@ -214,6 +225,7 @@ def test_many_devices_at_once(manager: Sdk) -> None:
     fails(manager, "get_device", names[1], status=404, phrase="Not Found")
 
 
+@surface(PYTHON_SERVICE, "statistics")
 def test_statistics_count(contoso: Contoso, manager: Sdk) -> None:
     before = manager.call("get_device_registry_statistics")
     manager.call("create_device_with_sas", "r-counted", KEY, OTHER_KEY, "enabled")
@@ -240,6 +252,7 @@ def test_what_the_sdk_has_registered_connects(contoso: Contoso, manager: Sdk) ->
     assert contoso.bodies("r-connects") == ["1"]
 
 
+@surface(PYTHON_SERVICE, "errors")
 def test_a_policy_without_the_right_and_a_wrong_key(contoso: Contoso, tmp_path: Path) -> None:
     whole = contoso.local_connection_string()
     wrong = whole[: whole.index("SharedAccessKey=")] + f"SharedAccessKey={KEY}"

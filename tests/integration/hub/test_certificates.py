@@ -12,6 +12,7 @@ import pytest
 
 from support import pki as odd
 from support.hub import Answer, World, devices_pki, run
+from support.surface import HTTP, surface
 
 
 async def upload(world: World, certificate: str, name: str = "ca", verified: bool = False, **headers: str) -> Answer:
@@ -39,6 +40,7 @@ async def proof(world: World, common_name: str, signer: odd.Holder | None = None
     return made.read_text()
 
 
+@surface(HTTP, "possession")
 async def test_proof_of_possession(each_world: World) -> None:
     world = each_world
     made = await upload(world, base64.b64encode(pem().encode()).decode())

@@ -10,6 +10,7 @@ import pytest
 
 from edgetrust.protocol.sas import sign
 from support.hub import Answer, World, devices_pki, identity_file
+from support.surface import HTTP, surface
 
 VERSION = "?api-version=2017-11-08-preview"
 KEYS = {"primaryKey": base64.b64encode(b"p" * 32).decode(), "secondaryKey": base64.b64encode(b"s" * 32).decode()}
@@ -30,6 +31,7 @@ async def call(world: World, method: str, path: str, token: str, body: object = 
     return await world.curl(*arguments, f"{world.base}{path}{VERSION}")
 
 
+@surface(HTTP, "identityd")
 async def test_modules_come_and_go(world: World) -> None:
     await world.create("Edge1", capabilities={"iotEdge": True})
     token = lower_cased(world, "Edge1")
@@ -71,6 +73,7 @@ async def test_percent_encoded_everything(world: World) -> None:
     assert answer.json["moduleId"] == "$edgeAgent"
 
 
+@surface(HTTP, "identityd")
 async def test_its_dialect_knows_one_word_for_certificates(world: World) -> None:
     await world.create("e", capabilities={"iotEdge": True})
     await world.create_module("e", "ca", authentication={"type": "certificateAuthority"})
@@ -83,6 +86,7 @@ async def test_its_dialect_knows_one_word_for_certificates(world: World) -> None
     assert {module["authentication"]["type"] for module in newer} == {"sas", "selfSigned", "certificateAuthority"}
 
 
+@surface(HTTP, "identityd")
 @pytest.mark.parametrize("kind", ["thumbprint", "authority"])
 async def test_by_certificate_without_a_token(world: World, kind: str) -> None:
     pki = devices_pki()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from support.hub import Answer, World, devices_pki
+from support.surface import HTTP, surface
 
 EDGE_HUB = "/devices/{}/modules/$edgeHub"
 
@@ -45,6 +46,7 @@ async def family(world: World) -> None:
     await world.gateway("elsewhere")
 
 
+@surface(HTTP, "scope")
 async def test_one_level(each_world: World) -> None:
     world = each_world
     await family(world)
@@ -62,6 +64,7 @@ async def test_one_level(each_world: World) -> None:
     assert devices(await listing(world, "elsewhere")) == ["elsewhere"]
 
 
+@surface(HTTP, "scope")
 async def test_pages(each_world: World) -> None:
     await each_world.gateway("gw")
     scope = await each_world.scope_of("gw")
@@ -83,6 +86,7 @@ async def test_pages(each_world: World) -> None:
     assert (wrong.status, wrong.error) == (400, "ArgumentInvalid")
 
 
+@surface(HTTP, "scope")
 async def test_pages_of_older_edge_hubs(world: World) -> None:
     await world.gateway("gw")
     for number in range(4):
@@ -104,6 +108,7 @@ async def test_pages_of_older_edge_hubs(world: World) -> None:
     assert devices(one) == ["d1"]
 
 
+@surface(HTTP, "scope")
 async def test_look_ups(world: World) -> None:
     await family(world)
     one = await lookup(world, "top", "leaf1")
