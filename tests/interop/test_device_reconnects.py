@@ -170,6 +170,25 @@ def test_a_hub_that_is_killed_and_started_again_has_all_that_it_acknowledged(own
     assert subscribed(contoso.sdk) == packets
 
 
+@surface(PYTHON_DEVICE, "retry")
+def test_a_hub_that_cannot_decide_now_is_asked_again(own_contoso: Contoso) -> None:
+    """It answers "server unavailable", CONNACK 3: the one refusal after which this SDK goes on trying."""
+    contoso = own_contoso
+    client = contoso.with_key("undecided", key_of(contoso, "undecided"))
+    client.connect()
+    port = contoso.proxy.routes.pop((HUB, MQTT))  # the hub that starts anew must not see the device before
+    contoso.world.hub.stop()
+    contoso.world.hub.start()
+    with contoso.registry_away():
+        contoso.proxy.routes[HUB, MQTT] = port
+        wait_for(lambda: len(contoso.refusals("undecided")) >= 2, "it comes again")
+    client.wait_for("connected", 2)
+    client.send("1")
+    client.shutdown()
+    assert set(contoso.refusals("undecided")) == {"registry-unavailable"}
+    assert contoso.bodies("undecided") == ["1"]
+
+
 def _numbers(client: Device) -> set[str]:
     return {str(told["number"]) for told in client.news("sent")}
 

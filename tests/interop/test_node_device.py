@@ -191,6 +191,19 @@ def test_the_second_client_of_a_device_takes_the_connection(node: NodeContoso) -
         client.shutdown()
 
 
+@surface(NODE_DEVICE, "retry")
+def test_a_hub_that_cannot_decide_now_is_asked_again(node: NodeContoso) -> None:
+    client = node.with_key("n-undecided", key_of(node, "n-undecided"))
+    with node.registry_away():
+        connecting = client.begin("connect")
+        wait_for(lambda: len(node.refusals("n-undecided")) >= 2, "it comes again")
+    connecting.result(60)
+    client.send("1")
+    client.shutdown()
+    assert set(node.refusals("n-undecided")) == {"registry-unavailable"}
+    assert node.bodies("n-undecided") == ["1"]
+
+
 # MQTT.js without an SDK ---------------------------------------------------------------------------------------------
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -121,6 +123,16 @@ class Contoso:
         secret.write_text(ready["service_connection_string"])
         here = f"https://localhost:{ready['hub']['https_port']}"
         self._hub = find_hub(None, here, secret, Path(ready["trust_bundle"]))
+
+    @contextmanager
+    def registry_away(self) -> Iterator[None]:
+        """The hub runs, and cannot read its registry; whom it has seen before it remembers."""
+        with closing(sqlite3.connect(self.world.hub_folder / "hub.sqlite", isolation_level=None)) as database:
+            database.execute("ALTER TABLE devices RENAME TO devices_away")
+            try:
+                yield
+            finally:
+                database.execute("ALTER TABLE devices_away RENAME TO devices")
 
     @property
     def pki(self) -> Pki:

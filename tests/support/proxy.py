@@ -93,6 +93,8 @@ class Proxy:
     async def _carry(self, address: Address, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Where nothing listens the client has been told "connected" and is cut off now: it takes a proxy's refusal for
         # a mistake in its configuration and would not try again.
+        if address not in self.routes:
+            return
         there_reader, there = await asyncio.open_connection("127.0.0.1", self.routes[address])
         pair = writer, there
         self._pairs.add(pair)
