@@ -27,6 +27,19 @@ def node(contoso: Contoso, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield made
 
 
+@pytest.fixture(scope="session")
+def manager(contoso: Contoso, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdk]:
+    """azure-iot-hub for Python with the owner's policy, on localhost and the port that the hub has."""
+    made = Sdk(
+        "registry",
+        contoso.local_connection_string(),
+        log=tmp_path_factory.mktemp("registry") / "sdk.log",
+        environment={"REQUESTS_CA_BUNDLE": contoso.world.hub.ready["trust_bundle"]},
+    )
+    yield made
+    made.close()
+
+
 @pytest.fixture
 def own_contoso(tmp_path: Path) -> Iterator[Contoso]:
     """A hub of one's own."""

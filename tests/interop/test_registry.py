@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,6 @@ from support.surface import PYTHON_SERVICE, surface
 
 SHA1, SHA256 = "AB" * 20, "CD" * 32
 KEY, OTHER_KEY = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
-
-
-@pytest.fixture(scope="module")
-def manager(contoso: Contoso, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdk]:
-    """A registry manager with the owner's policy, on localhost and the port that the hub has."""
-    made = Sdk(
-        "registry",
-        contoso.local_connection_string(),
-        log=tmp_path_factory.mktemp("registry") / "sdk.log",
-        environment={"REQUESTS_CA_BUNDLE": contoso.world.hub.ready["trust_bundle"]},
-    )
-    yield made
-    made.close()
 
 
 def fails(manager: Sdk, method: str, *arguments: object, status: int, phrase: str) -> None:

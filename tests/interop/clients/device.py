@@ -131,6 +131,15 @@ def stream(name, count, pause=0.0, window=1):
         sender.join()
 
 
+def upload_address(name, blob):
+    """Where the hub wants a file."""
+    return clients[name].get_storage_info_for_blob(blob)
+
+
+def upload_done(name, correlation, success):
+    clients[name].notify_blob_upload_status(correlation, success, 200 if success else 500, "told by the client")
+
+
 def disconnect(name):
     clients[name].disconnect()
 
@@ -156,7 +165,10 @@ class Subscribing(logging.Handler):
             news("paho", "subscribe")
 
 
-OFFERED = (create, connect, listen, twin, report, watch, answer, send, stream, disconnect, shutdown)
+OFFERED = (
+    *(create, connect, listen, twin, report, watch, answer, send, stream, disconnect, shutdown),
+    *(upload_address, upload_done),
+)
 COMMANDS = {each.__name__: each for each in OFFERED}
 
 

@@ -1,4 +1,5 @@
-"""A registry manager of the unmodified azure-iot-hub SDK. Runs in .venv-azure; the connection string is its argument.
+"""The managers of the unmodified azure-iot-hub SDK. Runs in .venv-azure; the connection string is its argument. Methods
+are those of the registry manager; with `configurations.` or `jobs.` before them, those of the other two.
 
 Every line of standard input is a call, {"id": N, "do": METHOD, "arguments": [...]}; its answer is {"id": N, "ok":
 VALUE} with models as the SDK writes them, or {"id": N, "error": {...}} with the SDK's own error.
@@ -7,14 +8,18 @@ VALUE} with models as the SDK writes them, or {"id": N, "error": {...}} with the
 import json
 import sys
 
-from azure.iot.hub import IoTHubRegistryManager
+from azure.iot.hub import IoTHubConfigurationManager, IoTHubJobManager, IoTHubRegistryManager
 from azure.iot.hub.models import CloudToDeviceMethod
+
+MANAGERS = {"": IoTHubRegistryManager, "configurations": IoTHubConfigurationManager, "jobs": IoTHubJobManager}
 
 
 def written(value):
     if isinstance(value, list):
         return [written(each) for each in value]
-    return value if value is None else value.as_dict()
+    if hasattr(value, "continuation_token"):  # a page of a query
+        return {"items": written(value.items), "continuation": value.continuation_token}
+    return value.as_dict() if hasattr(value, "as_dict") else value
 
 
 def meant(method, arguments):
@@ -32,12 +37,13 @@ def described(error):
 
 
 def main():
-    manager = IoTHubRegistryManager.from_connection_string(sys.argv[1])
+    managers = {name: kind.from_connection_string(sys.argv[1]) for name, kind in MANAGERS.items()}
     for line in sys.stdin:
         call = json.loads(line)
         try:
-            arguments = meant(call["do"], call["arguments"])
-            answer = {"ok": written(getattr(manager, call["do"])(*arguments, **call.get("options", {})))}
+            name, _, method = call["do"].rpartition(".")
+            arguments = meant(method, call["arguments"])
+            answer = {"ok": written(getattr(managers[name], method)(*arguments, **call.get("options", {})))}
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises is told
             answer = {"error": described(error)}
         sys.stdout.write(json.dumps({"id": call["id"], **answer}) + "\n")
