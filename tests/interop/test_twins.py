@@ -93,7 +93,7 @@ def test_what_is_no_twin_is_refused(contoso: Contoso) -> None:
 def test_what_is_no_twin_is_refused_with_a_text(node: NodeContoso) -> None:
     client = connected(node, "tn-bad")
     client.sdk.do("twin", client=client.name)
-    with pytest.raises(SdkError, match="'a.b' in the reported properties cannot name a member"):
+    with pytest.raises(SdkError, match=r"'a\.b' in the reported properties cannot name a member"):
         client.sdk.do("report", client=client.name, patch={"a.b": 1})
     client.sdk.do("report", client=client.name, patch={"a": 1})
     client.shutdown()

@@ -31,11 +31,10 @@ NODE_SERVICE = "azure-iothub (Node)"
 NODE_PROVISIONING = "azure-iot-provisioning-device (Node)"
 NODE_ENROLLMENTS = "azure-iot-provisioning-service (Node)"
 PAHO, MQTT_JS, MOSQUITTO = "paho-mqtt (Python)", "mqtt (Node)", "mosquitto"
-HTTP = "HTTP alone (aiohttp, curl)"
-GATEWAY = "edgetrust edge"
+HTTP = "plain HTTP"
 CLIENTS = (
     *(PYTHON_DEVICE, PYTHON_SERVICE, NODE_DEVICE, NODE_SERVICE, NODE_PROVISIONING, NODE_ENROLLMENTS),
-    *(PAHO, MQTT_JS, MOSQUITTO, HTTP, GATEWAY),
+    *(PAHO, MQTT_JS, MOSQUITTO, HTTP),
 )
 
 # What the surface is made of: section, number there, and what clients do.
@@ -88,8 +87,9 @@ INTRODUCTION = """\
 
 <!-- Written at the end of a test run, from what its tests saw: `make test ARGS="-m surface"`. Do not edit. -->
 
-Unmodified clients, and what each was seen to do with a hub of this version. The numbers are those of the hub
-specification, 18.1 (minimal) and 18.2 (full). In words: [Wire compatibility](wire-compatibility.md).
+Unmodified clients, and what each was seen to do with this version, by which test of this repository. "None yet" is
+planned. The numbers are those of the hub specification, 18.1 (minimal) and 18.2 (full). In words:
+[Wire compatibility](wire-compatibility.md).
 
 """
 
@@ -163,14 +163,17 @@ class Surface:
 
 def page(seen: dict[tuple[str, str], set[str]]) -> str:
     """The page for what was seen: test functions by entry and client."""
-    parts = [INTRODUCTION.rstrip("\n"), _table(("client", "version"), [(name, _version(name)) for name in CLIENTS])]
+    clients = [client for client in CLIENTS if any(one == client for _, one in seen)]
+    parts = [INTRODUCTION.rstrip("\n"), _table(("client", "version"), [(name, _version(name)) for name in clients])]
     for section in (MINIMAL, FULL):
         rows = []
-        for entry, (_, number, text) in ((key, value) for key, value in ENTRIES.items() if value[0] == section):
-            clients = [client for client in CLIENTS if (entry, client) in seen]
-            rows += [(str(number), text, client, _tests(seen[entry, client])) for client in clients]
-            if not clients:
-                rows.append((str(number), text, "none yet", ""))
+        for entry in (key for key, value in ENTRIES.items() if value[0] == section):
+            first = (str(ENTRIES[entry][1]), ENTRIES[entry][2])
+            users = [client for client in CLIENTS if (entry, client) in seen]
+            for place, client in enumerate(users):
+                rows.append((*(("", "") if place else first), client, _tests(seen[entry, client])))
+            if not users:
+                rows.append((*first, "none yet", ""))
         parts.append(f"## {section}")
         parts.append(_table(("no.", "what", "client", "seen by"), rows))
     return "\n\n".join(parts) + "\n"
@@ -189,14 +192,16 @@ def _tests(tests: set[str]) -> str:
 
 
 def _version(client: str) -> str:
-    """What the lock files have, and nothing for programs of the distribution and for ours."""
+    """What the lock files have; other programs are those of the distribution."""
+    if client == HTTP:
+        return "curl, aiohttp"
     package, _, language = client.partition(" (")
     if language == "Node)":
         wanted: dict[str, Any] = json.loads((ROOT / "tests/interop/node/package.json").read_text())
         return str(wanted["dependencies"][package])
-    locked = [(ROOT / "requirements" / name).read_text() for name in ("azure.txt", "dev.txt")]
+    locked = [(ROOT / "requirements" / name).read_text() for name in ("dev.txt", "azure.txt")]
     found = re.search(rf"^{re.escape(package)}==(\S+)", "\n".join(locked), re.MULTILINE)
-    return found[1] if found else ""
+    return found[1] if found else "of the distribution"
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
