@@ -24,11 +24,6 @@ CLIENTS = ROOT / "tests" / "interop" / "clients"
 SECONDS = 40.0  # longer than the SDK's own pauses
 
 
-def model(kind: str, **fields: Any) -> dict[str, Any]:
-    """What stands for a model of azure-iot-hub."""
-    return {"model": kind, "is": fields}
-
-
 class SdkError(Exception):
     """What the SDK raised. `causes` are the names of the error and of those behind it; `status` is HTTP's, if any."""
 

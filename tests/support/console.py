@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.azure import NODE_MODULES
 from support.pages import ROOT, Block, blocks
 
 COMMAND_SECONDS = 240
@@ -174,7 +175,7 @@ class Reader:
 
 
 def _environment(directory: Path) -> dict[str, str]:
-    """A newcomer's environment: `edgetrust` is on PATH, `python` has the unmodified SDK, nothing else is set."""
+    """A newcomer's environment: `edgetrust` is on PATH, `python` and `node` have the SDKs, nothing else is set."""
     programs = directory / "bin"
     programs.mkdir()
     (programs / "edgetrust").symlink_to(ROOT / ".venv" / "bin" / "edgetrust")
@@ -182,7 +183,8 @@ def _environment(directory: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     plain = {"TERM": "dumb", "COLUMNS": "120", "NO_COLOR": "1"}
     at_once = {"PYTHONUNBUFFERED": "1"}  # as on a terminal
-    return {**kept, **plain, **at_once, "PATH": ":".join(path), "HOME": str(directory)}
+    node = {"NODE_PATH": str(NODE_MODULES)}
+    return {**kept, **plain, **at_once, **node, "PATH": ":".join(path), "HOME": str(directory)}
 
 
 def main() -> int:

@@ -137,7 +137,7 @@ async function twin({ client: name }) {
 }
 
 /** Tell of every change of a desired property. `twin` has to come first. */
-function listen_desired({ client: name }) {
+function watch({ client: name }) {
   of(name).twin.on("properties.desired", (patch) => news(name, "desired", { patch }));
 }
 
@@ -148,14 +148,14 @@ function report({ client, patch }) {
   });
 }
 
-/** Answer calls of a method from now on; `silent` leaves them without an answer. */
-function answer({ client: name, method, status = 200, payload, silent = false }) {
+/** Answer calls of a method from now on: with what was asked, after a pause. */
+function answer({ client: name, method, status = 200, pause = 0 }) {
   const { client } = of(name);
   const handle = (request, response) => {
     news(name, "method", { method: request.methodName, payload: request.payload ?? null });
-    if (!silent) {
-      response.send(status, payload, (error) => error && news(name, "error", { error: described(error) }));
-    }
+    const payload = { method: request.methodName, payload: request.payload };
+    const told = (error) => error && news(name, "error", { error: described(error) });
+    setTimeout(() => response.send(status, payload, told), pause * 1000);
   };
   if (client.onDeviceMethod) {
     client.onDeviceMethod(method, handle);
@@ -187,6 +187,6 @@ async function shutdown({ client }) {
 }
 
 module.exports = {
-  answer, connect, create, disconnect, invoke, listen, listen_desired, listen_input, report, send, send_batch, settle,
-  shutdown, stream, twin, upload,
+  answer, connect, create, disconnect, invoke, listen, listen_input, report, send, send_batch, settle,
+  shutdown, stream, twin, upload, watch,
 };
