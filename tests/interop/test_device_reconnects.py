@@ -48,6 +48,8 @@ def test_commands_are_received_after_a_cut_without_another_subscribe(contoso: Co
     client.listen()
     contoso.command("cut-listener", "before")
     client.wait_for("message")
+    waiting = "cloudToDeviceMessageCount"
+    wait_for(lambda: contoso.rest("GET", "devices", "cut-listener")[waiting] == 0, "it is acknowledged")
     packets = subscribed(contoso.sdk)
     assert packets >= 1
     contoso.proxy.cut()
