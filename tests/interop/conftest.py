@@ -28,7 +28,7 @@ def node(contoso: Contoso, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="session")
-def manager(contoso: Contoso, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdk]:
+def service(contoso: Contoso, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdk]:
     """azure-iot-hub for Python with the owner's policy, on localhost and the port that the hub has."""
     made = Sdk(
         "registry",
@@ -53,16 +53,3 @@ def gateway(contoso: Contoso) -> Iterator[Gateway]:
     started = contoso.start_gateway()
     yield started
     started.stop()
-
-
-@pytest.fixture(scope="module")
-def service(contoso: Contoso, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdk]:
-    """A registry manager with the owner's policy."""
-    made = Sdk(
-        "registry",
-        contoso.local_connection_string(),
-        log=tmp_path_factory.mktemp("service") / "sdk.log",
-        environment={"REQUESTS_CA_BUNDLE": contoso.world.hub.ready["trust_bundle"]},
-    )
-    yield made
-    made.close()
