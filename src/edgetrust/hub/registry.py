@@ -40,6 +40,7 @@ class HubRegistry:
         self._kept: OrderedDict[Identity, Registration] = OrderedDict()
         self._modules: dict[Identity, set[Identity]] = {}
         self._news = asyncio.Event()
+        self.policy_news = asyncio.Event()  # set, and replaced, when policies change
 
     @property
     def version(self) -> int:
@@ -91,6 +92,8 @@ class HubRegistry:
         self._connect_keys = self._keys_that_connect()
         self._kept.clear()
         self._modules.clear()
+        self.policy_news.set()
+        self.policy_news = asyncio.Event()
 
     def _keys_that_connect(self) -> tuple[tuple[str, SasKeys], ...]:
         return tuple(

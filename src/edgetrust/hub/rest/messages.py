@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 from urllib.parse import unquote
 
@@ -91,7 +92,8 @@ async def read_events(request: web.Request) -> web.Response:
     after = await parts.events.newest() if latest else number(request, "after", 0, _LAST_OFFSET)
     limit, wait = number(request, "limit", 100, PAGE_ITEMS), wait_seconds(request)
     if wait:
-        await parts.hold(parts.events.wait_for(after, wait))
+        welcome = partial(parts.access.service, request, Right.SERVICE_CONNECT)
+        await parts.hold(parts.events.wait_for(after, wait), welcome)
     page = await parts.events.read(after, max(1, limit), device=request.query.get("device") or None)
     chosen = [stored for stored in page.events if where.holds(MessageQuery(stored.message))]
     return json_value({"events": [event_entry(stored) for stored in chosen], "next": page.read_to})

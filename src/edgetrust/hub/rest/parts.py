@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,13 +53,26 @@ class Parts:
     router: Router
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def hold(self, waiting: Coroutine[Any, Any, object]) -> None:
-        """Hold an answer back until `waiting` is done or the hub stops, which must not take as long as clients wait."""
-        tasks = [asyncio.create_task(waiting), asyncio.create_task(self.stopping.wait())]
+    async def hold(
+        self, waiting: Coroutine[Any, Any, object], welcome: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
+        """Hold an answer back until `waiting` is done or the hub stops, which must not take as long as clients wait.
+
+        `welcome` raises when who waits may not ask any more: it is called whenever policies change meanwhile, and
+        before the answer.
+        """
+        done, stopping = asyncio.create_task(waiting), asyncio.create_task(self.stopping.wait())
+        tasks = [done, stopping]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if tasks[0].done():
-                tasks[0].result()
+            while not (done.done() or stopping.done()):
+                news = asyncio.create_task(self.registry.policy_news.wait())
+                tasks = [done, stopping, news]
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+                if welcome is not None:
+                    await welcome()
+            if done.done():
+                done.result()
         finally:
             for task in tasks:
                 task.cancel()

@@ -8,6 +8,7 @@ anything here is ours at all.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import assert_never
 
 from aiohttp import web
@@ -76,7 +77,8 @@ async def scope_version(request: web.Request) -> web.Response:
     parts, _ = await _edge_hub(request)
     version = parts.identities.version
     if request.query.get("after") == str(version):
-        await parts.hold(parts.registry.wait_for_change(version, wait_seconds(request)))
+        waiting = parts.registry.wait_for_change(version, wait_seconds(request))
+        await parts.hold(waiting, partial(_edge_hub, request))
         version = parts.identities.version
     return json_value({"version": version})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
@@ -98,7 +99,7 @@ async def put_blob(request: web.Request) -> web.Response:
 
 
 async def _put(parts: Parts, upload: Upload, request: web.Request) -> None:
-    kind, chunks = request.query.get("comp"), request.content.iter_any()
+    kind, chunks = request.query.get("comp"), _while_welcome(parts, upload, request)
     if kind == "block":
         block = request.query.get("blockid", "")
         await parts.files.put_block(upload.correlation, block, chunks)
@@ -111,14 +112,29 @@ async def _put(parts: Parts, upload: Upload, request: web.Request) -> None:
         raise PeerError("only block blobs can be put here", reason="argument-invalid", status=400)
 
 
+async def _while_welcome(parts: Parts, upload: Upload, request: web.Request) -> AsyncIterator[bytes]:
+    """The bytes of the request, as long as its device is still welcome. Raises PeerError 403."""
+    decided_on = parts.identities.version
+    async for chunk in request.content.iter_any():
+        yield chunk
+        if parts.identities.version != decided_on:
+            decided_on = parts.identities.version
+            if not await _is_welcome(parts, upload):
+                raise PeerError("the device may not upload any more", reason="unauthorized", status=403)
+
+
+async def _is_welcome(parts: Parts, upload: Upload) -> bool:
+    found = await parts.registry.find(Identity(parts.settings.name, upload.device, None))
+    return not isinstance(found, Missing) and found.enabled
+
+
 async def _upload(parts: Parts, request: web.Request) -> Upload | None:
     """The upload that the address is for; None unless it is open, secret and all, and its device still welcome."""
     secret = request.query.get("sig", "")
     upload = await parts.uploads.find(request.query.get("si", ""), secret, parts.clock.now())
     if upload is None or request.match_info["blob"] != f"{upload.device}/{upload.blob}":
         return None
-    found = await parts.registry.find(Identity(parts.settings.name, upload.device, None))
-    return None if isinstance(found, Missing) or not found.enabled else upload
+    return upload if await _is_welcome(parts, upload) else None
 
 
 def _blob_headers() -> dict[str, str]:
