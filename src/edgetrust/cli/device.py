@@ -30,7 +30,7 @@ from edgetrust.cli.registrations import (
     print_registration,
     without_keys,
 )
-from edgetrust.cli.traffic import listen, pairs, send
+from edgetrust.cli.traffic import listen, pairs, report, send
 from edgetrust.cli.twins import device_method, device_twin
 from edgetrust.errors import UsageError
 
@@ -39,7 +39,8 @@ app.command("send", help="Be a device: send telemetry to the hub, straight or th
 app.command("explain", help="What the hub would decide about a certificate or token, and the fix. Exit 1: refused.")(
     explain
 )
-app.command("listen", help="Be a device: print cloud-to-device messages as they come.")(listen)
+app.command("listen", help="Be a device: print cloud-to-device messages, calls and twin changes as they come.")(listen)
+app.command("report", help="Be a device: patch the reported properties of its twin.")(report)
 app.command("export", help="Print all devices and modules of the hub as JSON lines, secrets included.")(export)
 app.command("import", help="Register, or change, the devices and modules of a file of JSON lines.")(import_)
 app.command("roll-key", help="Make a symmetric key anew, or swap the two.")(roll_device)

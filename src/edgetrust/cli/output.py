@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgetrust.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -31,6 +33,16 @@ def print_json_line(value: object) -> None:
     """One JSON document on one line of stdout, flushed: a line of a stream."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain) + "\n")
     sys.stdout.flush()
+
+
+def parse_json(option: str, text: str) -> Any:
+    """What an option holds as JSON. Raises UsageError."""
+    try:
+        return json.loads(text)
+    except ValueError as problem:
+        raise UsageError(
+            f"{option}: no JSON: {problem}", reason="json-malformed", fix=f"write it like {option} '{{\"a\": 1}}'"
+        ) from problem
 
 
 def print_line(text: str = "") -> None:

@@ -8,14 +8,14 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated
+from typing import Annotated, assert_never
 
 import typer
 
 from edgetrust.cli.as_device import as_device
-from edgetrust.cli.output import Json, iso, print_json_line, print_line, say
+from edgetrust.cli.output import Json, iso, parse_json, print_json_line, print_line, say
 from edgetrust.clock import SystemClock
-from edgetrust.device.session import DeviceSession, Received
+from edgetrust.device.session import DesiredChanged, DeviceSession, Incoming, MethodRequested, Received
 from edgetrust.errors import Error, UsageError
 
 Message = Annotated[
@@ -56,13 +56,21 @@ async def listen(
         int | None, typer.Option(min=1, help="Stop after that many; fewer at --timeout is a failure.")
     ] = None,
     timeout: Annotated[float | None, typer.Option(metavar="S", min=0, help="Stop after that many seconds.")] = None,
+    answer: Annotated[
+        str | None, typer.Option("--answer", metavar="JSON", help="Take direct methods, and answer them with this.")
+    ] = None,
+    status: Annotated[int, typer.Option("--status", help="What --answer says: 200 is success.")] = 200,
+    twin: Annotated[bool, typer.Option("--twin", help="Show changes of the desired properties too.")] = False,
     json: Json = False,
 ) -> None:
+    payload = None if answer is None else jsonlib.dumps(parse_json("--answer", answer)).encode()
     seen = 0
     try:
-        async with asyncio.timeout(timeout), aclosing(session.messages()) as messages:
-            async for received in messages:
-                print_received(received, json=json)
+        async with asyncio.timeout(timeout), aclosing(session.incoming(methods=bool(payload), twin=twin)) as news:
+            async for one in news:
+                print_incoming(one, json=json)
+                if isinstance(one, MethodRequested) and payload is not None:
+                    await session.answer(one, status, payload)
                 seen += 1
                 if seen == count:
                     return
@@ -73,13 +81,42 @@ async def listen(
             ) from None
 
 
-def print_received(received: Received, *, json: bool) -> None:
-    """One message as one line."""
-    text = received.body.decode("utf-8", "replace")
+@as_device
+async def report(
+    session: DeviceSession,
+    *,
+    patch: Annotated[str, typer.Option("--patch", metavar="JSON", help="Merged; null deletes.")],
+    json: Json = False,
+) -> None:
+    version = await session.report(jsonlib.dumps(parse_json("--patch", patch)).encode())
     if json:
-        print_json_line({"body": text, "properties": received.properties})
+        print_json_line({"version": version})
     else:
-        print_line(text + "".join(f"  {name}={value or ''}" for name, value in received.properties.items()))
+        say(f"reported; the reported properties have version {version}")
+
+
+def print_incoming(one: Incoming, *, json: bool) -> None:
+    """What came, as one line."""
+    line: dict[str, object]
+    match one:
+        case Received(body, properties):
+            text = body.decode("utf-8", "replace")
+            line = {"body": text, "properties": properties}
+            shown = text + "".join(f"  {name}={value or ''}" for name, value in properties.items())
+        case MethodRequested(method, payload):
+            text = payload.decode("utf-8", "replace")
+            line = {"method": method, "payload": text}
+            shown = f"method {method} {text}"
+        case DesiredChanged(patch, version):
+            text = patch.decode("utf-8", "replace")
+            line = {"desired": text, "version": version}
+            shown = f"desired {text}"
+        case _:
+            assert_never(one)
+    if json:
+        print_json_line(line)
+    else:
+        print_line(shown)
 
 
 def pairs(texts: list[str] | None) -> dict[str, str]:

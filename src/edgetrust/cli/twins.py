@@ -14,7 +14,7 @@ import typer
 
 from edgetrust.cli.at_hub import at_hub
 from edgetrust.cli.client import HubClient
-from edgetrust.cli.output import Json, print_block, print_facts, print_json, say
+from edgetrust.cli.output import Json, parse_json, print_block, print_facts, print_json, say
 from edgetrust.errors import Error, UsageError
 from edgetrust.limits import (
     METHOD_CONNECT_SECONDS_MAX,
@@ -137,9 +137,9 @@ def _wish(tags: str | None, desired: str | None, *, replace: bool) -> dict[str, 
     """The body of a change, empty when nothing is to be changed. Raises UsageError."""
     wish: dict[str, Any] = {}
     if tags is not None:
-        wish["tags"] = _json("--tags", tags)
+        wish["tags"] = parse_json("--tags", tags)
     if desired is not None:
-        wish["properties"] = {"desired": _json("--desired", desired)}
+        wish["properties"] = {"desired": parse_json("--desired", desired)}
     if replace and len(wish) < 2:  # noqa: PLR2004 - tags and desired properties
         raise UsageError(
             "--replace empties what is not said", reason="options-belong", fix="give both --tags and --desired"
@@ -176,7 +176,7 @@ def _shown(value: dict[str, Any]) -> str:
 def _call(method: str, payload: str, timeout: int, wait: int) -> dict[str, Any]:
     return {
         "methodName": method,
-        "payload": _json("--payload", payload),
+        "payload": parse_json("--payload", payload),
         "responseTimeoutInSeconds": timeout,
         "connectTimeoutInSeconds": wait,
     }
@@ -193,12 +193,3 @@ async def _method(client: HubClient, path: tuple[str, ...], body: dict[str, Any]
         say(f"status {status}")
     if status not in _SUCCESSES:
         raise Error(f"the method ended with status {status}", reason="method-failed")
-
-
-def _json(option: str, text: str) -> Any:
-    try:
-        return jsonlib.loads(text)
-    except ValueError as problem:
-        raise UsageError(
-            f"{option}: no JSON: {problem}", reason="json-malformed", fix=f"write it like {option} '{{\"a\": 1}}'"
-        ) from problem

@@ -22,21 +22,27 @@ from typing import Self
 
 from edgetrust import __version__, limits
 from edgetrust.clock import Clock, SystemClock
-from edgetrust.errors import UnavailableError
+from edgetrust.errors import RefusedError, UnavailableError
 from edgetrust.pki.chain import Chain, TrustBundle
 from edgetrust.pki.keys import SecretBytes, TlsKey
 from edgetrust.protocol.iothub import (
+    MethodRequestTopic,
     Subscription,
     SubscriptionKind,
+    TwinDesiredTopic,
+    TwinResponseTopic,
     UserName,
     client_id_for,
     filter_for,
     format_properties,
     format_user_name,
+    method_response_topic,
+    parse_delivery_topic,
     parse_properties,
     telemetry_topic,
+    twin_patch_topic,
 )
-from edgetrust.protocol.mqtt.packets import Connect
+from edgetrust.protocol.mqtt.packets import Connect, Publish
 from edgetrust.protocol.sas import resource_text, sign
 from edgetrust.transport.mqtt import ConnectionLostError, MqttClient, connect_mqtt
 from edgetrust.transport.tls.contexts import ClientContext
@@ -44,6 +50,8 @@ from edgetrust.transport.tls.engine import TlsError
 from edgetrust.trust.identity import Identity
 
 API_VERSION = "2021-04-12"
+_REPORT = "report"  # the identifier of the one request that is under way
+_NO_CONTENT = 204
 _DELIVERY_ONLY = ("$.to",)  # what the hub adds for the way, of no use to an application
 
 
@@ -85,6 +93,26 @@ class Received:
 
     body: bytes
     properties: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRequested:
+    """A direct method was called; `answer` it. `payload` is JSON."""
+
+    method: str
+    payload: bytes
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredChanged:
+    """The desired properties have changed by `patch`, JSON with the new `$version` in it."""
+
+    patch: bytes
+    version: int
+
+
+Incoming = Received | MethodRequested | DesiredChanged
 
 
 def silent(text: str) -> None:
@@ -139,22 +167,47 @@ class DeviceSession:
             else:
                 return
 
-    async def messages(self) -> AsyncGenerator[Received, None]:
-        """What the hub sends to this device, without end. Each is acknowledged when it was given out. Raises as
+    async def incoming(self, *, methods: bool = False, twin: bool = False) -> AsyncGenerator[Incoming, None]:
+        """What the hub sends to this device, without end: messages, and if wanted calls of methods and changes of the
+        desired properties. Each is acknowledged when it was given out. Raises as `send`.
+        """
+        wanted = [self._filter()]
+        wanted += [filter_for(Subscription(SubscriptionKind.METHODS))] if methods else []
+        wanted += [filter_for(Subscription(SubscriptionKind.TWIN_DESIRED))] if twin else []
+        while True:
+            client = await self._open()
+            try:
+                await client.subscribe([(text, 1) for text in wanted])
+                async for message in client.messages():
+                    yield _incoming(message)
+            except ConnectionLostError as problem:
+                self._tell(problem.message)
+            else:
+                return
+
+    async def answer(self, request: MethodRequested, status: int, payload: bytes) -> None:
+        """Answer a direct method. It is not sent again when the connection is lost: the caller may have given up."""
+        client = await self._open()
+        try:
+            await client.publish(method_response_topic(status, request.request_id), payload)
+        except ConnectionLostError as problem:
+            self._tell(problem.message)
+
+    async def report(self, patch: bytes) -> int:
+        """Patch the reported properties; their new version. Raises RefusedError for what the hub does not take, and as
         `send`.
         """
         while True:
             client = await self._open()
             try:
-                await client.subscribe([(self._filter(), 1)])
+                await client.subscribe([(filter_for(Subscription(SubscriptionKind.TWIN_RESPONSES)), 1)])
+                await client.publish(twin_patch_topic(_REPORT), patch)
                 async for message in client.messages():
-                    bag = parse_properties(message.topic.rpartition("/")[2])
-                    properties = {name: value for name, value in bag.items() if name not in _DELIVERY_ONLY}
-                    yield Received(message.payload, properties)
+                    answer = parse_delivery_topic(message.topic)
+                    if isinstance(answer, TwinResponseTopic) and answer.request_id == _REPORT:
+                        return _reported(answer, message.payload)
             except ConnectionLostError as problem:
                 self._tell(problem.message)
-            else:
-                return
 
     async def _open(self) -> MqttClient:
         """The open connection, made again if it was lost."""
@@ -203,3 +256,23 @@ class DeviceSession:
         device, module = self._identity.device, self._identity.module
         kind = SubscriptionKind.C2D if module is None else SubscriptionKind.INPUTS
         return filter_for(Subscription(kind, device, module))
+
+
+def _incoming(message: Publish) -> Incoming:
+    if not message.topic.startswith("$"):
+        bag = parse_properties(message.topic.rpartition("/")[2])
+        return Received(message.payload, {name: value for name, value in bag.items() if name not in _DELIVERY_ONLY})
+    match parse_delivery_topic(message.topic):
+        case MethodRequestTopic(method, request_id):
+            return MethodRequested(method, message.payload, request_id)
+        case TwinDesiredTopic(version):
+            return DesiredChanged(message.payload, version)
+        case other:
+            raise AssertionError(other)  # nothing else was subscribed to
+
+
+def _reported(answer: TwinResponseTopic, body: bytes) -> int:
+    if answer.status == _NO_CONTENT and answer.version is not None:
+        return answer.version
+    detail = body.decode("utf-8", "replace")
+    raise RefusedError(f"the hub does not take the report: status {answer.status}: {detail}", reason="twin-refused")

@@ -12,8 +12,15 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from edgetrust import limits
-from edgetrust.device.session import CertificateCredential, DeviceSession, KeyCredential, Route
-from edgetrust.errors import UnavailableError
+from edgetrust.device.session import (
+    CertificateCredential,
+    DesiredChanged,
+    DeviceSession,
+    KeyCredential,
+    MethodRequested,
+    Route,
+)
+from edgetrust.errors import RefusedError, UnavailableError
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.pki.issue import Issuer, self_signed
 from edgetrust.pki.keys import SecretBytes
@@ -250,7 +257,7 @@ async def test_two_senders_share_one_connection(hub: Hub) -> None:
 
 async def test_messages_come_with_properties_and_are_acknowledged(hub: Hub) -> None:
     async with session(hub) as device:
-        messages = device.messages()
+        messages = device.incoming()
         first = asyncio.ensure_future(anext(messages))
         await until(lambda: hub.subscribed)
         topic = "devices/d1/messages/devicebound/%24.to=%2Fdevices%2Fd1&a=b%2Fc&flag"
@@ -264,7 +271,7 @@ async def test_messages_come_with_properties_and_are_acknowledged(hub: Hub) -> N
 
 async def test_a_module_listens_to_its_inputs(hub: Hub) -> None:
     async with session(hub, identity=Identity("localhost", "d1", "m1")) as device:
-        messages = device.messages()
+        messages = device.incoming()
         waiting = asyncio.ensure_future(anext(messages))
         await until(lambda: hub.subscribed)
         waiting.cancel()
@@ -274,7 +281,7 @@ async def test_a_module_listens_to_its_inputs(hub: Hub) -> None:
 
 async def test_it_subscribes_again_after_a_lost_connection(hub: Hub) -> None:
     async with session(hub) as device:
-        messages = device.messages()
+        messages = device.incoming()
         first = asyncio.ensure_future(anext(messages))
         await until(lambda: hub.subscribed)
         hub.streams[0].close("cut")
@@ -287,11 +294,77 @@ async def test_it_subscribes_again_after_a_lost_connection(hub: Hub) -> None:
 async def test_the_end_of_the_session_ends_the_messages(hub: Hub) -> None:
     device = session(hub)
     async with device:
-        messages = device.messages()
+        messages = device.incoming()
         waiting = asyncio.ensure_future(anext(messages))
         await until(lambda: hub.subscribed)
     with pytest.raises(StopAsyncIteration):
         await waiting
+
+
+# Twins and methods --------------------------------------------------------------------------------------------------
+
+
+async def test_methods_and_changes_come_when_they_are_wanted(hub: Hub) -> None:
+    async with session(hub) as device:
+        news = device.incoming(methods=True, twin=True)
+        first = asyncio.ensure_future(anext(news))
+        await until(lambda: hub.subscribed)
+        for topic, body in (
+            ("$iothub/methods/POST/reboot/?$rid=7f", b'{"delay":5}'),
+            ("$iothub/twin/PATCH/properties/desired/?$version=3", b'{"rate":5,"$version":3}'),
+        ):
+            hub.streams[0].send(encode(Publish(topic, body)))
+        called = await first
+        assert called == MethodRequested("reboot", b'{"delay":5}', "7f")
+        assert await anext(news) == DesiredChanged(b'{"rate":5,"$version":3}', 3)
+        await device.answer(called, 207, b"true")
+        await news.aclose()
+    assert [(one.topic, one.payload) for one in hub.published] == [("$iothub/methods/res/207/?$rid=7f", b"true")]
+
+
+async def test_an_answer_that_is_lost_with_the_connection_is_told_and_not_sent_again(hub: Hub) -> None:
+    told: list[str] = []
+    async with session(hub, told=told) as device:
+        hub.swallow = 1
+        await device.answer(MethodRequested("m", b"null", "1"), 200, b"null")
+        assert len(hub.published) == 1
+        assert any("lost" in text or "closed" in text for text in told)
+
+
+def answering(hub: Hub, topic: str, body: bytes = b"") -> None:
+    """The hub answers the first report."""
+    asked = hub.published[-1]
+    assert asked.topic == "$iothub/twin/PATCH/properties/reported/?$rid=report"
+    hub.streams[-1].send(encode(Publish("$iothub/twin/res/200/?$rid=other", b"{}")))
+    hub.streams[-1].send(encode(Publish(topic, body)))
+
+
+async def test_a_report_returns_the_new_version(hub: Hub) -> None:
+    async with session(hub) as device:
+        reporting = asyncio.ensure_future(device.report(b'{"t":1}'))
+        await until(lambda: hub.published)
+        answering(hub, "$iothub/twin/res/204/?$rid=report&$version=8")
+        assert await reporting == 8
+    assert hub.subscribed == ["$iothub/twin/res/#"]
+
+
+async def test_a_report_that_is_not_taken(hub: Hub) -> None:
+    async with session(hub) as device:
+        reporting = asyncio.ensure_future(device.report(b'{"t":1}'))
+        await until(lambda: hub.published)
+        answering(hub, "$iothub/twin/res/412/?$rid=report", b'{"message":"old"}')
+        with pytest.raises(RefusedError, match="status 412") as refused:
+            await reporting
+    assert refused.value.reason == "twin-refused"
+
+
+async def test_a_report_is_sent_again_after_a_lost_connection(hub: Hub) -> None:
+    async with session(hub) as device:
+        hub.swallow = 1
+        reporting = asyncio.ensure_future(device.report(b'{"t":1}'))
+        await until(lambda: len(hub.published) == 2)
+        answering(hub, "$iothub/twin/res/204/?$rid=report&$version=2")
+        assert await reporting == 2
 
 
 async def until(holds: Any) -> None:
