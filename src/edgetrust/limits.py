@@ -216,4 +216,5 @@ TPM_CHALLENGE_SECONDS = 900.0  # for a device to come back with what its TPM has
 HUB_LINKS = 50  # hubs that one service assigns to, as the cloud allows
 HUB_PING_SECONDS = 30.0  # between two measurements of how fast linked hubs answer
 ALLOCATION_TRIES = 10  # requests to an allocation webhook that answers 429 or more
+ALLOCATION_PAUSE_SECONDS = 1.0  # before the second request to it; each further pause is that much longer
 ALLOCATION_SECONDS = 10.0  # one request to an allocation webhook

@@ -35,7 +35,7 @@ NOUN = "enrollmentGroups"
 Id = Annotated[str, typer.Argument(metavar="GROUP", help="The group's name; the same in any letter case.")]
 CaOption = Annotated[
     list[str] | None,
-    typer.Option("--ca", metavar="NAME", help="By X.509: a CA certificate of the service (dps ca add). Twice for two."),
+    typer.Option("--ca-name", metavar="NAME", help="By X.509: a CA certificate of the service (dps ca add)."),
 ]
 CertificateOption = Annotated[
     Path | None,
@@ -52,7 +52,7 @@ async def create(
     client: HubClient,
     group: Id,
     *,
-    ca: CaOption = None,
+    ca_name: CaOption = None,
     certificate: CertificateOption = None,
     secondary_certificate: SecondOption = None,
     hub_name: HubOption = None,
@@ -65,10 +65,12 @@ async def create(
     keys: KeysOption = False,
     json: Json = False,
 ) -> None:
-    if ca and certificate is not None:
-        raise UsageError("--ca and --certificate exclude each other", reason="options-exclude", fix="give one of them")
-    if ca:
-        names = dict(zip(("primary", "secondary"), ca[:2], strict=False))
+    if ca_name and certificate is not None:
+        raise UsageError(
+            "--ca-name and --certificate exclude each other", reason="options-exclude", fix="give one of them"
+        )
+    if ca_name:
+        names = dict(zip(("primary", "secondary"), ca_name[:2], strict=False))
         attestation: dict[str, Any] = {"type": "x509", "x509": {"caReferences": names}}
     elif certificate is not None:
         attestation = enrolled.certificates("signingCertificates", certificate, secondary_certificate)

@@ -24,7 +24,6 @@ from edgetrust.broker.session import Session, Surroundings
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
 from edgetrust.errors import Error
-from edgetrust.hub.certificate import ServedCertificate
 from edgetrust.hub.housekeeping import Housekeeping
 from edgetrust.hub.policies import Policies
 from edgetrust.hub.presence import Presence
@@ -57,6 +56,7 @@ from edgetrust.transport.guests import Guest, shared_app, shared_handler
 from edgetrust.transport.mqtt.server import MqttServerProtocol
 from edgetrust.transport.tasks import LoopTasks
 from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
+from edgetrust.transport.tls.served import ServedCertificate
 from edgetrust.transport.websocket import WebSockets
 from edgetrust.trust.authenticate import Policy
 from edgetrust.trust.identity import Identity
@@ -89,7 +89,7 @@ class Hub:
         `invite` is called when the store is open and before anybody is let in; the guests that it returns share the
         listeners, and are closed after these and before the store.
         """
-        certificate = ServedCertificate(settings)
+        certificate = ServedCertificate(settings.certificate, settings.key)
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         hub = cls(settings, clock, Database(settings.database), certificate)
         try:

@@ -9,24 +9,27 @@ derived keys.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import structlog
 
 from edgetrust.errors import UnavailableError
 from edgetrust.pki.chain import Thumbprint
 from edgetrust.protocol.dps.bodies import RegisterRequest, Substatus
-from edgetrust.protocol.dps.enrollments import AllocationPolicy, Enrollment
-from edgetrust.protocol.dps.errors import ALLOCATION_FAILED, BAD_REQUEST, DpsError
-from edgetrust.provisioning.allocation import Choice, allocate, policy_of
+from edgetrust.protocol.dps.enrollments import AllocationPolicy, Attestation, Enrollment, InitialTwin
+from edgetrust.protocol.dps.errors import ALLOCATION_FAILED, ALLOCATION_WITHOUT_HUB, BAD_REQUEST, DpsError
+from edgetrust.provisioning.allocation import Choice, allocate, candidates, policy_of
 from edgetrust.provisioning.hubs import Hub, HubDevice, HubTwin, pinned
+from edgetrust.provisioning.webhook import Allocated
 from edgetrust.store.provisioned import Assignment, Document, Provisioned, ProvisionedRecord
 from edgetrust.telemetry import EVENT_HUB_UNREACHABLE
 from edgetrust.trust.attest import Attested
 from edgetrust.trust.registration import SasKeys, Thumbprints
 
+Ask = Callable[[str, dict[str, Any]], Awaitable[Allocated]]
 _log = structlog.get_logger()
 
 
@@ -43,9 +46,12 @@ class Job:
 class Assigner:
     """Carries out assignments over the linked hubs."""
 
-    def __init__(self, provisioned: Provisioned, hubs: Mapping[str, Hub], choice: Choice) -> None:
+    def __init__(
+        self, provisioned: Provisioned, hubs: Mapping[str, Hub], choice: Choice, ask: Ask | None = None
+    ) -> None:
         self._provisioned = provisioned
         self._hubs = hubs
+        self._ask = ask
         self.choice = choice
 
     def target(
@@ -67,12 +73,14 @@ class Assigner:
     async def assign(self, job: Job) -> None:
         """Hand the device over, then write down that it is assigned."""
         record, body = job.record, job.attested.enrolled.body
-        target = record.target
+        target, custom = record.target, None
         if target is None:
-            raise DpsError(ALLOCATION_FAILED, "nobody chose a hub", reason="allocation-failed")
+            custom = await self._custom(job)
+            target = Assignment(custom.hub, _device_name(job.attested, record, record.state.registration_id))
+            await self._provisioned.aim(record.state.registration_id, record.operation_id, target)
         hub = self._hub(target.hub)
         old = [holder for holder in record.holders if holder != target]
-        twin = _initial(body)
+        twin = _initial(body if custom is None or custom.twin is None else _with_twin(body, custom.twin))
         reset = not body.reprovision_policy.migrate_device_data and record.assigned is not None
         if not reset:
             twin = await self._kept_twin(old) or twin
@@ -84,9 +92,23 @@ class Assigner:
             record.operation_id,
             target,
             _substatus(record, target, reset=reset),
-            Document(dict(record.state.credential)),
+            Document(dict(record.state.credential), None if custom is None else custom.payload),
             left,
         )
+
+    async def _custom(self, job: Job) -> Allocated:
+        """The webhook's choice, among the hubs that the enrollment allows. DpsError 400207 to 400209."""
+        body = job.attested.enrolled.body
+        names = candidates(body, self.choice)
+        if self._ask is None or body.custom_allocation_definition is None:
+            raise DpsError(ALLOCATION_FAILED, "there is no webhook to ask", reason="allocation-failed")
+        chosen = await self._ask(body.custom_allocation_definition.webhook_url, _question(job, names))
+        known = {name.lower(): name for name in names}
+        hub = known.get(chosen.hub.lower())
+        if hub is None:
+            what = f"the webhook chose {chosen.hub[:120]!r}, which is not one of {', '.join(names)[:200]}"
+            raise DpsError(ALLOCATION_WITHOUT_HUB, what, reason="allocation-without-hub")
+        return replace(chosen, hub=hub)
 
     def _authentication(self, job: Job) -> SasKeys | Thumbprints:
         attested = job.attested
@@ -126,6 +148,23 @@ class Assigner:
             _log.warning(EVENT_HUB_UNREACHABLE, hub=holder.hub, detail=problem.message)
             return False
         return True
+
+
+def _question(job: Job, names: tuple[str, ...]) -> dict[str, Any]:
+    """What the webhook is told; no keys."""
+    body, record = job.attested.enrolled.body, job.record
+    shown = msgspec.to_builtins(msgspec.structs.replace(body, attestation=Attestation(body.attestation.type)))
+    context: dict[str, Any] = {"registrationId": record.state.registration_id, **record.state.credential}
+    if record.assigned is not None:
+        context.update(currentIotHubHostName=record.assigned.hub, currentDeviceId=record.assigned.device)
+    if job.request.payload is not None:
+        context["payload"] = job.request.payload
+    kind = "individualEnrollment" if body.kind == "individual" else "enrollmentGroup"
+    return {kind: shown, "deviceRuntimeContext": context, "linkedHubs": list(names)}
+
+
+def _with_twin(body: Enrollment, twin: InitialTwin) -> Enrollment:
+    return msgspec.structs.replace(body, initial_twin=twin)
 
 
 def _device_name(attested: Attested, before: ProvisionedRecord | None, registration_id: str) -> str:

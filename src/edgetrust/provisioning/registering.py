@@ -34,7 +34,6 @@ from edgetrust.limits import (
     DPS_REGISTERS_SECONDS,
     DPS_RETRY_AFTER_SECONDS,
 )
-from edgetrust.pki.remember import VerifiedChains
 from edgetrust.protocol.dps.bodies import (
     RegisterRequest,
     RegistrationState,
@@ -110,7 +109,6 @@ class Registering:
         self._auditor = auditor
         self._clock = clock
         self._tasks = tasks
-        self._verify = VerifiedChains().verify
         self._running: dict[str, asyncio.Future[str]] = {}  # by registration key: the operation, once it is on disk
         self._room = asyncio.Semaphore(DPS_OPERATIONS_AT_ONCE)
         self._recent: OrderedDict[str, deque[float]] = OrderedDict()
@@ -178,7 +176,7 @@ class Registering:
     async def _attest(self, claim: Claim, *, polling: bool = False) -> Attested | Refused:
         individual = await self._enrollments.individual(claim.registration_id)
         known = Known(individual, self._enrollments.groups())
-        how = Attesting(self.id_scope, _GRACE if polling else timedelta(0), self._verify)
+        how = Attesting(self.id_scope, _GRACE if polling else timedelta(0))
         identity = Identity(claim.id_scope, claim.registration_id)
         outcome = attest(identity, claim.credential, known, self._clock.now(), how)
         verdict = outcome.accepted if isinstance(outcome, Attested) else outcome

@@ -25,6 +25,7 @@ from edgetrust.provisioning.policies import load_policies
 from edgetrust.provisioning.registering import Registering
 from edgetrust.provisioning.rest.app import build_app, is_own_path
 from edgetrust.provisioning.rest.parts import Parts
+from edgetrust.provisioning.webhook import Webhooks
 from edgetrust.store.audit import AuditTrail
 from edgetrust.store.auditing import Auditor
 from edgetrust.store.certificates import CaCertificates
@@ -52,6 +53,7 @@ class Provisioning:
         assigner: Assigner,
         hubs: Mapping[str, Hub],
         tasks: LoopTasks,
+        webhooks: Webhooks,
     ) -> None:
         self.id_scope = id_scope
         self._enrollments = enrollments
@@ -59,6 +61,7 @@ class Provisioning:
         self._assigner = assigner
         self._hubs = hubs
         self._tasks = tasks
+        self._webhooks = webhooks
 
     @classmethod
     async def open(
@@ -80,7 +83,8 @@ class Provisioning:
         provisioned = Provisioned(database, clock)
         certificates = await CaCertificates.open(database, clock, enrollments, dps_ca_certificates, group_of_ca)
         tasks, auditor = LoopTasks(), Auditor(trail)
-        assigner = Assigner(provisioned, hubs, choice)
+        webhooks = Webhooks()
+        assigner = Assigner(provisioned, hubs, choice, webhooks.ask)
         registering = Registering(id_scope, enrollments, provisioned, assigner, auditor, clock, tasks)
         parts = Parts(
             registering=registering,
@@ -92,7 +96,7 @@ class Provisioning:
             auditor=auditor,
             clock=clock,
         )
-        made = cls(id_scope, enrollments, parts, assigner, hubs, tasks)
+        made = cls(id_scope, enrollments, parts, assigner, hubs, tasks, webhooks)
         tasks.start(made._tick())
         if len(hubs) > 1:
             tasks.start(made._measure())
@@ -113,6 +117,7 @@ class Provisioning:
     async def close(self) -> None:
         """Give up what is in work (the next question about it takes it up), and let go of the hubs."""
         await self._tasks.close()
+        await self._webhooks.close()
         for hub in self._hubs.values():
             await hub.close()
 

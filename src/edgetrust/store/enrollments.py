@@ -104,8 +104,9 @@ class Enrollments:
     async def refresh(self) -> None:
         """Read all groups and CA certificates again."""
         now = self._clock.now()
-        self._seen, groups, authorities = await self._database.read(_everything)
-        self._groups = Groups(groups, authorities, now)
+        seen, groups, authorities = await self._database.read(_everything)
+        if seen >= self._seen:  # a read that began earlier may end later, and knows less
+            self._seen, self._groups = seen, Groups(groups, authorities, now)
 
     async def catch_up(self) -> None:
         """Take what other processes changed, and the passing of time."""

@@ -243,7 +243,7 @@ _ALL: dict[Reason, Explanation] = {
         "The chain leads to a CA that this service has verified, but no enrollment group names that CA or an intermediate on "
         "the way to it.",
         "edgetrust group list (shows the CAs of each group)",
-        "Make a group for it: edgetrust group create GROUP --ca NAME, or give the device a certificate below a group's CA.",
+        "Make a group for it: edgetrust group create GROUP --ca-name NAME, or give the device a certificate below a group's CA.",
     ),
     Reason.CA_NOT_VERIFIED: Explanation(
         "The chain leads to a CA that is known here, but nobody has proven possession of its key, nor of a CA above it.",

@@ -8,8 +8,7 @@ from pathlib import Path
 
 ROWS = {
     *range(1, 7),
-    *range(10, 36),
-    41,
+    *range(10, 42),
     *range(49, 54),
     *range(55, 70),
     71,

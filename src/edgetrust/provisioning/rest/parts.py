@@ -29,6 +29,7 @@ from edgetrust.trust.verdict import Accepted, Refused
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _INTERNAL = 500_000
+_OPEN_PATHS = ("/edgetrust/", "/metrics", "/$iothub/")  # without an api-version: ours, and MQTT
 _STATUS_DIGITS = 1000
 _log = structlog.get_logger()
 
@@ -96,8 +97,10 @@ async def errors_answered(request: web.Request, handler: Handler) -> web.StreamR
 
 @web.middleware
 async def api_version_named(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every route wants an api-version (hub specification 1.3); any value is taken. No word holds U+0000."""
-    if not request.query.get("api-version"):
+    """Every route of the service wants an api-version (hub specification 1.3); any value is taken. No word holds
+    U+0000.
+    """
+    if not request.path.startswith(_OPEN_PATHS) and not request.query.get("api-version"):
         raise DpsError(BAD_REQUEST, "the query parameter api-version is missing", reason="api-version-missing")
     if any("\0" in word for word in (*request.match_info.values(), *request.query.values())):
         raise DpsError(BAD_REQUEST, "a word of the request holds U+0000", reason="argument-invalid")

@@ -9,7 +9,12 @@
 const readline = require("readline");
 const { tell, described } = require("./telling");
 
-const COMMANDS = { ...require("./device"), ...require("./service"), ...require("./plain") };
+const COMMANDS = {
+  ...require("./device"),
+  ...require("./service"),
+  ...require("./plain"),
+  ...require("./provisioning"),
+};
 
 async function run({ id, do: name, ...words }) {
   try {

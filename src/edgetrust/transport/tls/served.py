@@ -1,4 +1,4 @@
-"""The hub's server certificate, taken from its files and taken again when they change, while serving.
+"""A server's certificate, taken from its files and taken again when they change, while serving.
 
 Open connections keep what they began with. Files that cannot be used, or do not belong together (one was replaced and
 the other not yet), are reported once for each change, and what is in use stays in use.
@@ -12,7 +12,6 @@ import structlog
 
 from edgetrust.config import read_text
 from edgetrust.errors import ConfigError, Error
-from edgetrust.hub.settings import HubSettings
 from edgetrust.pki.chain import Chain, ChainError
 from edgetrust.pki.softkeys import load_key_file
 from edgetrust.telemetry import EVENT_CERTIFICATE_NOT_TAKEN, EVENT_CERTIFICATE_TAKEN
@@ -25,8 +24,8 @@ _log = structlog.get_logger()
 class ServedCertificate:
     """`slot` is what listeners use. Raises ConfigError or IntegrityError if the files cannot be used at the start."""
 
-    def __init__(self, settings: HubSettings) -> None:
-        self._files = (settings.certificate, settings.key)
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._files = (certificate, key)
         self._seen = self._stamps()
         self.slot = ContextSlot(self._load())
 
