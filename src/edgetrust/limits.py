@@ -36,6 +36,11 @@ HTTP_BODY_BYTES = 1024 * 1024  # a bulk of 100 identities with twins
 HTTP_HEADER_BYTES = 16 * 1024  # one line or header: a token is under 500 bytes, a query a few KiB
 BATCH_MESSAGES = 1_000  # in one POST of telemetry: 256 KiB of empty ones would make far more rows
 PAGE_ITEMS = 1_000  # the most one listing returns
+QUERY_CHARACTERS = 8_192  # one query: a list of 100 identifiers, and room
+QUERY_DEPTH = 32  # brackets, NOT and functions inside each other: nobody writes more, and the stack holds it easily
+QUERY_GROUPS = 10_000  # of one GROUP BY: what is grouped by an identifier is no statistic
+QUERY_ROWS_AT_ONCE = 500  # rows read and looked at before others get their turn: about 20 ms
+QUERY_PAGE_ITEMS = 100  # on one page of a query's result unless asked otherwise, as the cloud service gives
 BULK_ITEMS = 100  # identities in one bulk request, as the cloud service limits it
 
 # Event routes -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from edgetrust.cli.enroll import enroll, renew
 from edgetrust.cli.explained import explain
 from edgetrust.cli.keys import device_connection_string, roll_device
 from edgetrust.cli.output import Json, print_json, print_table, say
+from edgetrust.cli.query import query
 from edgetrust.cli.registrations import (
     GENERATED_KEYS,
     AuthOption,
@@ -41,6 +42,8 @@ app.command("explain", help="What the hub would decide about a certificate or to
 )
 app.command("listen", help="Be a device: print cloud-to-device messages, calls and twin changes as they come.")(listen)
 app.command("report", help="Be a device: patch the reported properties of its twin.")(report)
+app.command("listen", help="Be a device: print cloud-to-device messages as they come.")(listen)
+app.command("query", help="Ask for devices, modules and their twins in the hub's query language.")(query)
 app.command("export", help="Print all devices and modules of the hub as JSON lines, secrets included.")(export)
 app.command("import", help="Register, or change, the devices and modules of a file of JSON lines.")(import_)
 app.command("roll-key", help="Make a symmetric key anew, or swap the two.")(roll_device)

@@ -30,6 +30,7 @@ from edgetrust.hub.presence import Presence
 from edgetrust.hub.registry import HubRegistry
 from edgetrust.hub.rest.access import Access
 from edgetrust.hub.rest.app import build_app
+from edgetrust.hub.rest.bodies import twin_row
 from edgetrust.hub.rest.parts import Parts
 from edgetrust.hub.routing import Router
 from edgetrust.hub.settings import HubSettings
@@ -45,6 +46,7 @@ from edgetrust.store.events import EventLog
 from edgetrust.store.feedback import Feedback
 from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
+from edgetrust.store.queries import Queries
 from edgetrust.store.records import Change, ChangeKind
 from edgetrust.store.retention import EventTrimmer
 from edgetrust.store.sessions import Sessions as StoredSessions
@@ -186,6 +188,7 @@ class Hub:
             feedback=feedback,
             twins=twins,
             methods=methods,
+            queries=Queries(database, twin_row),
             trail=self._trail,
             sessions=self._sessions,
             registry=self._registry,

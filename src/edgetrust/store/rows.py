@@ -91,6 +91,20 @@ def module_rows(connection: Connection, device: str) -> tuple[ModuleRecord, ...]
     return tuple(_module(row) for row in connection.execute(query).mappings())
 
 
+def modules_by_name(after_device: str = "", after_module: str = "") -> Select[Any]:
+    """All modules behind this one, in byte order of their devices' names and their own; to be narrowed further."""
+    behind = or_(
+        modules.c.device > after_device,
+        (modules.c.device == after_device) & (modules.c.module > after_module),
+    )
+    return _MODULES.where(behind).order_by(modules.c.device, modules.c.module)
+
+
+def selected_modules(connection: Connection, narrowed: Select[Any]) -> tuple[ModuleRecord, ...]:
+    """The modules of a query made from `modules_by_name`."""
+    return tuple(_module(row) for row in connection.execute(narrowed).mappings())
+
+
 def modules_between(connection: Connection, first: str, last: str) -> tuple[ModuleRecord, ...]:
     """The modules of the devices from `first` to `last` in byte order of their names."""
     query = _MODULES.where(modules.c.device.between(first, last)).order_by(modules.c.device, modules.c.module)

@@ -222,6 +222,19 @@ def module_twin_records(connection: Connection, device: str) -> tuple[TwinRecord
     return tuple(_record(by_module[record.module], of_device, record) for record in found)
 
 
+def selected_module_twins(connection: Connection, narrowed: Select[Any]) -> tuple[TwinRecord, ...]:
+    """The twins of the modules of a query made from `rows.modules_by_name`."""
+    found = rows.selected_modules(connection, narrowed)
+    if not found:
+        return ()
+    names = {record.device for record in found}
+    of_devices = rows.device_rows(connection, rows.devices_by_name().where(devices.c.device.in_(names)))
+    by_name = {record.device: record for record in of_devices}
+    query = select(twins).where(twins.c.device.in_(names), twins.c.module.in_({record.module for record in found}))
+    by_module = {(row["device"], row["module"]): row for row in connection.execute(query).mappings()}
+    return tuple(_record(by_module[one.device, one.module], by_name[one.device], one) for one in found)
+
+
 def twins_between(connection: Connection, first: str, last: str) -> dict[tuple[str, str], Twin]:
     """The twins of the devices from `first` to `last` in byte order of their names, and of their modules; by device
     and module, which is "" for the device's own.

@@ -16,6 +16,7 @@ from edgetrust.hub.rest import (
     methods,
     operations,
     policies,
+    queries,
     scope,
     twins,
     uploads,
@@ -40,6 +41,7 @@ MODULES = (
     uploads,
     operations,
     policies,
+    queries,
     websocket,
 )
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, assert_never
 
+import msgspec
+
 from edgetrust.protocol.bulk import IdentityBody, ImportMode, PropertiesBody
 from edgetrust.protocol.iothub import valid_identifier
 from edgetrust.protocol.registry import (
@@ -118,6 +120,12 @@ def twin_body(record: TwinRecord) -> dict[str, Any]:
         body["deviceScope"] = device.scope or ""
         body["parentScopes"] = list(device.parent_scopes)
     return body
+
+
+def twin_row(record: TwinRecord) -> Mapping[str, Any]:
+    """A twin as plain values of JSON, which is what queries look at."""
+    row: dict[str, Any] = msgspec.to_builtins(twin_body(record))
+    return row
 
 
 def listing(

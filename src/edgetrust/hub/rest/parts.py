@@ -24,6 +24,7 @@ from edgetrust.store.events import EventLog
 from edgetrust.store.feedback import Feedback
 from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
+from edgetrust.store.queries import Queries
 from edgetrust.store.twins import Twins
 from edgetrust.store.uploads import Uploads
 from edgetrust.transport.websocket import WebSockets
@@ -41,6 +42,7 @@ class Parts:
     feedback: Feedback
     twins: Twins
     methods: Methods
+    queries: Queries
     trail: AuditTrail
     sessions: Sessions
     registry: HubRegistry
