@@ -211,6 +211,21 @@ def test_many_devices_at_once(service: Sdk) -> None:
     fails(service, "get_device", names[1], status=404, phrase="Not Found")
 
 
+def test_queries_with_continuation(service: Sdk) -> None:
+    devices = [{"id": f"r-query-{number}", "import_mode": "create", "tags": {"query": "yes"}} for number in range(5)]
+    assert service.call("bulk_create_or_update_devices", devices)["is_successful"] is True
+    question = {"query": "SELECT * FROM devices WHERE tags.query = 'yes'"}
+    found, more = [], None
+    for size in (2, 2, 1):
+        page = service.call("query_iot_hub", question, more, 2)
+        assert len(page["items"]) == size
+        found += [twin["device_id"] for twin in page["items"]]
+        more = page["continuation"]
+    assert more is None
+    assert found == [f"r-query-{number}" for number in range(5)]
+    fails(service, "query_iot_hub", {"query": "SELECT"}, status=400, phrase="Bad Request")
+
+
 @surface(PYTHON_SERVICE, "statistics")
 def test_statistics_count(contoso: Contoso, service: Sdk) -> None:
     before = service.call("get_device_registry_statistics")

@@ -7,13 +7,13 @@ What cannot be said becomes no clause at all.
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-from sqlalchemy import ColumnElement, and_, cast, exists, false, func, not_, or_, true
+from sqlalchemy import ColumnElement, and_, cast, exists, false, func, literal, not_, or_, true
 from sqlalchemy.dialects.postgresql import JSONB
 
 from edgetrust.protocol.query.syntax import (
@@ -74,16 +74,23 @@ class Narrowing:
             case Not(operand):
                 inner = self._said(operand)
                 return Clause(not_(inner.sql), True) if inner is not None and inner.exact else None
-            case Comparison(operator, Path(steps), Literal(value)):
-                return self._comparison(operator, steps, value)
+            case Comparison(how, Path(steps), Literal(value)):
+                return self._comparison(how, steps, value)
             case Membership(Path() as path, options, False):
                 return self._any([Comparison(Operator.EQUAL, path, option) for option in options])
-            case Call("arraycontains", (Path(("parentScopes",)), Literal(str() as scope))):
-                return self._child_of(scope)
-            case Call("isdefined", (Path(steps),)):
-                return self._defined(steps)
+            case Call(name, arguments):
+                return self._call(name, arguments)
             case Path(("capabilities", "iotEdge")) if not self._of_modules:
                 return Clause(devices.c.edge, True)
+            case _:
+                return None
+
+    def _call(self, name: str, arguments: tuple[Expression, ...]) -> Clause | None:
+        match name, arguments:
+            case "arraycontains", (Path(("parentScopes",)), Literal(str() as scope)):
+                return self._child_of(scope)
+            case "isdefined", (Path(steps),):
+                return self._defined(steps)
             case _:
                 return None
 
@@ -102,21 +109,21 @@ class Narrowing:
             return None
         return Clause(or_(false(), *(clause.sql for clause in said)), all(clause.exact for clause in said))
 
-    def _comparison(self, operator: Operator, steps: tuple[str | int, ...], value: Any) -> Clause | None:
+    def _comparison(self, how: Operator, steps: tuple[str | int, ...], value: Any) -> Clause | None:
         if steps == ("capabilities", "iotEdge") and not self._of_modules and isinstance(value, bool):
-            return _equal(operator, devices.c.edge.is_(value))
+            return _equal(how, devices.c.edge.is_(value))
         if isinstance(value, str):
             if steps == ("deviceId",):
-                return Clause(_compared(operator, self._table.c.device, value), True)
+                return Clause(_compared(how, self._table.c.device, value), True)
             if steps == ("moduleId",) and self._of_modules:
-                return Clause(_compared(operator, modules.c.module, value), True)
+                return Clause(_compared(how, modules.c.module, value), True)
             if steps == ("authenticationType",):
-                return _equal(operator, self._table.c.authentication == value)
+                return _equal(how, self._table.c.authentication == value)
             if len(steps) == 1 and steps[0] in _FLAGS:
-                return self._flag(operator, str(steps[0]), value)
-        return self._member(operator, steps, value)
+                return self._flag(how, str(steps[0]), value)
+        return self._member(how, steps, value)
 
-    def _flag(self, operator: Operator, name: str, value: str) -> Clause | None:
+    def _flag(self, how: Operator, name: str, value: str) -> Clause | None:
         yes, no = _FLAGS[name]
         if name == "status":
             if self._of_modules:
@@ -124,21 +131,24 @@ class Narrowing:
             column = devices.c.enabled
         else:
             column = self._table.c.connected
-        return _equal(operator, {yes: column, no: not_(column)}.get(value, false()))
+        return _equal(how, {yes: column, no: not_(column)}.get(value, false()))
 
-    def _member(self, operator: Operator, steps: tuple[str | int, ...], value: Any) -> Clause | None:
+    def _member(self, how: Operator, steps: tuple[str | int, ...], value: Any) -> Clause | None:
         """A text, number or truth value somewhere in the twin. Texts have another order in databases: they are only
         looked for; and what is unequal may be of another type, of which databases think differently.
         """
         ordered = isinstance(value, int | float) and not isinstance(value, bool)
-        possible = operator is Operator.EQUAL or (ordered and operator is not Operator.UNEQUAL)
+        possible = how is Operator.EQUAL or (ordered and how is not Operator.UNEQUAL)
         if value is None or isinstance(value, tuple) or not possible or (ordered and abs(value) >= _EXACT):
             return None
         found = self._place(steps)
         if found is None:
             return None
-        wanted = cast(msgspec.json.encode(value).decode(), JSONB) if self._dialect == "postgresql" else value
-        return self._in_twin(_compared(operator, found, wanted))
+        if self._dialect == "postgresql":
+            wanted: Any = literal(value, JSONB)
+        else:
+            wanted = int(value) if isinstance(value, bool) else value  # which is how SQLite reads them
+        return self._in_twin(_compared(how, found, wanted))
 
     def _defined(self, steps: tuple[str | int, ...]) -> Clause | None:
         found = self._place(steps, json_type=True)
@@ -171,19 +181,22 @@ class Narrowing:
         return Clause(devices.c.parent == parent, False)
 
 
-def _equal(operator: Operator, equal: ColumnElement[bool]) -> Clause | None:
-    if operator is Operator.EQUAL:
+def _equal(how: Operator, equal: ColumnElement[bool]) -> Clause | None:
+    if how is Operator.EQUAL:
         return Clause(equal, True)
-    return Clause(not_(equal), True) if operator is Operator.UNEQUAL else None
+    return Clause(not_(equal), True) if how is Operator.UNEQUAL else None
 
 
-def _compared(operator: Operator, column: Any, value: Any) -> ColumnElement[bool]:
-    outcomes: dict[Operator, ColumnElement[bool]] = {
-        Operator.EQUAL: column == value,
-        Operator.UNEQUAL: column != value,
-        Operator.LESS: column < value,
-        Operator.LESS_OR_EQUAL: column <= value,
-        Operator.GREATER: column > value,
-        Operator.GREATER_OR_EQUAL: column >= value,
-    }
-    return outcomes[operator]
+_COMPARED: Mapping[Operator, Callable[[Any, Any], Any]] = {
+    Operator.EQUAL: operator.eq,
+    Operator.UNEQUAL: operator.ne,
+    Operator.LESS: operator.lt,
+    Operator.LESS_OR_EQUAL: operator.le,
+    Operator.GREATER: operator.gt,
+    Operator.GREATER_OR_EQUAL: operator.ge,
+}
+
+
+def _compared(how: Operator, column: Any, value: Any) -> ColumnElement[bool]:
+    compared: ColumnElement[bool] = _COMPARED[how](column, value)
+    return compared
