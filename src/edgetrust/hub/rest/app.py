@@ -14,6 +14,7 @@ from edgetrust.hub.rest import (
     feedback,
     messages,
     methods,
+    on_behalf,
     operations,
     policies,
     queries,
@@ -29,6 +30,7 @@ from edgetrust.limits import HTTP_BODY_BYTES
 MODULES = (
     event_routes,
     scope,
+    on_behalf,
     devices,
     explain,
     bulk,

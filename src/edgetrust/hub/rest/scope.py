@@ -26,35 +26,35 @@ from edgetrust.store.records import ScopeEntry
 from edgetrust.trust.authorize import EDGE_HUB
 from edgetrust.trust.registration import Missing, MissingWhy
 
-_EDGE_HUB = "/devices/{device}/modules/$edgeHub"
+EDGE_HUB_PATH = "/devices/{device}/modules/$edgeHub"
 _FLAT_PAGE = 100
 
 routes = web.RouteTableDef()
 
 
-@routes.post(f"{_EDGE_HUB}/devicesAndModulesInTargetDeviceScope")
+@routes.post(f"{EDGE_HUB_PATH}/devicesAndModulesInTargetDeviceScope")
 async def list_scope(request: web.Request) -> web.Response:
     """One level below the first element of the auth-chain, whose last one is the caller."""
-    parts, actor = await _edge_hub(request)
+    parts, actor = await edge_hub_of(request)
     asked = parse_scope_request(await request.read())
-    target = await _target(parts, parse_auth_chain(asked.auth_chain), actor)
+    target = await target_of(parts, parse_auth_chain(asked.auth_chain), actor)
     page = await parts.identities.scope(target, asked.page_size or _FLAT_PAGE, asked.continuation_link)
     return json_answer(encode_body(listing(page.devices, page.modules, page.continuation)))
 
 
-@routes.post(f"{_EDGE_HUB}/getDeviceAndModuleOnBehalfOf")
+@routes.post(f"{EDGE_HUB_PATH}/getDeviceAndModuleOnBehalfOf")
 async def find_in_scope(request: web.Request) -> web.Response:
     """One identity below the caller."""
-    parts, actor = await _edge_hub(request)
+    parts, actor = await edge_hub_of(request)
     asked = parse_scope_lookup(await request.read())
-    await _target(parts, parse_auth_chain(asked.auth_chain), actor)
+    await target_of(parts, parse_auth_chain(asked.auth_chain), actor)
     return await _one(parts, actor, asked.target_device_id, asked.target_module_id)
 
 
-@routes.get(f"{_EDGE_HUB}/devicesAndModulesInDeviceScope")
+@routes.get(f"{EDGE_HUB_PATH}/devicesAndModulesInDeviceScope")
 async def list_scope_flat(request: web.Request) -> web.Response:
     """The listing of older edgeHubs: paged by a link."""
-    parts, actor = await _edge_hub(request)
+    parts, actor = await edge_hub_of(request)
     limit = max(1, number(request, "deviceCount", _FLAT_PAGE, PAGE_ITEMS))
     page = await parts.identities.scope(actor, limit, request.query.get("continuationToken") or None)
     link = None
@@ -63,18 +63,18 @@ async def list_scope_flat(request: web.Request) -> web.Response:
     return json_answer(encode_body(listing(page.devices, page.modules, link)))
 
 
-@routes.get(f"{_EDGE_HUB}/deviceAndModuleInDeviceScope")
+@routes.get(f"{EDGE_HUB_PATH}/deviceAndModuleInDeviceScope")
 async def find_in_scope_flat(request: web.Request) -> web.Response:
     """The look-up of older edgeHubs."""
-    parts, actor = await _edge_hub(request)
+    parts, actor = await edge_hub_of(request)
     module = request.query.get("targetModuleId") or None
     return await _one(parts, actor, request.query.get("targetDeviceId", ""), module)
 
 
-@routes.get(f"{_EDGE_HUB}/scopeVersion")
+@routes.get(f"{EDGE_HUB_PATH}/scopeVersion")
 async def scope_version(request: web.Request) -> web.Response:
     """The registry's version; with `after`, waits until it is another, at most `wait_seconds`."""
-    parts, _ = await _edge_hub(request)
+    parts, _ = await edge_hub_of(request)
     version = parts.identities.version
     if request.query.get("after") == str(version):
         waiting = parts.registry.wait_for_change(version, wait_seconds(request))
@@ -83,10 +83,10 @@ async def scope_version(request: web.Request) -> web.Response:
     return json_value({"version": version})
 
 
-@routes.get(f"{_EDGE_HUB}/verifiedCertificates")
+@routes.get(f"{EDGE_HUB_PATH}/verifiedCertificates")
 async def verified_certificates(request: web.Request) -> web.Response:
     """The CAs that X.509 CA authentication accepts, for the gateway's own decisions."""
-    parts, _ = await _edge_hub(request)
+    parts, _ = await edge_hub_of(request)
     bundle = parts.certificates.bundle()
     return json_value(
         {
@@ -96,13 +96,14 @@ async def verified_certificates(request: web.Request) -> web.Response:
     )
 
 
-async def _edge_hub(request: web.Request) -> tuple[Parts, str]:
+async def edge_hub_of(request: web.Request) -> tuple[Parts, str]:
+    """The gateway in the path, whose module `$edgeHub` must have sent this. Raises UnauthorizedError."""
     parts, device = request.app[PARTS], request.match_info["device"]
     await parts.access.identity(request, device, EDGE_HUB)
     return parts, device
 
 
-async def _target(parts: Parts, chain: tuple[str, ...], actor: str) -> str:
+async def target_of(parts: Parts, chain: tuple[str, ...], actor: str) -> str:
     """The device an auth-chain is about. Each element must be a child of the next, or a module of it, and the last one
     the caller (hub specification 9.4).
     """
