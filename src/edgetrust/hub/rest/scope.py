@@ -78,7 +78,7 @@ async def scope_version(request: web.Request) -> web.Response:
     version = parts.identities.version
     if request.query.get("after") == str(version):
         waiting = parts.registry.wait_for_change(version, wait_seconds(request))
-        await parts.hold(waiting, partial(_edge_hub, request))
+        await parts.hold(waiting, partial(edge_hub_of, request))
         version = parts.identities.version
     return json_value({"version": version})
 
