@@ -197,6 +197,12 @@ EST_ANSWER_BYTES = 256 * 1024  # what an EST server may send: a dozen certificat
 EST_SECONDS = 30.0  # one request to an EST server
 RENEWAL_LOOK_SECONDS = 60.0  # at most between two looks at the clock: it may jump, a machine may have slept
 
+# Services on unix sockets --------------------------------------------------------------------------------------------
+SERVICE_REQUESTS = 10  # open requests of one user at one service, as the real services allow
+SERVICE_BODY_BYTES = 256 * 1024  # a chain, or what a module wants encrypted
+SERVICE_BODY_SECONDS = 5.0  # for a body to arrive over a local socket
+UNIX_BACKLOG = 128  # connections that wait to be accepted
+
 # Devices ------------------------------------------------------------------------------------------------------------
 DEVICE_TOKEN_SECONDS = 3_600  # life of a device's SAS token, as the SDKs have it
 DEVICE_RETRY_SECONDS = 0.5  # first pause after a lost connection; doubled each time

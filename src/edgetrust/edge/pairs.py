@@ -47,6 +47,15 @@ class CertificateStore:
         if not path.exists() or path.read_bytes() != pem:
             write_public(path, pem)
 
+    def text(self, certificate_id: str) -> str | None:
+        """What is stored, as it was imported; None when there is nothing."""
+        path = self.path(certificate_id)
+        return read_file(path).decode("utf-8", "replace") if path.exists() else None
+
+    def save_text(self, certificate_id: str, pem: str) -> None:
+        """Replace what is stored by what somebody imports; whether it is a certificate is their business."""
+        write_public(self.path(certificate_id), pem.encode())
+
     def delete(self, certificate_id: str) -> None:
         """Forget the chain, if it is there."""
         self.path(certificate_id).unlink(missing_ok=True)

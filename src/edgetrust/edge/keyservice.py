@@ -1,0 +1,290 @@
+"""The key service's routes: keys are made and used here, and only handles, signatures and public parts go out.
+
+Who may create, load, import and move a key is decided by the caller's uid; everything else needs the handle, which is
+a capability (edge specification 2.1 to 2.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from edgetrust.edge import keyuse
+from edgetrust.edge.api import NO_CONTENT, ServiceError, Who, answer, bad_parameter, caller, read, service
+from edgetrust.edge.handles import VALIDATION_KEY, AnyKey, DerivedId, HandleError, Handles, KeyId, KeyPairId
+from edgetrust.edge.keyd import ensure_secret
+from edgetrust.edge.keyuse import KeyUseError
+from edgetrust.edge.principals import Principals
+from edgetrust.errors import IntegrityError
+from edgetrust.pki.keys import KeyAlgorithm, KeyExistsError, KeyHandle, KeyStore, SecretBytes
+from edgetrust.transport.unix import peer
+
+VERSIONS = frozenset({"2020-09-01", "2021-05-01"})
+_ALGORITHMS = {
+    "ec-p256": KeyAlgorithm.P256,
+    "rsa-2048": KeyAlgorithm.RSA2048,
+    "rsa-4096": KeyAlgorithm.RSA4096,
+    "*": KeyAlgorithm.P256,
+}
+
+
+class _NewKey(msgspec.Struct, rename="camel"):
+    key_id: str
+    usage: str = ""
+    key_bytes: str | None = None
+
+
+class _NewKeyPair(msgspec.Struct, rename="camel"):
+    key_id: str
+    preferred_algorithms: str | None = None
+
+
+class _Handle(msgspec.Struct, rename="camel"):
+    key_handle: str
+
+
+class _Source(msgspec.Struct):
+    source: str = msgspec.field(name="from")
+
+
+class _Derive(msgspec.Struct, rename="camel"):
+    base_key_handle: str
+    derivation_data: str
+
+
+class _Use(msgspec.Struct, rename="camel"):
+    key_handle: str
+    algorithm: str
+    parameters: dict[str, str] = {}
+    plaintext: str = ""
+    ciphertext: str = ""
+
+
+class KeyService:
+    """The keys of one gateway, for whoever may use them."""
+
+    def __init__(self, keys: KeyStore, principals: Principals) -> None:
+        self._keys = keys
+        self._principals = principals
+        self.handles = Handles(ensure_secret(keys, VALIDATION_KEY))
+
+    def app(self, who: Who = peer) -> web.Application:
+        """The service's application."""
+        routes = [
+            web.post("/key", self._create_key),
+            web.get("/key/{id}", self._load_key),
+            web.delete("/key", self._delete_key),
+            web.post("/keypair", self._create_pair),
+            web.get("/keypair/{id}", self._load_pair),
+            web.post("/keypair/{id}", self._move_pair),
+            web.delete("/keypair", self._delete_pair),
+            web.post("/parameters/{name}", self._parameter),
+            web.post("/derivedkey", self._derive),
+            web.post("/derivedkey/export", self._export),
+            web.post("/sign", self._sign),
+            web.post("/encrypt", self._encrypt),
+            web.post("/decrypt", self._decrypt),
+        ]
+        return service(routes, VERSIONS, who=who)
+
+    # By identifier: the caller must be allowed to -------------------------------------------------------------------
+
+    def _authorize(self, request: web.Request, key_id: str) -> str:
+        uid = caller(request).uid
+        if not key_id:
+            raise bad_parameter("keyId", "it is empty")
+        if key_id == VALIDATION_KEY or not self._principals.may_use_key(uid, key_id):
+            message = f"user {uid} is not authorized to access the key {key_id}"
+            raise ServiceError(401, message, reason="key-not-authorized")
+        return key_id
+
+    async def _create_key(self, request: web.Request) -> web.Response:
+        body = await read(request, _NewKey)
+        key_id = self._authorize(request, body.key_id)
+        if body.key_bytes is not None:
+            secret = SecretBytes(_decoded("keyBytes", body.key_bytes))
+            await self._by_id(self._keys.import_secret, key_id, secret)
+        elif not await asyncio.to_thread(self._keys.exists, key_id):
+            await self._made(self._keys.create_secret, key_id)
+        await self._by_id(self._keys.load_secret, key_id)
+        return self._handle(KeyId(key_id))
+
+    async def _load_key(self, request: web.Request) -> web.Response:
+        key_id = self._authorize(request, request.match_info["id"])
+        await self._by_id(self._keys.load_secret, key_id)
+        return self._handle(KeyId(key_id))
+
+    async def _create_pair(self, request: web.Request) -> web.Response:
+        body = await read(request, _NewKeyPair)
+        key_id = self._authorize(request, body.key_id)
+        if not await asyncio.to_thread(self._keys.exists, key_id):
+            await self._made(self._keys.create, key_id, _algorithm(body.preferred_algorithms))
+        await self._by_id(self._keys.load, key_id)
+        return self._handle(KeyPairId(key_id))
+
+    async def _load_pair(self, request: web.Request) -> web.Response:
+        key_id = self._authorize(request, request.match_info["id"])
+        await self._by_id(self._keys.load, key_id)
+        return self._handle(KeyPairId(key_id))
+
+    async def _move_pair(self, request: web.Request) -> web.Response:
+        body = await read(request, _Source)
+        target = self._authorize(request, request.match_info["id"])
+        source = self._authorize(request, body.source)
+        if source == target:
+            raise bad_parameter("from", "source and destination are the same key")
+        await self._by_id(self._keys.load, source)
+        await self._by_id(self._keys.move, source, target)
+        return web.Response(status=NO_CONTENT)
+
+    async def _made(self, make: Any, *arguments: Any) -> None:
+        with contextlib.suppress(KeyExistsError):  # somebody made it in between, and it is as good
+            await asyncio.to_thread(make, *arguments)
+
+    async def _by_id(self, operation: Any, *arguments: Any) -> Any:
+        try:
+            return await asyncio.to_thread(operation, *arguments)
+        except IntegrityError as problem:
+            raise bad_parameter("keyId", problem.message) from problem
+
+    def _handle(self, key: AnyKey) -> web.Response:
+        return answer({"keyHandle": self.handles.make(key)})
+
+    # By handle: it is the capability --------------------------------------------------------------------------------
+
+    def _read(self, handle: str) -> AnyKey:
+        try:
+            return self.handles.read(handle)
+        except HandleError as problem:
+            raise bad_parameter("handle", problem.message) from problem
+
+    async def _pair(self, handle: str) -> KeyHandle:
+        key = self._read(handle)
+        if not isinstance(key, KeyPairId):
+            raise bad_parameter("handle", "it is not the handle of a key pair")
+        pair: KeyHandle = await self._by_id(self._keys.load, key.key_id)
+        return pair
+
+    async def secret(self, handle: str) -> SecretBytes:
+        """The symmetric or derived key of a handle; it must not leave the services. Raises ServiceError."""
+        match self._read(handle):
+            case KeyId(key_id):
+                held: SecretBytes = await self._by_id(self._keys.load_secret, key_id)
+                return held
+            case DerivedId(base, data):
+                return keyuse.derive(await self.secret(base), data)
+            case KeyPairId():
+                raise bad_parameter("handle", "it is not the handle of a symmetric key")
+
+    async def _delete_key(self, request: web.Request) -> web.Response:
+        key = self._read((await read(request, _Handle)).key_handle)
+        if not isinstance(key, KeyId):
+            raise bad_parameter("handle", "it is not the handle of a symmetric key")
+        await self._by_id(self._keys.delete, key.key_id)
+        return web.Response(status=NO_CONTENT)
+
+    async def _delete_pair(self, request: web.Request) -> web.Response:
+        pair = await self._pair((await read(request, _Handle)).key_handle)
+        await self._by_id(self._keys.delete, pair.key_id)
+        return web.Response(status=NO_CONTENT)
+
+    async def _parameter(self, request: web.Request) -> web.Response:
+        name, body = request.match_info["name"], await read(request, _Handle)
+        value = keyuse.parameter((await self._pair(body.key_handle)).public_key(), name)
+        if value is None:
+            raise bad_parameter("name", f"a key of this kind has no {name[:40]!r}")
+        return answer({"value": value})
+
+    async def _derive(self, request: web.Request) -> web.Response:
+        body = await read(request, _Derive)
+        data = _decoded("derivationData", body.derivation_data)
+        match self._read(body.base_key_handle):
+            case KeyId():
+                return self._handle(DerivedId(body.base_key_handle, data))
+            case DerivedId():
+                raise bad_parameter(
+                    "baseKeyHandle", "nested derived keys are not supported, import the outer derived key first"
+                )
+            case KeyPairId():
+                raise bad_parameter("baseKeyHandle", "it is not the handle of a symmetric key")
+
+    async def _export(self, request: web.Request) -> web.Response:
+        handle = (await read(request, _Handle)).key_handle
+        if not isinstance(self._read(handle), DerivedId):
+            raise bad_parameter("handle", "only derived keys are given out")
+        return answer({"key": _encoded((await self.secret(handle)).reveal())})
+
+    async def _sign(self, request: web.Request) -> web.Response:
+        body = await read(request, _Use)
+        match body.algorithm:
+            case "HMAC-SHA256":
+                key = await self.secret(body.key_handle)
+                return answer({"signature": _encoded(keyuse.mac(key, _parameter(body, "message")))})
+            case "ECDSA":
+                pair, digest = await self._pair(body.key_handle), _parameter(body, "digest")
+                return answer({"signature": _encoded(await _used(keyuse.sign_digest, pair, digest))})
+            case other:
+                raise bad_parameter("algorithm", f"{other[:40]!r} does not sign")
+
+    async def _encrypt(self, request: web.Request) -> web.Response:
+        body = await read(request, _Use)
+        content = _decoded("plaintext", body.plaintext)
+        match body.algorithm:
+            case "AEAD":
+                key = await self.secret(body.key_handle)
+                iv, aad = _parameter(body, "iv"), _parameter(body, "aad")
+                return answer({"ciphertext": _encoded(await _used(keyuse.encrypt, key, iv, aad, content))})
+            case "RSA-PKCS1" | "RSA-NO-PADDING":
+                operation = keyuse.rsa_pkcs1 if body.algorithm == "RSA-PKCS1" else keyuse.rsa_raw
+                pair = await self._pair(body.key_handle)
+                return answer({"ciphertext": _encoded(await _used(operation, pair, content))})
+            case other:
+                raise bad_parameter("algorithm", f"{other[:40]!r} does not encrypt")
+
+    async def _decrypt(self, request: web.Request) -> web.Response:
+        body = await read(request, _Use)
+        if body.algorithm != "AEAD":
+            raise bad_parameter("algorithm", f"{body.algorithm[:40]!r} does not decrypt")
+        key, content = await self.secret(body.key_handle), _decoded("ciphertext", body.ciphertext)
+        iv, aad = _parameter(body, "iv"), _parameter(body, "aad")
+        return answer({"plaintext": _encoded(await _used(keyuse.decrypt, key, iv, aad, content))})
+
+
+async def _used(operation: Any, *arguments: Any) -> bytes:
+    try:
+        made: bytes = await asyncio.to_thread(operation, *arguments)
+    except KeyUseError as problem:
+        raise bad_parameter("parameters", problem.message) from problem
+    return made
+
+
+def _algorithm(preferred: str | None) -> KeyAlgorithm:
+    """The first known one; unknown names are passed over (edge specification 2.4)."""
+    names = (preferred or "*").split(":")
+    found = next((_ALGORITHMS[name] for name in names if name in _ALGORITHMS), None)
+    if found is None:
+        raise bad_parameter("preferredAlgorithms", f"none of {preferred!r} is known")
+    return found
+
+
+def _parameter(body: _Use, name: str) -> bytes:
+    if name not in body.parameters:
+        raise bad_parameter("parameters", f"{name} is missing")
+    return _decoded(f"parameters.{name}", body.parameters[name])
+
+
+def _decoded(name: str, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as problem:
+        raise bad_parameter(name, "it is not base64") from problem
+
+
+def _encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -1,0 +1,111 @@
+"""HTTP over unix sockets, with the caller's identity from the kernel.
+
+Rules. Who calls is what the kernel says of the connected process (SO_PEERCRED); nothing in a request can change it. A
+socket file left by a process that has died is replaced, one of a process that serves is not. The path may be longer
+than a socket address can be: it is bound through its directory. Must not know routes or who may call them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from edgetrust import limits
+from edgetrust.errors import ConfigError
+
+_CREDENTIALS = struct.Struct("3i")
+_ADDRESS_BYTES = 107  # of a socket's path, without the final zero (unix(7))
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The process at the other end of a connection, as it was when it connected."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer(request: web.BaseRequest) -> Caller | None:
+    """The caller of a request; None when the connection has gone."""
+    connection = request.get_extra_info("socket")
+    if connection is None:
+        return None
+    try:
+        return Caller(
+            *_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        )
+    except OSError:
+        return None
+
+
+class UnixServer:
+    """An application that is being served on a socket. Made by `serve_unix`."""
+
+    __slots__ = ("_runner", "path")
+
+    def __init__(self, runner: web.AppRunner, path: Path) -> None:
+        self._runner = runner
+        self.path = path
+
+    async def close(self) -> None:
+        """Let requests in progress finish, close the application, remove the socket."""
+        await self._runner.cleanup()
+        self.path.unlink(missing_ok=True)
+
+
+async def serve_unix(app: web.Application, path: Path, *, mode: int = 0o660) -> UnixServer:
+    """Serve `app` on the socket `path`, which gets `mode`. Raises ConfigError when another process serves there."""
+    listening = _bound(path, mode)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=limits.HTTP_KEEP_ALIVE_SECONDS,
+        max_line_size=limits.HTTP_HEADER_BYTES,
+        max_field_size=limits.HTTP_HEADER_BYTES,
+        shutdown_timeout=limits.CLOSE_SECONDS,
+    )
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listening).start()
+    except BaseException:
+        await runner.cleanup()
+        raise
+    return UnixServer(runner, path)
+
+
+def _bound(path: Path, mode: int) -> socket.socket:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        address = str(path)
+        if len(address.encode()) > _ADDRESS_BYTES:
+            address = f"/proc/self/fd/{directory}/{path.name}"
+        if path.exists() and _answers(address):
+            raise ConfigError(
+                f"another process serves on {path}", reason="socket-in-use", fix="give each gateway its own --root"
+            )
+        path.unlink(missing_ok=True)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listening.bind(address)
+            path.chmod(mode)
+            listening.listen(limits.UNIX_BACKLOG)
+            listening.setblocking(False)
+        except OSError as problem:
+            listening.close()
+            raise ConfigError(f"{path} cannot be served on: {problem.strerror}", reason="socket-unusable") from problem
+        return listening
+    finally:
+        os.close(directory)
+
+
+def _answers(address: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(address) == 0
