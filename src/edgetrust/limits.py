@@ -201,6 +201,10 @@ RENEWAL_LOOK_SECONDS = 60.0  # at most between two looks at the clock: it may ju
 SERVICE_REQUESTS = 10  # open requests of one user at one service, as the real services allow
 SERVICE_BODY_BYTES = 256 * 1024  # a chain, or what a module wants encrypted
 SERVICE_BODY_SECONDS = 5.0  # for a body to arrive over a local socket
+MODULE_ASK_SECONDS = 30.0  # between two questions to the hub about one module: `sign` is called for every token
+MODULE_RESTART_SECONDS = (1.0, 60.0)  # the first and the longest pause before a module is started again
+MODULE_STEADY_SECONDS = 60.0  # a module that lived this long is started again after the first pause
+MODULE_STOP_SECONDS = 10.0  # for a module to end before it is killed
 UNIX_BACKLOG = 128  # connections that wait to be accepted
 
 # Devices ------------------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def describe(gateway: Any) -> dict[str, Any]:
             "mqtt_port": gateway.mqtt_port,
             "https_port": gateway.https_port,
         },
-        "workload_socket": None,
+        "workload_socket": str(gateway.services.workload_socket),
         "certs_dir": str(gateway.layout.certificates),
         "pid": os.getpid(),
     }

@@ -161,12 +161,31 @@ class GatewayTable(msgspec.Struct, frozen=True):
     server_key: str = "rsa-2048"
 
 
+class ModuleTable(msgspec.Struct, frozen=True):
+    """`[edgetrust.modules.NAME]`: a module that runs as a process."""
+
+    command: list[str]
+    env: dict[str, str] = {}
+
+
+class PrincipalTable(msgspec.Struct, frozen=True):
+    """`[[edgetrust.principal]]`: what a user of this machine may do."""
+
+    uid: int
+    name: str | None = None
+    keys: list[str] = []
+    certs: list[str] = []
+    idtype: list[str] | None = None
+
+
 class EdgetrustTable(msgspec.Struct, frozen=True):
     """`[edgetrust]`: all our extensions of the real file."""
 
     listen: ListenTable = ListenTable()
     upstream: UpstreamTable = UpstreamTable()
     gateway: GatewayTable = GatewayTable()
+    modules: dict[str, ModuleTable] = {}
+    principal: list[PrincipalTable] = []
 
 
 class ConfigFile(msgspec.Struct, frozen=True):
@@ -190,7 +209,7 @@ class ConfigFile(msgspec.Struct, frozen=True):
     cert_issuance: CertIssuanceTable | None = None
     edge_ca: EdgeCaTable | None = None
     preloaded_keys: Tree | None = None
-    preloaded_certs: Tree | None = None
+    preloaded_certs: dict[str, str | list[str]] | None = None
     aziot_keys: Tree | None = None
     tpm: Tree | None = None
     localid: Tree | None = None

@@ -22,6 +22,7 @@ EDGE_CA = "aziot-edged-ca"
 MASTER_IDENTITY_KEY = "aziot_identityd_master_id"
 MASTER_ENCRYPTION_KEY = "iotedge_master_encryption_id"
 TRUST_BUNDLE_USER = "trust-bundle-user"
+TRUST_BUNDLE = "aziot-edged-trust-bundle"
 EST_ID = "est-id"
 LOCAL_CA = "local-ca"
 

@@ -38,6 +38,7 @@ from edgetrust.edge.hubside import HubSide
 from edgetrust.edge.issuer import tls_key
 from edgetrust.edge.keyd import ensure_secret, open_keys
 from edgetrust.edge.scope import ScopeRegistry
+from edgetrust.edge.services import Services
 from edgetrust.edge.settings import Settings
 from edgetrust.edge.status import StateFile, describe_certificate
 from edgetrust.edge.upkeep import Renewing, Upkeep
@@ -137,6 +138,7 @@ class Gateway:
         await self._open_store()
         await self._hub_side.begin()
         await self._serve(await key)
+        await self._open_services()
         self._open.callback(self._state.remove)
         self._start_tasks()
         self._state.write(await self.state())
@@ -199,6 +201,20 @@ class Gateway:
         except BaseException:
             await self._listener.close(0)
             raise
+
+    async def _open_services(self) -> None:
+        self.services = Services(
+            self.settings,
+            self.layout,
+            self._keys,
+            self._certificates.store,
+            self._upkeep.issuer,
+            self._hub_side.identities.api,
+            lambda: self._certificates.issuer,
+            self._clock,
+        )
+        await self.services.open()
+        self._open.push_async_callback(self.services.close)
 
     def _accept(self) -> mqtt.MqttServerProtocol:
         client = Client(self._door)

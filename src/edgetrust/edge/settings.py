@@ -29,6 +29,7 @@ from edgetrust.edge.configfile import (
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, read_file
 from edgetrust.edge.issuing import Issuing, IssuingReader, Order
 from edgetrust.edge.reading import Reading
+from edgetrust.edge.serving import Serving, read_serving
 from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip
 from edgetrust.pki.renewal import AutoRenew
@@ -40,17 +41,16 @@ MEANINGLESS = {
     "allow_elevated_docker_permissions": "there are no containers",
     "moby_runtime": "there are no containers",
     "image_garbage_collection": "there are no containers",
-    "agent": "modules are not started by this version",
-    "connect": "there is no workload socket in this version",
-    "listen": "there is no workload socket in this version; ports are set in [edgetrust.listen]",
-    "watchdog": "modules are not started by this version",
-    "iotedge_max_requests": "there is no workload socket in this version",
-    "aziot_max_requests": "the services run in one process",
+    "agent": "modules are processes here: [edgetrust.modules.NAME] starts one",
+    "connect": "sockets lie below the root",
+    "listen": "sockets lie below the root; ports are set in [edgetrust.listen]",
+    "watchdog": "modules are processes here: [edgetrust.modules.NAME] starts one",
+    "iotedge_max_requests": "the limits are fixed",
+    "aziot_max_requests": "the limits are fixed",
     "auto_reprovisioning_mode": "it concerns DPS only",
     "tpm": "it concerns DPS only",
     "localid": "there are no local identities",
     "preloaded_keys": "nothing asks for preloaded keys in this version",
-    "preloaded_certs": "nothing asks for preloaded certificates in this version",
     "additional_info": "it is not sent to the hub",
     "imported_master_encryption_key": "nothing of version 1.1 is read",
     "manifest_trust_bundle_cert": "manifests are not signed",
@@ -148,6 +148,7 @@ class Settings:
     prefer_backup: bool
     retries: int
     issuing: Issuing = Issuing()  # noqa: RUF009 - frozen
+    serving: Serving = Serving()  # noqa: RUF009 - frozen
     warnings: tuple[str, ...] = ()
 
 
@@ -182,6 +183,7 @@ def settings_from(file: ConfigFile, source: Path) -> Settings:
         prefer_backup=file.prefer_module_identity_cache,
         retries=reader.retries(file),
         issuing=issuing.issuing,
+        serving=read_serving(source, file),
         warnings=tuple(_warnings(file, edge_ca)),
     )
 

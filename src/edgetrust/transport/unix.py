@@ -81,29 +81,36 @@ async def serve_unix(app: web.Application, path: Path, *, mode: int = 0o660) -> 
 
 
 def _bound(path: Path, mode: int) -> socket.socket:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        address = str(path)
-        if len(address.encode()) > _ADDRESS_BYTES:
-            address = f"/proc/self/fd/{directory}/{path.name}"
-        if path.exists() and _answers(address):
-            raise ConfigError(
-                f"another process serves on {path}", reason="socket-in-use", fix="give each gateway its own --root"
-            )
-        path.unlink(missing_ok=True)
-        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            listening.bind(address)
-            path.chmod(mode)
-            listening.listen(limits.UNIX_BACKLOG)
-            listening.setblocking(False)
-        except OSError as problem:
-            listening.close()
-            raise ConfigError(f"{path} cannot be served on: {problem.strerror}", reason="socket-unusable") from problem
-        return listening
-    finally:
-        os.close(directory)
+            return _bound_in(directory, path, mode)
+        finally:
+            os.close(directory)
+    except OSError as problem:
+        raise ConfigError(f"{path} cannot be served on: {problem.strerror}", reason="socket-unusable") from problem
+
+
+def _bound_in(directory: int, path: Path, mode: int) -> socket.socket:
+    address = str(path)
+    if len(address.encode()) > _ADDRESS_BYTES:
+        address = f"/proc/self/fd/{directory}/{path.name}"
+    if path.exists() and _answers(address):
+        raise ConfigError(
+            f"another process serves on {path}", reason="socket-in-use", fix="give each gateway its own --root"
+        )
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.bind(address)
+        path.chmod(mode)
+        listening.listen(limits.UNIX_BACKLOG)
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
 
 
 def _answers(address: str) -> bool:

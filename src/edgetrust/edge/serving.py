@@ -1,0 +1,69 @@
+"""What `config.toml` says of the services on unix sockets: who may use them, what is preloaded, which modules run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from edgetrust.edge.certservice import Preloaded
+from edgetrust.edge.configfile import ConfigFile, ModuleTable, PrincipalTable
+from edgetrust.edge.files import EDGE_CA, TRUST_BUNDLE, TRUST_BUNDLE_USER
+from edgetrust.edge.modules import ModuleCommand
+from edgetrust.edge.principals import Principal, Principals
+from edgetrust.edge.reading import Reading
+from edgetrust.protocol.iothub import valid_identifier
+
+_IDENTITY_TYPES = ("module", "device", "local")
+
+
+def _bundle() -> Preloaded:
+    return MappingProxyType({TRUST_BUNDLE: (EDGE_CA, TRUST_BUNDLE_USER)})
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The services of one gateway."""
+
+    principals: Principals = Principals()  # noqa: RUF009 - frozen
+    preloaded: Preloaded = field(default_factory=_bundle)
+    modules: Mapping[str, ModuleCommand] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def read_serving(source: Path, file: ConfigFile) -> Serving:
+    """Give the tables their meaning. Raises ConfigError."""
+    reader = _Reader(source)
+    return Serving(
+        principals=Principals(tuple(reader.principal(one) for one in file.edgetrust.principal)),
+        preloaded=reader.preloaded(file.preloaded_certs or {}),
+        modules=MappingProxyType({name: reader.module(name, one) for name, one in file.edgetrust.modules.items()}),
+    )
+
+
+class _Reader(Reading):
+    def principal(self, table: PrincipalTable) -> Principal:
+        unknown = sorted(set(table.idtype or ()) - set(_IDENTITY_TYPES))
+        if unknown:
+            raise self.wrong(f"edgetrust.principal: idtype {unknown[0]!r}", fix=f"of {', '.join(_IDENTITY_TYPES)}")
+        return Principal(
+            table.uid,
+            table.name,
+            tuple(table.keys),
+            tuple(table.certs),
+            None if table.idtype is None else tuple(table.idtype),
+        )
+
+    def preloaded(self, table: Mapping[str, str | list[str]]) -> Preloaded:
+        places: dict[str, Path | tuple[str, ...]] = dict(_bundle())
+        for name, value in table.items():
+            where = f"preloaded_certs.{name}"
+            places[name] = self.path(where, value) if isinstance(value, str) else tuple(value)
+        return MappingProxyType(places)
+
+    def module(self, name: str, table: ModuleTable) -> ModuleCommand:
+        if not valid_identifier(name) or name in ("edgeHub", "edgeAgent"):
+            raise self.wrong(f"edgetrust.modules: {name[:140]!r} cannot be the name of a module")
+        if not table.command or not table.command[0]:
+            raise self.wrong(f"edgetrust.modules.{name}.command is empty", fix='like ["/usr/bin/program", "argument"]')
+        return ModuleCommand(tuple(table.command), MappingProxyType(dict(table.env)))
