@@ -7,17 +7,10 @@ import re
 from pathlib import Path
 
 ROWS = {
-    *range(1, 7),
-    *range(10, 42),
-    *range(49, 54),
-    *range(55, 70),
-    71,
-    *range(73, 78),
-    80,
-    *range(82, 88),
-    *range(90, 98),
-    *range(104, 110),
-    111,
+    *range(1, 8),
+    *range(10, 54),
+    *range(55, 78),
+    *range(79, 112),
 }
 
 
