@@ -31,7 +31,7 @@ UV_COMPILE = .tools/uv/bin/uv pip compile --quiet --universal --python-version 3
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test check bench coverage docs prerequisites install lock clean
+.PHONY: help demo test check bench fuzz coverage docs prerequisites install lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -52,6 +52,9 @@ check: $(DEV) ## lint, types and layers only
 bench: $(DEV) ## measure against mosquitto and others, in one run; prints ratios
 	@tools/prerequisites mosquitto openssl
 	.venv/bin/python -m bench $(ARGS)
+
+fuzz: $(DEV) ## damaged input for every parser that a peer can reach, 10 s each (ARGS="--target tls --seconds 60")
+	.venv/bin/python -m fuzz $(ARGS)
 
 coverage: $(DEV) ## branch coverage of the packages that decide
 	.venv/bin/coverage run --branch --source=edgetrust.pki,edgetrust.protocol,edgetrust.trust,edgetrust.broker \

@@ -1,0 +1,1 @@
+"""Fuzzing of every parser that a peer can reach. `python -m fuzz --help`."""
