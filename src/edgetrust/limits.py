@@ -159,7 +159,7 @@ CA_CERTIFICATES = 100  # registered CA certificates of one hub
 SCOPE_PAGE = 100  # devices on one page of a scope listing unless asked otherwise
 EDGE_DEPTH = 5  # gateways above each other, as the cloud service allows
 POLICIES = 100  # shared access policies of one hub; every service request looks one up
-KEY_BYTES_MIN, KEY_BYTES_MAX = 16, 64  # symmetric keys, decoded (hub specification 4.4)
+KEY_BYTES_MIN, KEY_BYTES_MAX = 16, 64  # symmetric keys, decoded, as the cloud service takes them
 ACCEPTED_KEPT = 10_000  # audit records of accepted connections
 
 # The certificate authority ------------------------------------------------------------------------------------------

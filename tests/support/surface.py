@@ -88,7 +88,7 @@ INTRODUCTION = """\
 <!-- Written at the end of a test run, from what its tests saw: `make test ARGS="-m surface"`. Do not edit. -->
 
 Unmodified clients, and what each was seen to do with this version, by which test of this repository. "None yet" is
-planned. The numbers are those of the hub specification, 18.1 (minimal) and 18.2 (full). In words:
+planned. The minimal surface comes first, then the rest. In words:
 [Wire compatibility](wire-compatibility.md).
 
 """

@@ -8,7 +8,7 @@ import pytest
 
 from edgetrust.broker.claim import Claim, House
 from edgetrust.clock import ManualClock
-from edgetrust.edge.commands import NoCommands
+from edgetrust.edge.commands import PassedCommands
 from edgetrust.edge.door import GatewayDoor
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.protocol.sas import resource_text, sign
@@ -99,7 +99,7 @@ async def test_who_is_accepted_costs_nothing() -> None:
 
 
 async def test_there_are_no_commands() -> None:
-    commands, told = NoCommands(), list[BaseException | None]()
+    commands, told = PassedCommands(), list[BaseException | None]()
     assert await commands.lease("d1", 10) == ()
     commands.complete("d1", 1, told.append)
     commands.release("d1")
