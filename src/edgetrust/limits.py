@@ -90,6 +90,7 @@ TWIN_PROPERTIES_BYTES = 32 * 1024  # desired, and reported, each
 TWIN_DEPTH = 10  # objects and arrays inside each other
 TWIN_KEY_BYTES = 1024  # the name of one member
 TWIN_VALUE_BYTES = 4 * 1024  # one text
+TWIN_PATCH_BYTES = 128 * 1024  # the JSON of 32 KiB, with its escapes and white space
 TWIN_REQUESTS_WAITING = 64  # of one connection; SDKs have one or two under way
 TWIN_REPORTS_KEPT = 64  # patches of one device that wait for the hub; stacked ones count as one
 METHODS_IN_FLIGHT = 10  # calls of one device that wait: it has one thread for them, as the SDKs do it

@@ -19,6 +19,13 @@ DECISIONS = Counter(
 )
 CONNECTIONS = Gauge("edgetrust_connections", "Open client connections, by protocol.", ["protocol"], registry=METRICS)
 MESSAGES_IN = Counter("edgetrust_messages_received", "Messages stored durably, by kind.", ["kind"], registry=METRICS)
+TWIN_REQUESTS = Counter(
+    "edgetrust_twin_requests",
+    "Twin requests of devices, by kind and MQTT status.",
+    ["kind", "status"],
+    registry=METRICS,
+)
+METHOD_CALLS = Counter("edgetrust_method_calls", "Direct methods, by outcome.", ["outcome"], registry=METRICS)
 HANDSHAKES_FAILED = Counter(
     "edgetrust_tls_handshakes_failed", "TLS handshakes that did not finish, by cause.", ["cause"], registry=METRICS
 )

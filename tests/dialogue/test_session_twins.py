@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from edgetrust.errors import IntegrityError, UnavailableError
-from edgetrust.limits import TWIN_REQUESTS_WAITING
+from edgetrust.errors import IntegrityError, PeerError, UnavailableError
+from edgetrust.limits import TWIN_PATCH_BYTES, TWIN_REQUESTS_WAITING
 from edgetrust.protocol.mqtt.packets import Connack, Packet, Puback, Publish, Suback, Subscribe, Unsubscribe
 from edgetrust.protocol.twin import DesiredChange, TwinDraft, created_twin
 from edgetrust.store.records import RegistryError
+from edgetrust.telemetry import METRICS
 from support.decisions import DEVICE_1, HUB, KEYS, MODULE_1, NOW, registered
 from support.fakes import Gate, Peer, Table, acknowledged
 
@@ -159,6 +160,35 @@ def test_too_many_at_once_are_told_so(table: Table) -> None:
     table.twins.gate.is_open = True
     table.run()
     assert len(answers(peer.hears())) == TWIN_REQUESTS_WAITING + 1
+
+
+def test_what_is_larger_than_any_patch_is_not_even_read(table: Table) -> None:
+    peer = table.arrives()
+    peer.says(reports("a", b" " * (TWIN_PATCH_BYTES + 1), qos=1), reports("b", {"t": 1}))
+    packets = peer.hears()
+    assert acknowledged(packets) == [8]
+    assert [topic for topic, _ in answers(packets)] == [
+        "$iothub/twin/res/413/?$rid=a",
+        "$iothub/twin/res/204/?$rid=b&$version=2",
+    ]
+
+
+def test_an_error_without_a_name_of_the_hubs_is_answered_too(table: Table) -> None:
+    peer = table.arrives()
+    table.twins.fault = PeerError("something else", reason="other")
+    peer.says(asks("a"))
+    ((topic, error),) = answers(peer.hears())
+    assert (topic, error["errorCode"]) == ("$iothub/twin/res/400/?$rid=a", 400000)
+
+
+def test_requests_are_counted(table: Table) -> None:
+    def count(kind: str, status: str) -> float:
+        labels = {"kind": kind, "status": status}
+        return METRICS.get_sample_value("edgetrust_twin_requests_total", labels) or 0.0
+
+    before = count("get", "200"), count("report", "204"), count("report", "400")
+    table.arrives().says(asks("a"), reports("b", {"t": 1}), reports("c", b"{"))
+    assert (count("get", "200"), count("report", "204"), count("report", "400")) == tuple(n + 1 for n in before)
 
 
 def test_a_module_has_its_own(table: Table) -> None:

@@ -6,7 +6,8 @@ Rules:
 2. A patch is answered, and its PUBLISH acknowledged, when it is on disk. Every request is answered, a refused one with
    its status and a body that names the error.
 3. Answers are sent at QoS 0 and need no subscription: the Python client asks after each reconnect without one.
-4. More than TWIN_REQUESTS_WAITING requests that wait are answered 429.
+4. More than TWIN_REQUESTS_WAITING requests that wait are answered 429, and one larger than any patch needs 413: what
+   waits stays small.
 5. What was asked before a connection ends is done all the same, unless the client is not accepted any more.
 
 It must not know sockets or SQL: the store of twins is a port.
@@ -20,12 +21,13 @@ from dataclasses import dataclass
 from edgetrust.broker.ports import Stream, Twins
 from edgetrust.broker.surroundings import Surroundings
 from edgetrust.errors import Error, PeerError
-from edgetrust.limits import TWIN_REQUESTS_WAITING
-from edgetrust.protocol.hub_errors import mqtt_error
+from edgetrust.limits import TWIN_PATCH_BYTES, TWIN_REQUESTS_WAITING
+from edgetrust.protocol.hub_errors import ERROR_NUMBERS, mqtt_error
 from edgetrust.protocol.iothub import TwinGetTopic, TwinPatchTopic, twin_response_topic
 from edgetrust.protocol.mqtt.codec import encode, encode_pubacks
 from edgetrust.protocol.mqtt.packets import Publish
 from edgetrust.protocol.twin import device_view, parse_patch
+from edgetrust.telemetry import TWIN_REQUESTS
 from edgetrust.trust.identity import Identity
 
 Topic = TwinGetTopic | TwinPatchTopic
@@ -59,6 +61,10 @@ class TwinRequests:
             detail = f"{TWIN_REQUESTS_WAITING} twin requests of this connection wait"
             self._send(topic, packet, self._failure("ThrottlingException", detail))
             return
+        if len(packet.payload) > TWIN_PATCH_BYTES:
+            detail = f"{len(packet.payload)} bytes, at most {TWIN_PATCH_BYTES} are read"
+            self._send(topic, packet, self._failure("MessageTooLarge", detail))
+            return
         self._waiting.append((topic, packet))
         if not self._working:
             self._working = True
@@ -83,7 +89,8 @@ class TwinRequests:
                 return _Answer(_OK, device_view(await self._twins.twin(device, module)))
             version = await self._twins.report(device, parse_patch(payload), module=module)
         except PeerError as problem:
-            return self._failure(getattr(problem, "code", "GenericBadRequest"), problem.message)
+            name = getattr(problem, "code", "")
+            return self._failure(name if name in ERROR_NUMBERS else "GenericBadRequest", problem.message)
         except Error as problem:
             return self._failure("ServiceUnavailable", problem.message)
         return _Answer(_NO_CONTENT, version=version)
@@ -93,6 +100,8 @@ class TwinRequests:
         return _Answer(status, body)
 
     def _send(self, topic: Topic, packet: Publish, answer: _Answer) -> None:
+        kind = "get" if isinstance(topic, TwinGetTopic) else "report"
+        TWIN_REQUESTS.labels(kind, str(answer.status)).inc()
         if self._stream.is_closing:
             return
         sent = encode(Publish(twin_response_topic(answer.status, topic.request_id, answer.version), answer.body, 0))

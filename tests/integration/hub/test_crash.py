@@ -56,6 +56,28 @@ async def test_everything_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         assert len(stored) == len(set(stored))
 
 
+async def test_every_acknowledged_report_survives_kill_9(tmp_path: Path) -> None:
+    async with up(tmp_path / "hub") as hub:
+        made = await hub.ask("PUT", "/devices/d1?api-version=2021-04-12", {"deviceId": "d1"})
+        client, acknowledged, _ = device(hub, made["authentication"]["symmetricKey"]["primaryKey"])
+        topic = "$iothub/twin/PATCH/properties/reported/?$rid={}"
+        numbers = {
+            client.publish(topic.format(n), json.dumps({f"k{n}": n, "last": n}), qos=1).mid: n for n in range(60)
+        }
+        await wait(lambda: len(acknowledged) > 10, 20)
+        await hub.kill()  # in the middle of it
+        client.loop_stop()
+        known = {numbers[mid] for mid in acknowledged}
+    async with up(tmp_path / "hub") as hub:
+        twin = await hub.ask("GET", "/twins/d1?api-version=2021-04-12")
+        reported = twin["properties"]["reported"]
+        there = {value for name, value in reported.items() if name.startswith("k")}
+        assert known <= there
+        assert there == set(range(len(there)))  # in order, each whole
+        assert reported["last"] == len(there) - 1
+        assert reported["$version"] == 1 + len(there)
+
+
 async def test_a_command_in_hand_comes_again_right_after_the_restart(tmp_path: Path) -> None:
     """Its lock is a minute long; the device must not wait for that, nor for the next message."""
     async with up(tmp_path / "hub") as hub:

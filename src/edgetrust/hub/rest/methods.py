@@ -13,11 +13,13 @@ from edgetrust.hub.rest.parts import PARTS, Parts
 from edgetrust.protocol.methods import (
     MethodAnswer,
     MethodCall,
+    MethodError,
     method_answer_body,
     not_answered,
     not_online,
     parse_method_call,
 )
+from edgetrust.telemetry import METHOD_CALLS
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.policies import Right
 
@@ -38,8 +40,14 @@ async def invoke_method(request: web.Request) -> web.Response:
         await parts.identities.device(device)
     else:
         await parts.identities.module(device, module)
-    answer = await _invoke(parts, Identity(parts.settings.name, device, module), call)
-    return json_answer(method_answer_body(answer))
+    try:
+        answer = await _invoke(parts, Identity(parts.settings.name, device, module), call)
+        body = method_answer_body(answer)
+    except MethodError as problem:
+        METHOD_CALLS.labels(problem.reason).inc()
+        raise
+    METHOD_CALLS.labels("answered").inc()
+    return json_answer(body)
 
 
 async def _invoke(parts: Parts, identity: Identity, call: MethodCall) -> MethodAnswer:
