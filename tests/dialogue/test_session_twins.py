@@ -19,6 +19,7 @@ from support.fakes import Gate, Peer, Table, acknowledged
 
 GET = "$iothub/twin/GET/?$rid={}"
 PATCH = "$iothub/twin/PATCH/properties/reported/?$rid={}"
+EVENTS = "devices/d1/messages/events/"
 DESIRED = "$iothub/twin/PATCH/properties/desired/#"
 EMPTY = {"desired": {"$version": 1}, "reported": {"$version": 1}}
 
@@ -221,7 +222,7 @@ def test_nothing_more_is_taken_from_who_is_not_accepted_any_more(table: Table) -
     assert table.twins.twins["d1", None].reported.values == {"t": 1}  # was under way already
 
 
-def test_a_cancelled_request_leaves_the_next_ones_in_order(table: Table) -> None:
+def test_a_cancelled_request_is_not_acknowledged_and_ends_the_connection(table: Table) -> None:
     peer = table.arrives()
     table.twins.gate.is_open = False
     peer.says(reports("a", {"t": 1}, qos=1), asks("b"))
@@ -229,15 +230,57 @@ def test_a_cancelled_request_leaves_the_next_ones_in_order(table: Table) -> None
     with pytest.raises(asyncio.CancelledError):
         work.throw(asyncio.CancelledError())
     table.tasks.waiting.clear()
-    assert peer.hears() == []  # neither acknowledged nor answered: the client sends it again
+    assert peer.hears() == []
+    assert peer.closed == "a twin request was not finished"
+    peer.goes()
     table.twins.gate.is_open = True
-    peer.says(reports("a", {"t": 1}, qos=1))
-    packets = peer.hears()
-    assert [topic for topic, _ in answers(packets)] == [
-        "$iothub/twin/res/200/?$rid=b",
-        "$iothub/twin/res/204/?$rid=a&$version=2",
-    ]
+    again = table.arrives()
+    again.says(reports("a", {"t": 1}, qos=1), asks("b"))
+    packets = again.hears()
     assert acknowledged(packets) == [8]
+    assert [topic for topic, _ in answers(packets)] == [
+        "$iothub/twin/res/204/?$rid=a&$version=2",
+        "$iothub/twin/res/200/?$rid=b",
+    ]
+
+
+class TestOrderOfAcknowledgements:
+    """MQTT 3.1.1, 4.6: PUBACKs come in the order of the PUBLISHes, whatever is on disk first."""
+
+    def test_telemetry_waits_for_the_report_before_it(self, table: Table) -> None:
+        peer = table.arrives()
+        table.twins.gate.is_open = False
+        peer.says(reports("a", {"t": 1}, qos=1), Publish(EVENTS, b"x", 1, packet_id=9), Publish(EVENTS, b"y"))
+        assert [message.body for message in table.endpoint.messages] == [b"x", b"y"]  # stored at once
+        assert peer.hears() == []
+        table.twins.gate.is_open = True
+        table.run()
+        assert acknowledged(peer.hears()) == [8, 9]
+
+    def test_a_report_waits_for_the_telemetry_before_it_and_its_answer_does_not(self, table: Table) -> None:
+        peer = table.arrives()
+        table.endpoint.at_once = False
+        peer.says(Publish(EVENTS, b"x", 1, packet_id=7), reports("a", {"t": 1}, qos=1))
+        packets = peer.hears()
+        assert acknowledged(packets) == []
+        assert len(answers(packets)) == 1
+        table.endpoint.answer()
+        assert acknowledged(peer.hears()) == [7, 8]
+
+    def test_an_answer_to_a_method_waits_its_turn_too(self, table: Table) -> None:
+        peer = table.arrives()
+        table.twins.gate.is_open = False
+        peer.says(reports("a", {"t": 1}, qos=1), Publish("$iothub/methods/res/200/?$rid=1", b"", 1, packet_id=9))
+        assert peer.hears() == []
+        table.twins.gate.is_open = True
+        table.run()
+        assert acknowledged(peer.hears()) == [8, 9]
+
+    def test_what_is_at_quality_0_holds_nothing_back(self, table: Table) -> None:
+        peer = table.arrives()
+        table.twins.gate.is_open = False
+        peer.says(asks("a"), Publish(EVENTS, b"x", 1, packet_id=9))
+        assert acknowledged(peer.hears()) == [9]
 
 
 @pytest.mark.parametrize("topic", ["$iothub/twin/GET/", "$iothub/twin/GET/?$rid=", "$iothub/twin/POST/?$rid=1", "$x"])

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import assert_never
 
+from edgetrust.broker.acknowledging import Acknowledgements, Expected
 from edgetrust.broker.claim import Claim
 from edgetrust.broker.delivery import Delivery
 from edgetrust.broker.filters import Filters
@@ -33,7 +34,7 @@ from edgetrust.protocol import iothub
 from edgetrust.protocol.iothub import SubscriptionKind, TelemetryTopic, TopicError
 from edgetrust.protocol.messages import Message
 from edgetrust.protocol.methods import MethodCall
-from edgetrust.protocol.mqtt.codec import encode, encode_pubacks
+from edgetrust.protocol.mqtt.codec import encode
 from edgetrust.protocol.mqtt.packets import (
     Disconnect,
     Packet,
@@ -70,9 +71,9 @@ class Session:
     """One accepted client. Made by the door; fed by the transport."""
 
     __slots__ = (
-        "_accepted", "_around", "_below", "_delivery", "_held", "_last_properties", "_last_subject", "_last_topic",
-        "_over", "_report", "_requests", "_resumed", "_stream", "_unacked", "auth_method", "claim", "client_id",
-        "credential", "filters", "identity", "persistent", "valid_until", "will",
+        "_accepted", "_acknowledgements", "_around", "_below", "_delivery", "_held", "_last_properties",
+        "_last_subject", "_last_topic", "_over", "_report", "_requests", "_resumed", "_stream", "_unacked",
+        "auth_method", "claim", "client_id", "credential", "filters", "identity", "persistent", "valid_until", "will",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +108,7 @@ class Session:
         self._held: list[Packet] | None = None
         self._below: dict[str, bool] = {}
         self._delivery: Delivery | None = None
+        self._acknowledgements = Acknowledgements(stream)
         self._requests: Requests | None = None
         self._last_topic = ""
         self._last_subject = accepted.identity
@@ -138,6 +140,8 @@ class Session:
             if type(packet) is Publish:
                 if packet.topic != self._last_topic:
                     if packet.topic.startswith("$"):
+                        self._append(messages, acknowledge)
+                        messages, acknowledge = [], []
                         self._ask(packet)
                         continue
                     if not self._enter_topic(packet.topic):
@@ -282,9 +286,10 @@ class Session:
         self._unacked += len(messages)
         if self._unacked >= UNACKED_IN:
             self._stream.pause_reading()
-        self._around.endpoint.append(messages, partial(self._stored, len(messages), acknowledge))
+        expected = self._acknowledgements.expect(acknowledge) if acknowledge else None
+        self._around.endpoint.append(messages, partial(self._stored, len(messages), expected))
 
-    def _stored(self, count: int, acknowledge: list[int], error: BaseException | None) -> None:
+    def _stored(self, count: int, expected: Expected | None, error: BaseException | None) -> None:
         waiting = self._unacked
         self._unacked = waiting - count
         if error is not None:
@@ -293,8 +298,8 @@ class Session:
         _RECEIVED.inc(count)
         if self._stream.is_closing:
             return
-        if acknowledge:
-            self._stream.send(encode_pubacks(acknowledge))
+        if expected is not None:
+            self._acknowledgements.ready(expected)
         if waiting >= UNACKED_IN > self._unacked and self._held is None:
             self._stream.resume_reading()
 
@@ -335,7 +340,7 @@ class Session:
     def _ask(self, packet: Publish) -> None:
         """A publish to one of the hub's own topics."""
         if self._requests is None:
-            self._requests = Requests(self.identity, self._stream, self._around)
+            self._requests = Requests(self.identity, self._stream, self._around, self._acknowledgements)
         try:
             self._requests.take(packet)
         except TopicError as problem:

@@ -8,7 +8,8 @@ Rules:
 3. Answers are sent at QoS 0 and need no subscription: the Python client asks after each reconnect without one.
 4. More than TWIN_REQUESTS_WAITING requests that wait are answered 429, and one larger than any patch needs 413: what
    waits stays small.
-5. What was asked before a connection ends is done all the same, unless the client is not accepted any more.
+5. What was asked before a connection ends is done all the same, unless the client is not accepted any more. A request
+   that cannot be finished ends the connection: its client sends it again.
 
 It must not know sockets or SQL: the store of twins is a port.
 """
@@ -16,6 +17,7 @@ It must not know sockets or SQL: the store of twins is a port.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgetrust.broker.ports import Stream, Twins
@@ -24,7 +26,7 @@ from edgetrust.errors import Error, PeerError
 from edgetrust.limits import TWIN_PATCH_BYTES, TWIN_REQUESTS_WAITING
 from edgetrust.protocol.hub_errors import ERROR_NUMBERS, mqtt_error
 from edgetrust.protocol.iothub import TwinGetTopic, TwinPatchTopic, twin_response_topic
-from edgetrust.protocol.mqtt.codec import encode, encode_pubacks
+from edgetrust.protocol.mqtt.codec import encode
 from edgetrust.protocol.mqtt.packets import Publish
 from edgetrust.protocol.twin import device_view, parse_patch
 from edgetrust.telemetry import TWIN_REQUESTS
@@ -52,23 +54,22 @@ class TwinRequests:
         self._stream = stream
         self._around = around
         self._twins = twins
-        self._waiting: deque[tuple[Topic, Publish]] = deque()
+        self._waiting: deque[tuple[Topic, bytes, Callable[[], None]]] = deque()
         self._working = False
 
-    def take(self, topic: Topic, packet: Publish) -> None:
-        """One request."""
+    def take(self, topic: Topic, payload: bytes, done: Callable[[], None]) -> None:
+        """One request; `done` is called when it may be acknowledged."""
         if len(self._waiting) >= TWIN_REQUESTS_WAITING:
             detail = f"{TWIN_REQUESTS_WAITING} twin requests of this connection wait"
-            self._send(topic, packet, self._failure("ThrottlingException", detail))
-            return
-        if len(packet.payload) > TWIN_PATCH_BYTES:
-            detail = f"{len(packet.payload)} bytes, at most {TWIN_PATCH_BYTES} are read"
-            self._send(topic, packet, self._failure("MessageTooLarge", detail))
-            return
-        self._waiting.append((topic, packet))
-        if not self._working:
-            self._working = True
-            self._around.tasks.start(self._work())
+            self._send(topic, self._failure("ThrottlingException", detail), done)
+        elif len(payload) > TWIN_PATCH_BYTES:
+            detail = f"{len(payload)} bytes, at most {TWIN_PATCH_BYTES} are read"
+            self._send(topic, self._failure("MessageTooLarge", detail), done)
+        else:
+            self._waiting.append((topic, payload, done))
+            if not self._working:
+                self._working = True
+                self._around.tasks.start(self._work())
 
     def drop(self) -> None:
         """The client is not accepted any more: what waits is not done."""
@@ -77,8 +78,11 @@ class TwinRequests:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                topic, packet = self._waiting.popleft()
-                self._send(topic, packet, await self._answer(topic, packet.payload))
+                topic, payload, done = self._waiting.popleft()
+                self._send(topic, await self._answer(topic, payload), done)
+        except BaseException:
+            self._stream.close("a twin request was not finished")  # it is not acknowledged: the client sends it again
+            raise
         finally:
             self._working = False
 
@@ -99,12 +103,10 @@ class TwinRequests:
         status, body = mqtt_error(name, text, self._around.clock.now())
         return _Answer(status, body)
 
-    def _send(self, topic: Topic, packet: Publish, answer: _Answer) -> None:
+    def _send(self, topic: Topic, answer: _Answer, done: Callable[[], None]) -> None:
         kind = "get" if isinstance(topic, TwinGetTopic) else "report"
         TWIN_REQUESTS.labels(kind, str(answer.status)).inc()
-        if self._stream.is_closing:
-            return
-        sent = encode(Publish(twin_response_topic(answer.status, topic.request_id, answer.version), answer.body, 0))
-        if packet.packet_id is not None:
-            sent = encode_pubacks((packet.packet_id,)) + sent
-        self._stream.send(sent)
+        done()
+        if not self._stream.is_closing:
+            to = twin_response_topic(answer.status, topic.request_id, answer.version)
+            self._stream.send(encode(Publish(to, answer.body, 0)))
