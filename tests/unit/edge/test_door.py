@@ -8,7 +8,6 @@ import pytest
 
 from edgetrust.broker.claim import Claim, House
 from edgetrust.clock import ManualClock
-from edgetrust.edge.commands import PassedCommands
 from edgetrust.edge.door import GatewayDoor
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.protocol.sas import resource_text, sign
@@ -96,11 +95,3 @@ async def test_who_is_accepted_costs_nothing() -> None:
     scope = FakeScope(registered(KEYS, SENSOR), None)
     assert isinstance(await decide(scope, password()), Accepted)
     assert scope.refreshed == 0
-
-
-async def test_there_are_no_commands() -> None:
-    commands, told = PassedCommands(), list[BaseException | None]()
-    assert await commands.lease("d1", 10) == ()
-    commands.complete("d1", 1, told.append)
-    commands.release("d1")
-    assert told == [None]
