@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
+from support.azure import SdkError
 from support.pki import Holder, Pki, self_signed
 from support.processes import GATEWAY, HTTPS, HUB, MQTT, Contoso, Device, wait_for
 from support.surface import PYTHON_DEVICE, surface
@@ -246,4 +248,24 @@ def test_the_gateways_name_is_not_the_hubs(contoso: Contoso) -> None:
     client = contoso.with_key("misled", key, gateway=GATEWAY, server_verification_cert=contoso.hub_root)
     with pytest.raises(Exception, match="TLS exchanges"):
         client.connect()
+    client.shutdown()
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+
+@surface(PYTHON_DEVICE, "uploads")
+def test_a_file_is_uploaded(contoso: Contoso) -> None:
+    """The SDK asks for a place and tells the outcome; the file itself goes there as to a blob storage."""
+    key = keys(contoso.register("uploading"))["primaryKey"]
+    client = contoso.with_key("uploading", key, proxy={"kind": "HTTP", "port": contoso.proxy.port})
+    told = client.sdk.do("upload_address", client=client.name, blob="report.txt")
+    assert (told["hostName"], told["blobName"]) == (HUB, "uploading/report.txt")
+    address = [told["containerName"], *told["blobName"].split("/")]
+    query = dict(parse_qsl(told["sasToken"].removeprefix("?")))
+    contoso.rest("PUT", *address, query=query, raw=b"report", headers={"x-ms-blob-type": "BlockBlob"})
+    client.sdk.do("upload_done", client=client.name, correlation=told["correlationId"], success=True)
+    assert (contoso.world.hub_folder / "uploads" / "uploading" / "report.txt").read_text() == "report"
+    with pytest.raises(SdkError):
+        client.sdk.do("upload_done", client=client.name, correlation=told["correlationId"], success=True)
     client.shutdown()
