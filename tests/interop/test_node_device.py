@@ -176,6 +176,22 @@ def test_a_stream_survives_cuts(node: NodeContoso) -> None:
     assert list(dict.fromkeys(node.bodies("n-stream"))) == [str(number) for number in range(60)]
 
 
+@surface(NODE_DEVICE, "sessions")
+def test_a_token_is_renewed_by_connecting_again(node: NodeContoso) -> None:
+    client = node.with_key("n-renewing", key_of(node, "n-renewing"), token={"seconds": 4, "margin": 3})
+    client.connect()
+    client.listen()
+    dialled = node.proxy.asked_for((HUB, MQTT))
+    stream = client.begin("stream", count=30, pause=0.1)
+    stream.result(60)
+    assert node.proxy.asked_for((HUB, MQTT)) >= dialled + 2
+    node.command("n-renewing", "still there")
+    assert client.wait_for("message")[0]["body"] == "still there"
+    client.shutdown()
+    assert list(dict.fromkeys(node.bodies("n-renewing"))) == [str(number) for number in range(30)]
+    assert node.refusals("n-renewing") == []
+
+
 @surface(NODE_DEVICE, "take-over")
 def test_the_second_client_of_a_device_takes_the_connection(node: NodeContoso) -> None:
     key = key_of(node, "n-twice")

@@ -2,7 +2,7 @@
 /* Devices and modules of azure-iot-device, by MQTT, MQTT over WebSocket, or HTTPS. */
 
 const { Readable } = require("stream");
-const { Client, ModuleClient, Message } = require("azure-iot-device");
+const { Client, ModuleClient, Message, SharedAccessKeyAuthenticationProvider } = require("azure-iot-device");
 const transports = {
   mqtt: require("azure-iot-device-mqtt").Mqtt,
   websocket: require("azure-iot-device-mqtt").MqttWs,
@@ -25,13 +25,18 @@ function of(name) {
   return devices.get(name);
 }
 
-/** A client, not connected yet. `x509`: certificate and key as PEM. */
-function create({ client: name, connection_string, transport = "mqtt", module, x509, retry = true }) {
+/** A client, not connected yet. `x509`: certificate and key as PEM. `token`: its seconds, and the margin of its end. */
+function create({ client: name, connection_string, transport = "mqtt", module, x509, ca, token, retry = true }) {
   const kind = module ? ModuleClient : Client;
-  const client = kind.fromConnectionString(connection_string, transports[transport]);
-  if (x509) {
+  const client = token
+    ? kind.fromAuthenticationProvider(
+        SharedAccessKeyAuthenticationProvider.fromConnectionString(connection_string, token.seconds, token.margin),
+        transports[transport],
+      )
+    : kind.fromConnectionString(connection_string, transports[transport]);
+  if (x509 || ca) {
     // The promise of the HTTPS transport never settles, and the options count at once.
-    client.setOptions({ cert: x509.certificate, key: x509.key }, () => {});
+    client.setOptions({ cert: x509?.certificate, key: x509?.key, ca }, () => {});
   }
   if (!retry) {
     client.setRetryPolicy(new NoRetry());
