@@ -14,6 +14,7 @@ from support.enrollments import certificates, text_of
 from support.node import NodeContoso
 from support.pki import Holder, Pki, self_signed
 from support.processes import HUB
+from support.surface import NODE_ENROLLMENTS, NODE_PROVISIONING, surface
 
 TRANSPORTS = ("mqtt", "websocket", "http")
 
@@ -38,6 +39,7 @@ def register(node: NodeContoso, name: str, holder: Holder | None = None, **optio
     return dict(node.sdk.do("register", host="localhost", registration=name, **{"scope": scope, **options}))
 
 
+@surface(NODE_PROVISIONING, "dps-mqtt", "dps-https", "dps-websocket")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_device_with_a_key(node: NodeContoso, transport: str) -> None:
     name = f"n-dps-{transport}"
@@ -53,6 +55,7 @@ def test_a_device_with_a_key(node: NodeContoso, transport: str) -> None:
         register(node, name, transport=transport, key=text_of(b"x" * 32))
 
 
+@surface(NODE_PROVISIONING, "dps-mqtt", "dps-https", "dps-websocket")
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_device_with_a_certificate(node: NodeContoso, transport: str) -> None:
     name = f"n-dps-x509-{transport}"
@@ -68,6 +71,35 @@ def test_a_device_with_a_certificate(node: NodeContoso, transport: str) -> None:
         register(node, name, other, transport=transport)
 
 
+@surface(NODE_PROVISIONING, "reprovisioning", "dps-https")
+def test_a_device_that_registers_again(node: NodeContoso) -> None:
+    """Its twin is kept or made anew as the enrollment says; a disabled enrollment ends it."""
+    body = {
+        "registrationId": "n-again",
+        "attestation": {"type": "symmetricKey"},
+        "initialTwin": {"tags": {"site": "Oslo"}, "properties": {"desired": {"rate": 1}}},
+        "reprovisionPolicy": {"updateHubAssignment": True, "migrateDeviceData": True},
+    }
+    made = service(node, "createOrUpdateIndividualEnrollment", body)
+    key = service(node, "getIndividualEnrollmentAttestationMechanism", "n-again")["symmetricKey"]["primaryKey"]
+
+    def again() -> Any:
+        register(node, "n-again", transport="http", key=key)
+        return node.rest("GET", "twins", "n-again")["tags"]
+
+    assert again() == {"site": "Oslo"}
+    node.ask("registry", "updateTwin", "n-again", {"tags": {"site": "Rome"}}, "*")
+    assert again() == {"site": "Rome"}
+    reset = {**made, "reprovisionPolicy": {"updateHubAssignment": True, "migrateDeviceData": False}}
+    made = service(node, "createOrUpdateIndividualEnrollment", reset)
+    assert again() == {"site": "Oslo"}
+    service(node, "createOrUpdateIndividualEnrollment", {**made, "provisioningStatus": "disabled"})
+    with pytest.raises(SdkError):
+        again()
+    assert node.refusals("n-again") == ["enrollment-disabled"]
+
+
+@surface(NODE_PROVISIONING, "dps-https")
 def test_a_device_of_a_group(node: NodeContoso) -> None:
     made = service(
         node, "createOrUpdateEnrollmentGroup", {"enrollmentGroupId": "n-fleet", "attestation": {"type": "symmetricKey"}}
@@ -85,6 +117,7 @@ def test_a_device_of_a_group(node: NodeContoso) -> None:
     ]
 
 
+@surface(NODE_ENROLLMENTS, "enrollments")
 def test_enrollments_one_by_one_and_many_at_once(node: NodeContoso) -> None:
     body = {"registrationId": "n-one", "attestation": {"type": "symmetricKey"}}
     made = service(node, "createOrUpdateIndividualEnrollment", body)
@@ -111,6 +144,7 @@ def test_enrollments_one_by_one_and_many_at_once(node: NodeContoso) -> None:
     assert raised.value.status == 404
 
 
+@surface(NODE_ENROLLMENTS, "enrollments")
 def test_a_group_of_a_ca(node: NodeContoso) -> None:
     pki = Pki(node.pki.now, 1, root_name="Node fleet root")
     body = {

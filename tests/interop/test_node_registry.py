@@ -136,6 +136,26 @@ def test_many_at_once(node: NodeContoso) -> None:
     fails(node, "get", "nr-bulk-0", error="DeviceNotFoundError")
 
 
+@surface(NODE_SERVICE, "query")
+def test_the_pages_of_a_query_end(node: NodeContoso) -> None:
+    names = [f"nr-query-{number}" for number in range(5)]
+    node.ask("registry", "addDevices", [{"deviceId": name, "status": "enabled"} for name in names])
+    for name in names:
+        node.ask("registry", "updateTwin", name, {"tags": {"nodequery": name[-1]}}, "*")
+    pages = node.query("SELECT * FROM devices WHERE is_defined(tags.nodequery)", 2)
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [twin["deviceId"] for page in pages for twin in page] == names
+    assert pages[0][0]["tags"] == {"nodequery": "0"}
+    assert node.query("SELECT * FROM devices WHERE tags.nodequery = 'none'") == [[]]
+    (counted,) = node.query("SELECT COUNT() AS many FROM devices WHERE is_defined(tags.nodequery)")
+    assert [row["many"] for row in counted] == [5]
+    (some,) = node.query("SELECT deviceId FROM devices WHERE tags.nodequery IN ['1', '3']")
+    assert [row["deviceId"] for row in some] == ["nr-query-1", "nr-query-3"]
+    with pytest.raises(SdkError) as raised:
+        node.query("SELECT")
+    assert raised.value.kind == "ArgumentError"
+
+
 @surface(NODE_SERVICE, "statistics")
 def test_statistics_count(node: NodeContoso) -> None:
     before = node.ask("registry", "getRegistryStatistics")

@@ -20,6 +20,7 @@ from support.edge_world import write_holder
 from support.enrollments import certificates, pem, references
 from support.pki import Holder, Pki, self_signed
 from support.processes import HUB, Contoso
+from support.surface import PYTHON_DEVICE, surface
 
 ASSIGNED = {"status": "assigned", "hub": HUB, "substatus": "initialAssignment", "payload": "null"}
 
@@ -84,6 +85,7 @@ def sends(contoso: Contoso, device: Any, name: str) -> None:
     assert contoso.bodies(name)[-1] == "21.5"
 
 
+@surface(PYTHON_DEVICE, "dps-mqtt", "dps-websocket")
 @pytest.mark.parametrize("websockets", [False, True])
 @pytest.mark.parametrize("slot", ["primaryKey", "secondaryKey"])
 def test_with_a_key_of_its_own(contoso: Contoso, dps: Dps, slot: str, websockets: bool) -> None:
@@ -94,6 +96,7 @@ def test_with_a_key_of_its_own(contoso: Contoso, dps: Dps, slot: str, websockets
     sends(contoso, contoso.with_key(told["device"], key), told["device"])
 
 
+@surface(PYTHON_DEVICE, "dps-mqtt")
 def test_with_a_key_derived_from_a_groups(contoso: Contoso, dps: Dps) -> None:
     held = dps.group("by-key", {"type": "symmetricKey"})["symmetricKey"]
     for slot in ("primaryKey", "secondaryKey"):
@@ -105,6 +108,7 @@ def test_with_a_key_derived_from_a_groups(contoso: Contoso, dps: Dps) -> None:
     assert contoso.refusals("Derived-itself") == ["group-key-not-derived"]
 
 
+@surface(PYTHON_DEVICE, "dps-mqtt")
 def test_with_its_very_certificate(contoso: Contoso, dps: Dps) -> None:
     first, second = (self_signed("own-cert", now=contoso.pki.now, serial=serial) for serial in (1, 2))
     dps.enroll("own-cert", certificates("clientCertificates", first.certificate, second.certificate))
@@ -118,6 +122,7 @@ def test_with_its_very_certificate(contoso: Contoso, dps: Dps) -> None:
     assert "401" in dps.refused("own-cert", self_signed("own-cert", now=contoso.pki.now, serial=3))
 
 
+@surface(PYTHON_DEVICE, "dps-mqtt")
 def test_with_a_certificate_of_a_groups_ca(contoso: Contoso, dps: Dps) -> None:
     pki = Pki(contoso.pki.now, 2, root_name="Root of a fleet")
     body = {"properties": {"certificate": pem(pki.root.certificate), "isVerified": False}}
@@ -139,6 +144,7 @@ def test_with_a_certificate_of_a_groups_ca(contoso: Contoso, dps: Dps) -> None:
     assert "401" in dps.refused("of-strangers", stranger)
 
 
+@surface(PYTHON_DEVICE, "dps-mqtt")
 def test_who_is_not_let_in(contoso: Contoso, dps: Dps) -> None:
     key = dps.enroll("not-in", {"type": "symmetricKey"})["symmetricKey"]["primaryKey"]
     wrong = base64.b64encode(b"x" * 32).decode()

@@ -191,6 +191,7 @@ def test_an_edge_device_by_ca_is_refused_as_the_portal_does(service: Sdk) -> Non
     )
 
 
+@surface(PYTHON_SERVICE, "bulk")
 def test_many_devices_at_once(service: Sdk) -> None:
     names = [f"r-bulk-{number}" for number in range(3)]
 
@@ -211,6 +212,7 @@ def test_many_devices_at_once(service: Sdk) -> None:
     fails(service, "get_device", names[1], status=404, phrase="Not Found")
 
 
+@surface(PYTHON_SERVICE, "query")
 def test_queries_with_continuation(service: Sdk) -> None:
     devices = [{"id": f"r-query-{number}", "import_mode": "create", "tags": {"query": "yes"}} for number in range(5)]
     assert service.call("bulk_create_or_update_devices", devices)["is_successful"] is True

@@ -10,6 +10,7 @@ import pytest
 from support.azure import Sdk
 from support.edge_world import Gateway
 from support.processes import GATEWAY, Contoso, Device, wait_for
+from support.surface import PYTHON_DEVICE, surface
 
 
 def child(contoso: Contoso, name: str, module: str | None = None) -> Device:
@@ -23,6 +24,7 @@ def child(contoso: Contoso, name: str, module: str | None = None) -> Device:
     return client
 
 
+@surface(PYTHON_DEVICE, "scope")
 @pytest.mark.usefixtures("gateway")
 @pytest.mark.parametrize("module", [None, "m1"])
 def test_a_twin(contoso: Contoso, service: Sdk, module: str | None) -> None:
@@ -41,6 +43,7 @@ def test_a_twin(contoso: Contoso, service: Sdk, module: str | None) -> None:
     client.shutdown()
 
 
+@surface(PYTHON_DEVICE, "scope")
 @pytest.mark.usefixtures("gateway")
 def test_a_method(contoso: Contoso, service: Sdk) -> None:
     client = child(contoso, "gt-method")
@@ -51,6 +54,7 @@ def test_a_method(contoso: Contoso, service: Sdk) -> None:
     client.shutdown()
 
 
+@surface(PYTHON_DEVICE, "scope")
 @pytest.mark.usefixtures("gateway")
 def test_a_cloud_to_device_message(contoso: Contoso) -> None:
     client = child(contoso, "gt-c2d")
