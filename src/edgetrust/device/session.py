@@ -14,6 +14,7 @@ It must not know registries, files or terminals.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
@@ -274,5 +275,13 @@ def _incoming(message: Publish) -> Incoming:
 def _reported(answer: TwinResponseTopic, body: bytes) -> int:
     if answer.status == _NO_CONTENT and answer.version is not None:
         return answer.version
-    detail = body.decode("utf-8", "replace")
-    raise RefusedError(f"the hub does not take the report: status {answer.status}: {detail}", reason="twin-refused")
+    raise RefusedError(f"the hub does not take the report: {_message(answer.status, body)}", reason="twin-refused")
+
+
+def _message(status: int, body: bytes) -> str:
+    """What an error's body says, or its status alone."""
+    try:
+        said = json.loads(body)["message"]
+    except (ValueError, TypeError, KeyError):
+        said = ""
+    return f"status {status}: {said}" if said else f"status {status}"
