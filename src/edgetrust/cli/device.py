@@ -42,7 +42,6 @@ app.command("explain", help="What the hub would decide about a certificate or to
 )
 app.command("listen", help="Be a device: print cloud-to-device messages, calls and twin changes as they come.")(listen)
 app.command("report", help="Be a device: patch the reported properties of its twin.")(report)
-app.command("listen", help="Be a device: print cloud-to-device messages as they come.")(listen)
 app.command("query", help="Ask for devices, modules and their twins in the hub's query language.")(query)
 app.command("export", help="Print all devices and modules of the hub as JSON lines, secrets included.")(export)
 app.command("import", help="Register, or change, the devices and modules of a file of JSON lines.")(import_)
