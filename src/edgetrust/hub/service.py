@@ -5,6 +5,7 @@ Beside the connections runs little:
                                  the shared access policies
     every second                 a changed server certificate is taken; sessions whose credential has run out end; what
                                  other processes changed is heard; who is connected, and with what, is written down
+    every half minute            configurations reach devices whose tags have changed; at once when one of them changes
     every minute                 what is old enough leaves the store
 """
 
@@ -24,6 +25,7 @@ from edgetrust.broker.session import Session, Surroundings
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
 from edgetrust.errors import Error
+from edgetrust.hub.deployments import Deployments
 from edgetrust.hub.housekeeping import Housekeeping
 from edgetrust.hub.policies import Policies
 from edgetrust.hub.presence import Presence
@@ -41,6 +43,7 @@ from edgetrust.store.audit import AuditTrail
 from edgetrust.store.auditing import Auditor
 from edgetrust.store.c2d import C2dQueues
 from edgetrust.store.certificates import CaCertificates
+from edgetrust.store.configurations import Configurations
 from edgetrust.store.engine import Database
 from edgetrust.store.events import EventLog
 from edgetrust.store.feedback import Feedback
@@ -107,6 +110,7 @@ class Hub:
             raise
         hub._tasks.start(hub._tick())
         hub._tasks.start(hub._keep_house())
+        hub._tasks.start(hub._parts.deployments.run())
         _log.info(EVENT_READY, hub=settings.name, mqtt_port=hub.mqtt_port, https_port=hub.https_port)
         return hub
 
@@ -179,6 +183,7 @@ class Hub:
         router = Router(self._events, clock, settings.routing.routes, endpoints)
         self._running.push_async_callback(router.close)
         await router.start()
+        queries, configurations = Queries(database, twin_row), Configurations(database, clock)
         self._parts = Parts(
             settings=settings,
             identities=self._identities,
@@ -188,7 +193,9 @@ class Hub:
             feedback=feedback,
             twins=twins,
             methods=methods,
-            queries=Queries(database, twin_row),
+            queries=queries,
+            configurations=configurations,
+            deployments=Deployments(configurations, self._identities, queries, twins),
             trail=self._trail,
             sessions=self._sessions,
             registry=self._registry,

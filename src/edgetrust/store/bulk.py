@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import assert_never
 
 import msgspec
@@ -148,14 +149,25 @@ def _merging(registrar: Registrar, draft: TwinDraft) -> Change:
 
 
 def _overwriting(registrar: Registrar, draft: TwinDraft) -> Change:
-    def overwrite(twin: Twin) -> tuple[Twin, DesiredChange | None]:
-        tags = twin.tags if draft.tags is None else draft.tags
-        desired = twin.desired.values if draft.desired is None else draft.desired
-        if _same(tags, twin.tags) and _same(desired, twin.desired.values):
-            return twin, None  # an import of what was exported changes nothing
-        return replaced(twin, TwinDraft(tags, desired), registrar.now)
+    def wish(twin: Twin) -> TwinDraft:
+        return TwinDraft(
+            twin.tags if draft.tags is None else draft.tags,
+            twin.desired.values if draft.desired is None else draft.desired,
+        )
 
-    return overwrite
+    return overwritten(wish, registrar.now)
+
+
+def overwritten(wish: Callable[[Twin], TwinDraft], at: datetime) -> Change:
+    """The change that replaces tags and desired properties by those wished, if they are others."""
+
+    def change(twin: Twin) -> tuple[Twin, DesiredChange | None]:
+        wished = wish(twin)
+        if _same(wished.tags or {}, twin.tags) and _same(wished.desired or {}, twin.desired.values):
+            return twin, None  # what was exported, or applied before, changes nothing
+        return replaced(twin, wished, at)
+
+    return change
 
 
 def _same(one: Json, other: Json) -> bool:

@@ -148,6 +148,17 @@ class Identities:
 
         return (await self._write(lambda registrar: write_each(registrar, items), apply)).refusals
 
+    async def deploy(
+        self, work: Callable[[Registrar], Sequence[DesiredNews]], tell: Callable[[DesiredNews], None]
+    ) -> None:
+        """Several writes that happen whole or not at all; `tell` as for `write_each`."""
+
+        def apply(news: Sequence[DesiredNews]) -> None:
+            for one in news:
+                tell(one)
+
+        await self._write(work, apply)
+
     async def with_modules(self, after: str = "", limit: int = PAGE_ITEMS) -> tuple[Household, ...]:
         """As `devices`, each with its modules and all their twins."""
         query = rows.devices_by_name(after).limit(max(0, min(limit, PAGE_ITEMS)))

@@ -7,6 +7,7 @@ from aiohttp import web
 from edgetrust.hub.rest import (
     bulk,
     certificates,
+    configurations,
     device_http,
     devices,
     event_routes,
@@ -35,6 +36,7 @@ MODULES = (
     explain,
     bulk,
     certificates,
+    configurations,
     twins,
     methods,
     messages,

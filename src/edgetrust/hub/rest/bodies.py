@@ -104,9 +104,9 @@ def twin_body(record: TwinRecord) -> dict[str, Any]:
         "version": twin.version,
         "status": Status.ENABLED if device.enabled else Status.DISABLED,
         "statusReason": device.status_reason,
-        "statusUpdateTime": _zulu(device.status_changed_at),
+        "statusUpdateTime": zulu(device.status_changed_at),
         "connectionState": _state(identity.connected),
-        "lastActivityTime": _zulu(identity.last_activity_at),
+        "lastActivityTime": zulu(identity.last_activity_at),
         "cloudToDeviceMessageCount": identity.c2d_messages,
         "authenticationType": _KINDS[type(identity.authentication)],
         "x509Thumbprint": thumbprints,
@@ -229,7 +229,7 @@ def _time(at: datetime | None) -> str:
     return NEVER if at is None else at.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
-def _zulu(at: datetime | None) -> str:
+def zulu(at: datetime | None) -> str:
     """A time of a twin, which says its zone also when it never was (hub specification 1.2)."""
     return f"{NEVER}Z" if at is None else _time(at)
 

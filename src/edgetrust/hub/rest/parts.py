@@ -12,6 +12,7 @@ from aiohttp import web
 from edgetrust.broker.methods import Methods
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
+from edgetrust.hub.deployments import Deployments
 from edgetrust.hub.policies import Policies
 from edgetrust.hub.registry import HubRegistry
 from edgetrust.hub.rest.access import Access
@@ -20,6 +21,7 @@ from edgetrust.hub.settings import HubSettings
 from edgetrust.store.audit import AuditTrail
 from edgetrust.store.c2d import C2dQueues
 from edgetrust.store.certificates import CaCertificates
+from edgetrust.store.configurations import Configurations
 from edgetrust.store.events import EventLog
 from edgetrust.store.feedback import Feedback
 from edgetrust.store.files import UploadedFiles
@@ -43,6 +45,8 @@ class Parts:
     twins: Twins
     methods: Methods
     queries: Queries
+    configurations: Configurations
+    deployments: Deployments
     trail: AuditTrail
     sessions: Sessions
     registry: HubRegistry
