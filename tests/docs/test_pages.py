@@ -81,6 +81,12 @@ def test_no_address_of_a_registry(path: Path) -> None:
     assert "index-url" not in text
 
 
+def test_the_lock_of_the_node_packages_names_no_place_to_get_them() -> None:
+    text = (ROOT / "tests" / "interop" / "node" / "package-lock.json").read_text()
+    assert '"integrity"' in text
+    assert '"resolved"' not in text
+
+
 def test_every_page_is_reachable_from_the_readme() -> None:
     seen, waiting = set(), [ROOT / "README.md"]
     while waiting:
