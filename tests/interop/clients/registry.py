@@ -9,7 +9,7 @@ import json
 import sys
 
 from azure.iot.hub import IoTHubConfigurationManager, IoTHubJobManager, IoTHubRegistryManager
-from azure.iot.hub.models import CloudToDeviceMethod
+from azure.iot.hub.models import CloudToDeviceMethod, Configuration
 
 MANAGERS = {"": IoTHubRegistryManager, "configurations": IoTHubConfigurationManager, "jobs": IoTHubJobManager}
 
@@ -23,9 +23,11 @@ def written(value):
 
 
 def meant(method, arguments):
-    """The arguments, the last one of a method call as the SDK wants it."""
+    """The arguments; where the SDK wants a model of its own, it gets one."""
     if method.startswith("invoke_"):
         return [*arguments[:-1], CloudToDeviceMethod(**arguments[-1])]
+    if method in ("create_configuration", "update_configuration"):
+        return [Configuration.from_dict(arguments[0]), *arguments[1:]]
     return arguments
 
 
