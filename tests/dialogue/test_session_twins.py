@@ -10,7 +10,7 @@ import pytest
 
 from edgetrust.errors import IntegrityError, PeerError, UnavailableError
 from edgetrust.limits import TWIN_PATCH_BYTES, TWIN_REQUESTS_WAITING
-from edgetrust.protocol.mqtt.packets import Connack, Packet, Puback, Publish, Suback, Subscribe, Unsubscribe
+from edgetrust.protocol.mqtt.packets import Connack, Packet, Puback, Publish, Suback, Subscribe, Unsubscribe, Will
 from edgetrust.protocol.twin import DesiredChange, TwinDraft, created_twin
 from edgetrust.store.records import RegistryError
 from edgetrust.telemetry import METRICS
@@ -288,6 +288,14 @@ def test_other_topics_of_the_hub_end_the_connection(table: Table, topic: str) ->
     peer = table.arrives()
     peer.says(Publish(topic, b" "))
     assert peer.closed.startswith("protocol-violation: ")
+    assert table.auditor.records[-1].reason == "protocol-violation"
+
+
+def test_a_will_is_telemetry_and_nothing_else(table: Table) -> None:
+    peer = table.arrives(will=Will(PATCH.format("w"), b'{"t":1}'))
+    peer.goes()
+    assert table.twins.twins == {}
+    assert table.endpoint.messages == []
     assert table.auditor.records[-1].reason == "protocol-violation"
 
 

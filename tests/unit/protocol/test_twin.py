@@ -89,6 +89,7 @@ def test_a_patch_without_members_changes_nothing() -> None:
     assert reported(NEW, {}, LATER) is NEW
     assert reported(NEW, {"$version": 1, "$metadata": {"x": 1}}, LATER) is NEW
     assert patched(NEW, TwinDraft({}, {}), LATER) == (NEW, None)
+    assert patched(NEW, TwinDraft(None, {"$version": 1}), LATER) == (NEW, None)
 
 
 def test_tags_alone_tell_the_device_nothing() -> None:
