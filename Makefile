@@ -21,7 +21,8 @@ NODE := .node-azure/.installed
 UV := .tools/uv/.installed
 
 TEST_PROGRAMS := ca-certificates curl faketime gnutls-bin iproute2 libstrongswan-extra-plugins \
-	libstrongswan-standard-plugins mosquitto mosquitto-clients nodejs npm openssl procps softhsm2 strongswan-pki
+	libstrongswan-standard-plugins mosquitto mosquitto-clients nodejs npm openssl procps softhsm2 strongswan-pki \
+	swtpm tpm2-tools
 
 NPM_QUIET = --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
 

@@ -9,6 +9,7 @@ derived keys.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,11 +19,13 @@ import structlog
 
 from edgetrust.errors import UnavailableError
 from edgetrust.pki.chain import Thumbprint
-from edgetrust.protocol.dps.bodies import RegisterRequest, Substatus
+from edgetrust.pki.keys import SecretBytes
+from edgetrust.protocol.dps.bodies import RegisterRequest, Substatus, TpmKeys
 from edgetrust.protocol.dps.enrollments import AllocationPolicy, Attestation, Enrollment, InitialTwin
 from edgetrust.protocol.dps.errors import ALLOCATION_FAILED, ALLOCATION_WITHOUT_HUB, BAD_REQUEST, DpsError
 from edgetrust.provisioning.allocation import Choice, allocate, candidates, policy_of
 from edgetrust.provisioning.hubs import Hub, HubDevice, HubTwin, pinned
+from edgetrust.provisioning.tpm import wrap
 from edgetrust.provisioning.webhook import Allocated
 from edgetrust.store.provisioned import Assignment, Document, Provisioned, ProvisionedRecord
 from edgetrust.telemetry import EVENT_HUB_UNREACHABLE
@@ -30,6 +33,7 @@ from edgetrust.trust.attest import Attested
 from edgetrust.trust.registration import SasKeys, Thumbprints
 
 Ask = Callable[[str, dict[str, Any]], Awaitable[Allocated]]
+_KEY_BYTES = 32
 _log = structlog.get_logger()
 
 
@@ -41,6 +45,7 @@ class Job:
     record: ProvisionedRecord
     request: RegisterRequest
     peer: str
+    tpm: TpmKeys | None = None
 
 
 class Assigner:
@@ -84,7 +89,7 @@ class Assigner:
         reset = not body.reprovision_policy.migrate_device_data and record.assigned is not None
         if not reset:
             twin = await self._kept_twin(old) or twin
-        authentication = self._authentication(job)
+        authentication, shown = _authentication(job)
         await hub.put(HubDevice(target.device, authentication, body.capabilities.iot_edge, twin, reset))
         left = [holder for holder in old if not await self._cleared(holder)]
         await self._provisioned.finish(
@@ -92,7 +97,7 @@ class Assigner:
             record.operation_id,
             target,
             _substatus(record, target, reset=reset),
-            Document(dict(record.state.credential), None if custom is None else custom.payload),
+            Document(shown, None if custom is None else custom.payload),
             left,
         )
 
@@ -109,14 +114,6 @@ class Assigner:
             what = f"the webhook chose {chosen.hub[:120]!r}, which is not one of {', '.join(names)[:200]}"
             raise DpsError(ALLOCATION_WITHOUT_HUB, what, reason="allocation-without-hub")
         return replace(chosen, hub=hub)
-
-    def _authentication(self, job: Job) -> SasKeys | Thumbprints:
-        attested = job.attested
-        if attested.certificate is not None:
-            return pinned(Thumbprint.of(attested.certificate))
-        if attested.keys is not None:
-            return attested.keys
-        raise DpsError(BAD_REQUEST, "this attestation gives the device no credential", reason="credential-missing")
 
     def _hub(self, name: str) -> Hub:
         hub = self._hubs.get(name)
@@ -148,6 +145,19 @@ class Assigner:
             _log.warning(EVENT_HUB_UNREACHABLE, hub=holder.hub, detail=problem.message)
             return False
         return True
+
+
+def _authentication(job: Job) -> tuple[SasKeys | Thumbprints, dict[str, Any]]:
+    """What the hub shall know the device by, and what the registration's state shows of it."""
+    attested, shown = job.attested, dict(job.record.state.credential)
+    if attested.certificate is not None:
+        return pinned(Thumbprint.of(attested.certificate)), shown
+    if attested.keys is not None:
+        return attested.keys, shown
+    if job.tpm is None:
+        raise DpsError(BAD_REQUEST, "the TPM's keys are forgotten: register again", reason="tpm-challenge-forgotten")
+    key = SecretBytes(secrets.token_bytes(_KEY_BYTES))
+    return SasKeys(key, key), {"tpm": {"authenticationKey": wrap(job.tpm, key)}}
 
 
 def _question(job: Job, names: tuple[str, ...]) -> dict[str, Any]:

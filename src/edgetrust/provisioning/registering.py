@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import structlog
 
 from edgetrust.broker.ports import Auditor
@@ -38,6 +39,7 @@ from edgetrust.protocol.dps.bodies import (
     RegisterRequest,
     RegistrationState,
     RegistrationStatus,
+    TpmKeys,
     operation_body,
 )
 from edgetrust.protocol.dps.errors import (
@@ -53,18 +55,19 @@ from edgetrust.protocol.dps.errors import (
 from edgetrust.protocol.dps.names import registration_key, valid_registration_id
 from edgetrust.provisioning.assigning import Assigner, Job
 from edgetrust.provisioning.bodies import certificate_info
+from edgetrust.provisioning.tpm import Challenges
 from edgetrust.store.enrollments import Enrollments
 from edgetrust.store.provisioned import Beginning, Provisioned, ProvisionedRecord
 from edgetrust.telemetry import EVENT_REGISTRATION_FAILED
 from edgetrust.transport.tasks import LoopTasks
 from edgetrust.trust.attest import Attested, Attesting, Known, attest
 from edgetrust.trust.audit import record
-from edgetrust.trust.credential import ClientChain, Credential, MalformedChain
+from edgetrust.trust.credential import ClientChain, Credential, MalformedChain, NoCredential
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.verdict import Check, Reason, Refused
 
 _GRACE = timedelta(seconds=DPS_POLL_GRACE_SECONDS)
-_ACCEPTED, _OK = 202, 200
+_ACCEPTED, _OK, _UNPROVEN = 202, 200, 401
 _log = structlog.get_logger()
 
 
@@ -111,11 +114,14 @@ class Registering:
         self._tasks = tasks
         self._running: dict[str, asyncio.Future[str]] = {}  # by registration key: the operation, once it is on disk
         self._room = asyncio.Semaphore(DPS_OPERATIONS_AT_ONCE)
+        self._challenges = Challenges(clock)
         self._recent: OrderedDict[str, deque[float]] = OrderedDict()
 
     async def register(self, claim: Claim, request: RegisterRequest) -> Answer:
         """Begin to assign a device, or say which operation does so already."""
         self._named(claim, request.registration_id)
+        if request.tpm is not None and isinstance(claim.credential, NoCredential):
+            return await self._challenge(claim, request.tpm)
         attested = await self._attest(claim)
         if isinstance(attested, Refused):
             return _refused(claim, attested)
@@ -146,7 +152,8 @@ class Registering:
         if found.state.status is RegistrationStatus.ASSIGNING:
             if key not in self._running:  # another life of this service began it
                 running = self._running[key] = asyncio.get_running_loop().create_future()
-                self._start(running, Job(attested, found, RegisterRequest(), claim.peer))
+                tpm = self._challenges.keys(claim.registration_id)
+                self._start(running, Job(attested, found, RegisterRequest(), claim.peer, tpm))
             return Answer(_ACCEPTED, operation_body(operation_id, found.state), DPS_RETRY_AFTER_SECONDS, operation_id)
         return Answer(_OK, operation_body(operation_id, found.state))
 
@@ -175,7 +182,7 @@ class Registering:
 
     async def _attest(self, claim: Claim, *, polling: bool = False) -> Attested | Refused:
         individual = await self._enrollments.individual(claim.registration_id)
-        known = Known(individual, self._enrollments.groups())
+        known = Known(individual, self._enrollments.groups(), self._challenges.key(claim.registration_id))
         how = Attesting(self.id_scope, _GRACE if polling else timedelta(0))
         identity = Identity(claim.id_scope, claim.registration_id)
         outcome = attest(identity, claim.credential, known, self._clock.now(), how)
@@ -183,6 +190,15 @@ class Registering:
         if isinstance(outcome, Refused) or not polling:
             self._record(claim, verdict)
         return outcome
+
+    async def _challenge(self, claim: Claim, keys: TpmKeys) -> Answer:
+        """401 with a key that only the enrolled TPM can decrypt."""
+        known = Known(await self._enrollments.individual(claim.registration_id), self._enrollments.groups())
+        outcome = self._challenges.begin(Identity(claim.id_scope, claim.registration_id), known, keys)
+        if isinstance(outcome, Refused):
+            self._record(claim, outcome)
+            raise DpsError(UNAUTHORIZED, reason=outcome.reason.value)
+        return Answer(_UNPROVEN, msgspec.json.encode({"authenticationKey": outcome}))
 
     def _record(self, claim: Claim, verdict: Any) -> None:
         at = self._clock.now()
@@ -219,7 +235,8 @@ class Registering:
             refused = Refused(attested.accepted.identity, Reason.ENROLLMENT_UNKNOWN, (*attested.accepted.checks, gone))
             self._record(claim, refused)
             return _refused(claim, refused)  # which raises
-        self._start(running, Job(attested, begun, request, claim.peer))
+        tpm = self._challenges.keys(claim.registration_id)
+        self._start(running, Job(attested, begun, request, claim.peer, tpm))
         return _assigning(operation_id, claim.registration_id)
 
     def _start(self, running: asyncio.Future[str], job: Job) -> None:
