@@ -15,6 +15,7 @@ from edgetrust.cli.enroll import enroll, renew
 from edgetrust.cli.explained import explain
 from edgetrust.cli.keys import device_connection_string, roll_device
 from edgetrust.cli.output import Json, print_json, print_table, say
+from edgetrust.cli.provision import provision
 from edgetrust.cli.query import query
 from edgetrust.cli.registrations import (
     GENERATED_KEYS,
@@ -39,6 +40,9 @@ app = typer.Typer(help="Devices: registry, sending, listening.", no_args_is_help
 app.command("send", help="Be a device: send telemetry to the hub, straight or through a gateway.")(send)
 app.command("explain", help="What the hub would decide about a certificate or token, and the fix. Exit 1: refused.")(
     explain
+)
+app.command("provision", help="Be a device: register with a provisioning service; prints the hub it belongs to.")(
+    provision
 )
 app.command("listen", help="Be a device: print cloud-to-device messages, calls and twin changes as they come.")(listen)
 app.command("report", help="Be a device: patch the reported properties of its twin.")(report)

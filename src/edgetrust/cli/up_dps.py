@@ -6,16 +6,24 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from edgetrust.ca.authority import CertificateAuthority, Order
+from edgetrust.ca.settings import CaSettings
 from edgetrust.cli.ports import HTTPS
 from edgetrust.clock import SystemClock
 from edgetrust.errors import ConfigError
 from edgetrust.hub.service import Hub
+from edgetrust.pki.chain import Chain
+from edgetrust.pki.csr import Csr
+from edgetrust.pki.names import Names
+from edgetrust.pki.profiles import DEVICE
 from edgetrust.pki.softkeys import write_private
 from edgetrust.provisioning.allocation import Choice
+from edgetrust.provisioning.assigning import Issue
 from edgetrust.provisioning.hubs import HubHere
 from edgetrust.provisioning.policies import OWNER, connection_string, load_policies
 from edgetrust.provisioning.service import Provisioning
 from edgetrust.transport.guests import Guest
+from edgetrust.trust.verdict import Accepted
 
 _POLICIES = "dps-policies.json"
 _SCOPE_FILE = "dps-id-scope"
@@ -56,6 +64,21 @@ def id_scope(directory: Path) -> str:
         raise ConfigError(f"{file} cannot be read: {problem}", reason="config-unreadable") from problem
 
 
+async def _issuer(hub: Hub) -> Issue:
+    """Certificates for devices that send a CSR with their registration, from the authority that came along."""
+    directory = hub.settings.data / "ca"
+    settings = CaSettings(data=directory, database=hub.settings.database, names=(hub.settings.name,))
+    authority = await CertificateAuthority.open(settings, hub.database, SystemClock())
+
+    async def issue(csr: Csr, device: str, accepted: Accepted) -> Chain:
+        await authority.refresh()  # the authority's operator may have changed what issues
+        names, how = Names(csr.common_name or device), accepted.how.value
+        order = Order(csr, DEVICE, names, device, "dps", how, "dps", checks=accepted.checks)
+        return (await authority.issue(order)).chain
+
+    return issue
+
+
 async def _provisioning(hub: Hub) -> Provisioning:
     settings, parts = hub.settings, hub.parts
     return await Provisioning.open(
@@ -67,4 +90,5 @@ async def _provisioning(hub: Hub) -> Provisioning:
         clock=SystemClock(),
         hubs={settings.name: HubHere(parts.identities, parts.twins)},
         choice=Choice({settings.name: 1}),
+        issue=await _issuer(hub),
     )

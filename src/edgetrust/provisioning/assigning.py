@@ -9,6 +9,7 @@ derived keys.
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,13 +17,16 @@ from typing import Any
 
 import msgspec
 import structlog
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from edgetrust.errors import UnavailableError
-from edgetrust.pki.chain import Thumbprint
+from edgetrust.pki.chain import Chain, Thumbprint
+from edgetrust.pki.csr import Csr, CsrError, parse_csr
 from edgetrust.pki.keys import SecretBytes
-from edgetrust.protocol.dps.bodies import RegisterRequest, Substatus, TpmKeys
+from edgetrust.protocol.dps.bodies import Substatus, TpmKeys
 from edgetrust.protocol.dps.enrollments import AllocationPolicy, Attestation, Enrollment, InitialTwin
 from edgetrust.protocol.dps.errors import ALLOCATION_FAILED, ALLOCATION_WITHOUT_HUB, BAD_REQUEST, DpsError
+from edgetrust.protocol.dps.names import registration_key
 from edgetrust.provisioning.allocation import Choice, allocate, candidates, policy_of
 from edgetrust.provisioning.hubs import Hub, HubDevice, HubTwin, pinned
 from edgetrust.provisioning.tpm import wrap
@@ -31,7 +35,9 @@ from edgetrust.store.provisioned import Assignment, Document, Provisioned, Provi
 from edgetrust.telemetry import EVENT_HUB_UNREACHABLE
 from edgetrust.trust.attest import Attested
 from edgetrust.trust.registration import SasKeys, Thumbprints
+from edgetrust.trust.verdict import Accepted
 
+Issue = Callable[[Csr, str, Accepted], Awaitable[Chain]]
 Ask = Callable[[str, dict[str, Any]], Awaitable[Allocated]]
 _KEY_BYTES = 32
 _log = structlog.get_logger()
@@ -39,11 +45,10 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One assignment in work."""
+    """One assignment in work. `tpm` are the keys of a device that proved itself by them."""
 
     attested: Attested
     record: ProvisionedRecord
-    request: RegisterRequest
     peer: str
     tpm: TpmKeys | None = None
 
@@ -52,11 +57,17 @@ class Assigner:
     """Carries out assignments over the linked hubs."""
 
     def __init__(
-        self, provisioned: Provisioned, hubs: Mapping[str, Hub], choice: Choice, ask: Ask | None = None
+        self,
+        provisioned: Provisioned,
+        hubs: Mapping[str, Hub],
+        choice: Choice,
+        ask: Ask | None = None,
+        issue: Issue | None = None,
     ) -> None:
         self._provisioned = provisioned
         self._hubs = hubs
         self._ask = ask
+        self._issue = issue
         self.choice = choice
 
     def target(
@@ -70,6 +81,20 @@ class Assigner:
         if policy_of(body, self.choice) is AllocationPolicy.CUSTOM:
             return None
         return Assignment(allocate(body, registration_id, peer, self.choice), device)
+
+    def check_csr(self, csr: bytes, registration_id: str) -> None:
+        """A certificate is issued for this registration only, if at all. DpsError 400."""
+        common_name = _csr(csr).common_name
+        if self._issue is None:
+            raise DpsError(
+                BAD_REQUEST,
+                "this service issues no certificates",
+                reason="csr-not-served",
+                fix="let the device register without csr, or use a service with a certificate authority",
+            )
+        if common_name is None or registration_key(common_name) != registration_key(registration_id):
+            what = f"the request is for {common_name!r}, the registration identifier is {registration_id!r}"
+            raise DpsError(BAD_REQUEST, what, reason="csr-name-differs")
 
     def measured(self, latencies: Mapping[str, float]) -> None:
         """How fast the hubs answered, in seconds."""
@@ -90,6 +115,11 @@ class Assigner:
         if not reset:
             twin = await self._kept_twin(old) or twin
         authentication, shown = _authentication(job)
+        chain: tuple[str, ...] = ()
+        if record.document.asked_csr is not None and self._issue is not None:
+            issued = await self._issue(_csr(record.document.asked_csr), target.device, job.attested.accepted)
+            chain = tuple(base64.b64encode(one.public_bytes(Encoding.DER)).decode() for one in issued.certificates)
+            authentication = pinned(issued.thumbprint())
         await hub.put(HubDevice(target.device, authentication, body.capabilities.iot_edge, twin, reset))
         left = [holder for holder in old if not await self._cleared(holder)]
         await self._provisioned.finish(
@@ -97,7 +127,7 @@ class Assigner:
             record.operation_id,
             target,
             _substatus(record, target, reset=reset),
-            Document(shown, None if custom is None else custom.payload),
+            Document(shown, None if custom is None else custom.payload, chain),
             left,
         )
 
@@ -160,6 +190,13 @@ def _authentication(job: Job) -> tuple[SasKeys | Thumbprints, dict[str, Any]]:
     return SasKeys(key, key), {"tpm": {"authenticationKey": wrap(job.tpm, key)}}
 
 
+def _csr(data: bytes) -> Csr:
+    try:
+        return parse_csr(data)
+    except CsrError as problem:
+        raise DpsError(BAD_REQUEST, f"csr: {problem.message}", reason=f"csr-{problem.reason}") from problem
+
+
 def _question(job: Job, names: tuple[str, ...]) -> dict[str, Any]:
     """What the webhook is told; no keys."""
     body, record = job.attested.enrolled.body, job.record
@@ -167,8 +204,8 @@ def _question(job: Job, names: tuple[str, ...]) -> dict[str, Any]:
     context: dict[str, Any] = {"registrationId": record.state.registration_id, **record.state.credential}
     if record.assigned is not None:
         context.update(currentIotHubHostName=record.assigned.hub, currentDeviceId=record.assigned.device)
-    if job.request.payload is not None:
-        context["payload"] = job.request.payload
+    if record.document.asked_payload is not None:
+        context["payload"] = record.document.asked_payload
     kind = "individualEnrollment" if body.kind == "individual" else "enrollmentGroup"
     return {kind: shown, "deviceRuntimeContext": context, "linkedHubs": list(names)}
 

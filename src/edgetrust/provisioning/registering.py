@@ -57,7 +57,7 @@ from edgetrust.provisioning.assigning import Assigner, Job
 from edgetrust.provisioning.bodies import certificate_info
 from edgetrust.provisioning.tpm import Challenges
 from edgetrust.store.enrollments import Enrollments
-from edgetrust.store.provisioned import Beginning, Provisioned, ProvisionedRecord
+from edgetrust.store.provisioned import Beginning, Document, Provisioned, ProvisionedRecord
 from edgetrust.telemetry import EVENT_REGISTRATION_FAILED
 from edgetrust.transport.tasks import LoopTasks
 from edgetrust.trust.attest import Attested, Attesting, Known, attest
@@ -125,6 +125,8 @@ class Registering:
         attested = await self._attest(claim)
         if isinstance(attested, Refused):
             return _refused(claim, attested)
+        if request.csr is not None:
+            self._assigner.check_csr(request.csr, claim.registration_id)
         key = registration_key(claim.registration_id)
         self._throttle(key)
         running = self._running.get(key)
@@ -153,7 +155,7 @@ class Registering:
             if key not in self._running:  # another life of this service began it
                 running = self._running[key] = asyncio.get_running_loop().create_future()
                 tpm = self._challenges.keys(claim.registration_id)
-                self._start(running, Job(attested, found, RegisterRequest(), claim.peer, tpm))
+                self._start(running, Job(attested, found, claim.peer, tpm))
             return Answer(_ACCEPTED, operation_body(operation_id, found.state), DPS_RETRY_AFTER_SECONDS, operation_id)
         return Answer(_OK, operation_body(operation_id, found.state))
 
@@ -227,7 +229,11 @@ class Registering:
         operation_id = _new_operation(claim.registration_id)
         target = self._assigner.target(attested, before, claim.registration_id, claim.peer)
         beginning = Beginning(
-            claim.registration_id, attested.enrolled.body, operation_id, target, _credential_shown(attested)
+            claim.registration_id,
+            attested.enrolled.body,
+            operation_id,
+            target,
+            Document(_credential_shown(attested), asked_payload=request.payload, asked_csr=request.csr),
         )
         begun = await self._provisioned.begin(beginning)
         if begun is None:
@@ -236,7 +242,7 @@ class Registering:
             self._record(claim, refused)
             return _refused(claim, refused)  # which raises
         tpm = self._challenges.keys(claim.registration_id)
-        self._start(running, Job(attested, begun, request, claim.peer, tpm))
+        self._start(running, Job(attested, begun, claim.peer, tpm))
         return _assigning(operation_id, claim.registration_id)
 
     def _start(self, running: asyncio.Future[str], job: Job) -> None:
@@ -250,13 +256,15 @@ class Registering:
                 await self._assigner.assign(job)
         except PeerError as problem:
             await self._failed(record_, problem, getattr(problem, "code", ALLOCATION_FAILED))
-        except Error as problem:  # a hub or the store is away: the operation stays, the next question takes it up
+        except UnavailableError as problem:  # the operation stays, the next question takes it up
             _log.warning(
                 EVENT_REGISTRATION_FAILED,
                 registration=record_.state.registration_id,
                 reason=problem.reason,
                 detail=problem.message,
             )
+        except Error as problem:
+            await self._failed(record_, problem, INTERNAL)
         finally:
             del self._running[key]
 

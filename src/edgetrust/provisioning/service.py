@@ -18,7 +18,7 @@ from edgetrust.errors import Error
 from edgetrust.limits import HUB_PING_SECONDS
 from edgetrust.protocol.dps.names import is_dps_user_name
 from edgetrust.provisioning.allocation import Choice
-from edgetrust.provisioning.assigning import Assigner
+from edgetrust.provisioning.assigning import Assigner, Issue
 from edgetrust.provisioning.hubs import Hub
 from edgetrust.provisioning.mqtt import DpsConnection
 from edgetrust.provisioning.policies import load_policies
@@ -75,16 +75,19 @@ class Provisioning:
         clock: Clock,
         hubs: Mapping[str, Hub],
         choice: Choice,
+        issue: Issue | None = None,
     ) -> Provisioning:
-        """Open it over a migrated database. `hosts` are its own names, for services' tokens; `hubs` are what it assigns
-        to, by the names that devices get. Raises ConfigError, UnavailableError, IntegrityError.
+        """Open it over a migrated database. Raises ConfigError, UnavailableError, IntegrityError.
+
+        `hosts` are its own names, for services' tokens; `hubs` are what it assigns to, by the names that devices get;
+        `issue` certifies devices that ask for it.
         """
         enrollments = await Enrollments.open(database, clock)
         provisioned = Provisioned(database, clock)
         certificates = await CaCertificates.open(database, clock, enrollments, dps_ca_certificates, group_of_ca)
         tasks, auditor = LoopTasks(), Auditor(trail)
         webhooks = Webhooks()
-        assigner = Assigner(provisioned, hubs, choice, webhooks.ask)
+        assigner = Assigner(provisioned, hubs, choice, webhooks.ask, issue)
         registering = Registering(id_scope, enrollments, provisioned, assigner, auditor, clock, tasks)
         parts = Parts(
             registering=registering,

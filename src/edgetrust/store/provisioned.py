@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -39,6 +39,16 @@ class Assignment:
     device: str
 
 
+class Document(msgspec.Struct, frozen=True):
+    """What else a registration's state shows; and, while it is in work, what the device had asked for with it."""
+
+    credential: dict[str, Any] = msgspec.field(default_factory=dict)
+    payload: Any = None
+    chain: tuple[str, ...] = ()
+    asked_payload: Any = None
+    asked_csr: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class ProvisionedRecord:
     """A registration as stored. `assigned` is the last assignment that was completed, `target` the unfinished one, and
@@ -51,20 +61,13 @@ class ProvisionedRecord:
     enrollment: str
     assigned: Assignment | None
     target: Assignment | None
-    left: tuple[Assignment, ...] = ()
+    left: tuple[Assignment, ...]
+    document: Document
 
     @property
     def holders(self) -> tuple[Assignment, ...]:
         """Everywhere the device may be."""
         return tuple(dict.fromkeys(one for one in (self.assigned, self.target, *self.left) if one is not None))
-
-
-class Document(msgspec.Struct, frozen=True):
-    """What else a registration's state shows."""
-
-    credential: dict[str, Any] = msgspec.field(default_factory=dict)
-    payload: Any = None
-    chain: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class Beginning:
     enrolled: Enrollment
     operation_id: str
     target: Assignment | None
-    credential: dict[str, Any] = field(default_factory=dict)
+    document: Document
 
 
 class Provisioned:
@@ -137,7 +140,7 @@ class Provisioned:
             "target_hub": None if target is None else target.hub,
             "target_device": None if target is None else target.device,
             "updated_ms": now,
-            "document": _document(Document(beginning.credential)),
+            "document": _document(beginning.document),
             "error_code": None,
             "error_message": None,
         }
@@ -242,7 +245,7 @@ def _record(row: Row[Any]) -> ProvisionedRecord:
     )
     target = _assignment(row.target_hub, row.target_device)
     left = tuple(Assignment(hub, device) for hub, device in msgspec.json.decode(row.left_behind))
-    return ProvisionedRecord(state, row.operation_id, row.kind, row.enrollment, assigned, target, left)
+    return ProvisionedRecord(state, row.operation_id, row.kind, row.enrollment, assigned, target, left, document)
 
 
 def _assignment(hub: str | None, device: str | None) -> Assignment | None:
