@@ -84,9 +84,10 @@ def candidates(enrollment: Enrollment, choice: Choice) -> tuple[str, ...]:
 
 
 def _of_network(peer: str, names: Sequence[str], networks: Sequence[Network]) -> tuple[str, ...]:
-    """The candidates of the narrowest network that holds the peer."""
+    """The candidates of the narrowest network that holds the peer (`192.0.2.1:5000`, `[2001:db8::1]:5000`)."""
+    host = peer.rpartition(":")[0].removeprefix("[").removesuffix("]")
     try:
-        address = ip_address(peer.partition("%")[0])
+        address = ip_address(host.partition("%")[0])
     except ValueError:
         return ()
     matching = [network for network in networks if address in network.range]
