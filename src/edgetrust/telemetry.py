@@ -64,6 +64,7 @@ EVENT_UPSTREAM_CONNECTED = "upstream.connected"  # the connection to the hub sta
 EVENT_MESSAGE_DROPPED = "upstream.dropped"  # a queued message can never be delivered: its sender left the scope
 EVENT_SCOPE_NOT_SYNCHRONISED = "scope.not_synchronised"  # the copy could not be brought up to date; it stays in use
 EVENT_GATEWAY_DEGRADED = "gateway.degraded"  # the gateway goes on with what it remembers; with the reason
+EVENT_QUEUE_EXPIRED = "upstream.expired"  # queued messages were dropped: they waited longer than the configuration says
 EVENT_QUEUE_NOT_SHORTENED = "upstream.not_forgotten"  # what arrived stays in the queue and may be sent twice
 EVENT_STATE_NOT_WRITTEN = "gateway.state_not_written"  # the state file is older than the state
 EVENT_EDGE_CA_CHAIN = "edge_ca.chain"  # what stands above the Edge CA in its file does not fit

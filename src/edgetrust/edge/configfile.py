@@ -6,7 +6,7 @@ What the values mean, and which of them are offered here, is decided in `setting
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -159,6 +159,7 @@ class GatewayTable(msgspec.Struct, frozen=True):
     require_cn_match_for_thumbprint: bool = False
     module_cert_id_style: str = "1.2"
     server_key: str = "rsa-2048"
+    queue_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 0.0
 
 
 class ModuleTable(msgspec.Struct, frozen=True):

@@ -33,6 +33,7 @@ from edgetrust.edge.children import Children
 from edgetrust.edge.commands import PassedCommands
 from edgetrust.edge.door import GatewayDoor
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, MASTER_ENCRYPTION_KEY, Layout
+from edgetrust.edge.housekeeping import keep_house
 from edgetrust.edge.https import build_app
 from edgetrust.edge.hubside import HubSide
 from edgetrust.edge.issuer import tls_key
@@ -260,6 +261,7 @@ class Gateway:
             self._keep_certificates(),
             self._decide_again_periodically(),
             self._tick(),
+            keep_house(self._queue, self.settings.queue_age, self._clock),
         ):
             self._tasks.start(work)
 

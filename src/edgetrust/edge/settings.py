@@ -13,6 +13,7 @@ import binascii
 import re
 import socket
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from edgetrust.config import load_toml
@@ -147,6 +148,7 @@ class Settings:
     server_key: KeyAlgorithm
     prefer_backup: bool
     retries: int
+    queue_age: timedelta | None = None
     issuing: Issuing = Issuing()  # noqa: RUF009 - frozen
     serving: Serving = Serving()  # noqa: RUF009 - frozen
     warnings: tuple[str, ...] = ()
@@ -182,6 +184,7 @@ def settings_from(file: ConfigFile, source: Path) -> Settings:
         server_key=KeyAlgorithm(reader.choice("server_key", own.gateway, tuple(KeyAlgorithm))),
         prefer_backup=file.prefer_module_identity_cache,
         retries=reader.retries(file),
+        queue_age=timedelta(days=own.gateway.queue_days) if own.gateway.queue_days else None,
         issuing=issuing.issuing,
         serving=read_serving(source, file),
         warnings=tuple(_warnings(file, edge_ca)),

@@ -17,10 +17,10 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, select, update
 
 from edgetrust.errors import UnavailableError
-from edgetrust.limits import APPEND_BACKLOG_BYTES, EVENT_POLL_SECONDS, QUEUE_BYTES, UPSTREAM_BATCH
+from edgetrust.limits import APPEND_BACKLOG_BYTES, EVENT_POLL_SECONDS, QUEUE_BYTES, TRIM_STEP_ROWS, UPSTREAM_BATCH
 from edgetrust.protocol.messages import Message
 from edgetrust.store.appending import Appender, Done
 from edgetrust.store.engine import Database
@@ -124,12 +124,18 @@ class ForwardQueue:
         await self._forget([forward_queue.c.seq <= offset])
 
     async def expire(self, before: datetime) -> int:
-        """Drop what has waited since before a time, oldest first up to the first younger one; returns how many."""
+        """Drop what has waited since before a time, oldest first up to the first younger one; returns how many.
+
+        In steps, so that whoever appends waits for one of them at most.
+        """
         young = select(forward_queue.c.seq).where(forward_queue.c.enqueued_ms >= milliseconds(before))
         first = young.order_by(forward_queue.c.seq).limit(1)
         kept = await self._database.read(lambda connection: connection.execute(first).scalar())
         end = self._newest if kept is None else kept - 1
-        return await self._forget([forward_queue.c.seq <= end])
+        dropped = 0
+        while step := await self._forget([forward_queue.c.seq.in_(_oldest(end))]):
+            dropped += step
+        return dropped
 
     async def status(self) -> QueueStatus:
         """How much waits, and since when."""
@@ -180,6 +186,12 @@ def _make_totals(connection: Connection) -> None:
     known = select(queue_totals.c.queue).where(queue_totals.c.queue == _UPSTREAM)
     if connection.execute(known).first() is None:
         connection.execute(insert(queue_totals).values(queue=_UPSTREAM, messages=0, bytes=0))
+
+
+def _oldest(end: int) -> Select[Any]:
+    """The sequence numbers of the first messages up to `end`, so many as one step removes."""
+    numbers = select(forward_queue.c.seq).where(forward_queue.c.seq <= end)
+    return numbers.order_by(forward_queue.c.seq).limit(TRIM_STEP_ROWS)
 
 
 def _newest(connection: Connection) -> int:
