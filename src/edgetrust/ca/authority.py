@@ -33,10 +33,20 @@ from edgetrust.pki.names import Names
 from edgetrust.pki.profiles import Profile
 from edgetrust.store import chained
 from edgetrust.store.engine import Database
-from edgetrust.store.issuance import AuthorityRow, IssuedRow, add_issued, read_authorities, serial_text
+from edgetrust.store.issuance import (
+    CROSS,
+    AuthorityRow,
+    IssuedRow,
+    add_issued,
+    find_issued,
+    read_authorities,
+    serial_text,
+)
+from edgetrust.store.rotations import RotationRow, read_rotations
 from edgetrust.trust.verdict import Check
 
 PREPARED, DISTRIBUTED, ACTIVE, TAINTED, RETIRED = "prepared", "distributed", "active", "tainted", "retired"
+OWN_LISTENER: Final = "own-listener"  # the operation of certificates that the authority serves with
 IN_BUNDLES: Final = frozenset({DISTRIBUTED, ACTIVE, TAINTED})
 
 
@@ -85,8 +95,15 @@ class CertificateAuthority:
 
     def __init__(self, settings: CaSettings, database: Database, clock: Clock) -> None:
         self.settings, self.database, self.clock = settings, database, clock
-        self.keyring = KeyRing(settings.data)
+        self.keyring = KeyRing(
+            settings.data,
+            module=settings.pkcs11_module,
+            token=settings.pkcs11_token,
+            pin_file=settings.pkcs11_pin_file,
+        )
         self.authorities: dict[str, Authority] = {}
+        self.cross: tuple[x509.Certificate, ...] = ()  # roots certified by each other, while both are in circulation
+        self._successors: dict[str, str] = {}
 
     @classmethod
     async def open(cls, settings: CaSettings, database: Database, clock: Clock) -> CertificateAuthority:
@@ -97,8 +114,11 @@ class CertificateAuthority:
 
     async def refresh(self) -> None:
         """Read the authorities again."""
-        rows = {row.name: row for row in await self.database.read(read_authorities)}
+        found, rotating, crossed = await self.database.read(_snapshot)
+        rows = {row.name: row for row in found}
         self.authorities = {name: self._authority(row, rows) for name, row in rows.items()}
+        self._successors = {one.old: one.new for one in rotating if one.stage not in (PREPARED, DISTRIBUTED)}
+        self.cross = tuple(row.certificate for row in crossed if self._circulates(row))
 
     def _authority(self, row: AuthorityRow, rows: dict[str, AuthorityRow]) -> Authority:
         chain = Chain(tuple(one.certificate for one in _upwards(row, rows)))
@@ -120,6 +140,20 @@ class CertificateAuthority:
                 fix=f"use one of {', '.join(self.authorities)}" if self.authorities else "edgetrust ca init",
             )
         return found
+
+    def addressed(self, label: str | None) -> Authority | None:
+        """The CA behind an EST label, or the default one; whoever uses the label of a CA that has a successor means
+        that.
+        """
+        if label is None:
+            return self.default()
+        while label in self._successors:
+            label = self._successors[label]
+        return self.authorities.get(label)
+
+    def _circulates(self, row: IssuedRow) -> bool:
+        both = (self.authorities.get(row.authority), self.authorities.get(row.identity.strip("<>")))
+        return all(one is not None and one.row.state in IN_BUNDLES for one in both)
 
     def default(self) -> Authority | None:
         """The CA behind EST without a label."""
@@ -181,6 +215,16 @@ class CertificateAuthority:
         add_issued(connection, row)
         chained.append(connection, _entry(row, order, now))
         return Issued(row, chain)
+
+
+def _snapshot(
+    connection: Connection,
+) -> tuple[tuple[AuthorityRow, ...], tuple[RotationRow, ...], tuple[IssuedRow, ...]]:
+    return (
+        read_authorities(connection),
+        read_rotations(connection),
+        find_issued(connection, profile=CROSS, revoked=False),
+    )
 
 
 def can_sign(authority: Authority) -> bool:

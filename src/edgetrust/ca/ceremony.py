@@ -199,7 +199,7 @@ async def install(authority: CertificateAuthority, name: str, chain: Chain, prof
 
     Raises UsageError (`authority-key-missing`), IntegrityError (`key-certificate-mismatch`).
     """
-    reference = f"file:keys/{name}.key.pem"
+    reference = authority.keyring.reference(name)
     key = authority.keyring.find(reference)
     if key is None:
         raise UsageError(

@@ -132,8 +132,8 @@ class Enroller:
 
         return await self.authority.database.write(work)
 
-    async def who(self, peer: Peer) -> str:
-        """Who fetches a bundle: the name of a good credential, else the address."""
+    async def who(self, peer: Peer) -> str | None:
+        """Whose good credential this is; None for nobody's."""
         password = await self._credentials.password(peer.basic)
         username = None if peer.basic is None else peer.basic[0]
 
@@ -143,9 +143,9 @@ class Enroller:
 
         shown = await self.authority.database.read(work)
         certificate = shown.certificate
-        if certificate is not None and certificate.fault is None and certificate.kind is CredentialKind.IDENTITY:
+        if certificate is not None and certificate.kind is CredentialKind.IDENTITY and certificate.fault is None:
             return owner_of(certificate.name)
-        return f"address {peer.address}"
+        return shown.password.username if shown.password is not None and shown.password.fault is None else None
 
     def _for_its_gateway(self, asked: Asked, peer: Peer, username: str | None) -> Asked:
         """An Edge CA whose name spells its gateway in other letters belongs to the gateway that asks for it."""

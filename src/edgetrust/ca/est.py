@@ -14,7 +14,7 @@ Retry-After in seconds.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import assert_never
 
 import structlog
@@ -29,9 +29,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+from sqlalchemy import Connection
 
 from edgetrust import limits
-from edgetrust.ca.authority import IN_BUNDLES, Authority, Issued
+from edgetrust.ca.authority import Authority, CertificateAuthority, Issued
 from edgetrust.ca.credentials import parse_basic
 from edgetrust.ca.enroll import Enroller, Outcome, Peer, Waiting
 from edgetrust.ca.policy import Refused
@@ -42,7 +43,7 @@ from edgetrust.errors import Error, PeerError, UnavailableError
 from edgetrust.pki.keys import KeyAlgorithm
 from edgetrust.pki.softkeys import SoftKey
 from edgetrust.protocol import est
-from edgetrust.store.issuance import note_fetch
+from edgetrust.store.issuance import note_fetch, thumbprint_of
 from edgetrust.telemetry import DECISIONS, EVENT_CERTIFICATE_ISSUED, EVENT_ENROLL_REFUSED, EVENT_REQUEST_FAILED
 from edgetrust.transport.http import peer_chain
 
@@ -111,7 +112,7 @@ class EstServer:
             answer = said(405, "est-method", f"{operation} is asked with {_METHODS[operation]}")
             answer.headers["Allow"] = _METHODS[operation]
             return answer
-        signer = self._addressed(label)
+        signer = self._enroller.authority.addressed(label)
         if signer is None:
             return said(404, "est-label-unknown", "there is no CA of this label")
         if operation == "cacerts":
@@ -120,29 +121,31 @@ class EstServer:
             return self._csrattrs(request, signer)
         return await self._limited(request, signer, operation)
 
-    def _addressed(self, label: str | None) -> Authority | None:
-        authority = self._enroller.authority
-        return authority.default() if label is None else authority.authorities.get(label)
-
     # Open to everybody ----------------------------------------------------------------------------------------------
 
     async def _cacerts(self, request: web.Request, signer: Authority) -> web.Response:
-        shown = cacerts_of(self._enroller.authority.authorities.values(), signer)
+        shown = cacerts_of(self._enroller.authority, signer)
         await self._note(request)
         return _certificates(request, shown)
 
     async def _note(self, request: web.Request) -> None:
-        """Who has the bundle of today is evidence for the next step of a rotation."""
+        """Who has which root is evidence for the next step of a rotation."""
         peer = _peer(request)
         if not peer.chain and peer.basic is None:
             return
-        authority = self._enroller.authority
-        version, who = authority.bundle().version, await self._enroller.who(peer)
-        if (who, version) in self._noted or len(self._noted) >= limits.EST_ADDRESSES_KEPT:
+        authority, who = self._enroller.authority, await self._enroller.who(peer)
+        roots = [thumbprint_of(anchor) for anchor in authority.bundle().anchors]
+        new = [root for root in roots if (who, root) not in self._noted]
+        if who is None or not new or len(self._noted) >= limits.EST_ADDRESSES_KEPT:
             return
         now = self._clock.now()
-        await authority.database.write(lambda connection: note_fetch(connection, who, version, now))
-        self._noted.add((who, version))
+
+        def work(connection: Connection) -> None:
+            for root in new:
+                note_fetch(connection, who, root, now)
+
+        await authority.database.write(work)
+        self._noted.update((who, root) for root in new)
 
     def _csrattrs(self, request: web.Request, signer: Authority) -> web.Response:
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
@@ -211,10 +214,11 @@ class EstServer:
                 assert_never(outcome)
 
 
-def cacerts_of(authorities: Iterable[Authority], signer: Authority) -> list[x509.Certificate]:
-    """The CA, its parents up to the root, then the other roots that are in circulation: each certificate once."""
-    shown = list(signer.chain.certificates)
-    shown += [one.row.certificate for one in authorities if one.row.parent is None and one.row.state in IN_BUNDLES]
+def cacerts_of(authority: CertificateAuthority, signer: Authority) -> list[x509.Certificate]:
+    """The CA, its parents up to the root, then what else is in circulation: other roots, and roots certified by each
+    other; each certificate once.
+    """
+    shown = [*signer.chain.certificates, *authority.bundle().anchors, *authority.cross]
     return list(dict.fromkeys(shown))
 
 

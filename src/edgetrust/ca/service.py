@@ -21,7 +21,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from edgetrust import limits
 from edgetrust.ca import est, status
-from edgetrust.ca.authority import CertificateAuthority, Order
+from edgetrust.ca.authority import OWN_LISTENER, CertificateAuthority, Order
 from edgetrust.ca.enroll import Enroller, Registry, no_registry
 from edgetrust.ca.forecast import in_use, measure
 from edgetrust.ca.policy import Registered
@@ -203,10 +203,11 @@ class CaService:
         if settings.certificate is not None and settings.key is not None:
             return ServerContext(Chain.from_pem(settings.certificate.read_bytes()), load_key_file(settings.key))
         certificate, key_file = settings.data / "est-server.cert.pem", settings.data / "est-server.key.pem"
-        if not _serves(certificate, key_file, settings.names, self._clock.now()):
+        issuer = self.authority.issuer_for(EST_SERVER.name).row.certificate
+        if not _serves(certificate, key_file, settings.names, issuer, self._clock.now()):
             key = SoftKey.generate("est-server", KeyAlgorithm.P256)
             names = Names.for_hosts(*settings.names)
-            order = Order(key.public_key(), EST_SERVER, names, settings.names[0], "own-listener", "operator")
+            order = Order(key.public_key(), EST_SERVER, names, settings.names[0], OWN_LISTENER, "operator")
             issued = await self.authority.issue(order)
             write_private(key_file, key.private_pem().reveal())
             write_public(certificate, issued.chain.pem().encode())
@@ -225,8 +226,8 @@ async def _metrics(_request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(METRICS), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _serves(certificate: Path, key: Path, names: Sequence[str], now: datetime) -> bool:
-    """Whether the files hold a certificate for these names that is not due for renewal."""
+def _serves(certificate: Path, key: Path, names: Sequence[str], issuer: x509.Certificate, now: datetime) -> bool:
+    """Whether the files hold a certificate of this issuer for these names that is not due for renewal."""
     if not (certificate.exists() and key.exists()):
         return False
     chain = Chain.from_pem(certificate.read_bytes())
@@ -241,4 +242,5 @@ def _serves(certificate: Path, key: Path, names: Sequence[str], now: datetime) -
         *alternative.get_values_for_type(x509.DNSName),
         *map(str, alternative.get_values_for_type(x509.IPAddress)),
     }
-    return set(names) <= good_for and now < begin + (end - begin) * _RENEW_AFTER
+    same = held.issuer == issuer.subject
+    return same and set(names) <= good_for and now < begin + (end - begin) * _RENEW_AFTER

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -43,6 +44,7 @@ class Pkcs11Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[pkcs11]`."""
 
     module: str
+    token: str
     pin_file: str
 
 
@@ -93,6 +95,7 @@ class CaSettings:
     key: Path | None = None
     names: tuple[str, ...] = ("localhost",)
     pkcs11_module: Path | None = None
+    pkcs11_token: str | None = None
     pkcs11_pin_file: Path | None = None
     rules: tuple[Rule, ...] = DEFAULT_RULES
 
@@ -119,6 +122,7 @@ def load_settings(path: Path) -> CaSettings:
         key=None if file.listen.key is None else here / file.listen.key,
         names=file.listen.names,
         pkcs11_module=None if file.pkcs11 is None else here / file.pkcs11.module,
+        pkcs11_token=None if file.pkcs11 is None else f"pkcs11:token={quote(file.pkcs11.token, safe='')}",
         pkcs11_pin_file=None if file.pkcs11 is None else here / file.pkcs11.pin_file,
         rules=tuple(_rule(path, rule) for rule in file.rule) or DEFAULT_RULES,
     )

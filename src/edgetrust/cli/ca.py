@@ -19,6 +19,7 @@ from edgetrust.cli.ca_hierarchy import install, request
 from edgetrust.cli.ca_output import as_json, authority_as_json, show_authorities
 from edgetrust.cli.ca_requests import approve, deny, pending
 from edgetrust.cli.ca_revoke import crl, revoke
+from edgetrust.cli.ca_rotate import app as rotate
 from edgetrust.cli.output import Json, print_facts, print_json, print_json_line, print_line, print_table, say, utc
 from edgetrust.errors import UsageError
 from edgetrust.pki.keys import KeyAlgorithm, SecretText
@@ -29,6 +30,7 @@ app = typer.Typer(
     help="A certificate authority: make it, serve EST, issue, list, revoke, rotate.", no_args_is_help=True
 )
 
+app.add_typer(rotate, name="rotate")
 app.command("revoke", help="Revoke certificates; shows what depends on them first. --dry-run only shows it.")(
     at_ca(revoke)
 )

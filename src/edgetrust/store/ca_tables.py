@@ -138,6 +138,17 @@ ca_bundle_fetches = Table(
     Column("fetched_ms", BigInteger, nullable=False),
 )
 
+ca_rotations = Table(
+    "ca_rotations",
+    METADATA,
+    Column("old", _name(64), ForeignKey("authorities.name"), primary_key=True),
+    Column("new", _name(64), ForeignKey("authorities.name"), nullable=False),
+    Column("head", _name(64), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("stage", String(16), nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+)
+
 ca_audit = Table(
     "ca_audit",
     METADATA,

@@ -31,6 +31,7 @@ from edgetrust.store.ca_tables import (
 )
 from edgetrust.store.records import at_moment, milliseconds
 
+CROSS = "cross"  # the profile of a root's certificate by another root
 PENDING, APPROVED, DENIED = "pending", "approved", "denied"
 
 
@@ -107,6 +108,11 @@ def serial_text(serial: int) -> str:
 def key_digest(key: Any) -> str:
     """What stands for a public key in rows: SHA-256 of its SubjectPublicKeyInfo, hexadecimal."""
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+
+def thumbprint_of(certificate: x509.Certificate) -> str:
+    """What stands for a certificate in rows: SHA-256 of its DER, hexadecimal, lower case."""
+    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
 
 
 # Authorities ----------------------------------------------------------------------------------------------------------
@@ -192,7 +198,7 @@ def add_issued(connection: Connection, row: IssuedRow) -> None:
         "identity": row.identity,
         "subject": certificate.subject.rfc4514_string(),
         "public_key": key_digest(certificate.public_key()),
-        "thumbprint": hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest(),
+        "thumbprint": thumbprint_of(certificate),
         "der": certificate.public_bytes(Encoding.DER),
         "not_before_ms": milliseconds(certificate.not_valid_before_utc),
         "not_after_ms": milliseconds(certificate.not_valid_after_utc),
@@ -380,7 +386,7 @@ def _request(row: Row[tuple[object, ...]]) -> RequestRow:
 
 
 def note_fetch(connection: Connection, who: str, bundle: str, at: datetime) -> None:
-    """`who` has fetched the trust bundle of this version."""
+    """`who` has fetched the root of this thumbprint."""
     table = ca_bundle_fetches
     one = (table.c.who == who) & (table.c.bundle == bundle)
     changed = connection.execute(update(table).where(one).values(fetched_ms=milliseconds(at))).rowcount
@@ -389,7 +395,7 @@ def note_fetch(connection: Connection, who: str, bundle: str, at: datetime) -> N
 
 
 def fetchers(connection: Connection, bundle: str) -> dict[str, datetime]:
-    """Who has fetched the trust bundle of this version, and when."""
+    """Who has fetched the root of this thumbprint, and when."""
     table = ca_bundle_fetches
     rows = connection.execute(select(table.c.who, table.c.fetched_ms).where(table.c.bundle == bundle))
     return {row.who: at_moment(row.fetched_ms) for row in rows}
