@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from edgetrust.ca import settings as ca
 from edgetrust.edge.configfile import ConfigFile
 from edgetrust.hub import settings as hub
 from support.pages import ROOT
@@ -62,6 +63,12 @@ def test_every_key_of_hub_toml_is_documented() -> None:
     shown = documented("hub.toml")
     assert set(shown) == {key for key, _ in keys(hub._File)}
     assert wrong_defaults(hub._File, shown) == []
+
+
+def test_every_key_of_ca_toml_is_documented() -> None:
+    shown = documented("ca.toml")
+    assert set(shown) == {key for key, _ in keys(ca.CaFile)}
+    assert wrong_defaults(ca.CaFile, shown) == []
 
 
 def test_every_key_of_config_toml_is_documented() -> None:

@@ -26,7 +26,6 @@ class CaTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bootstrap_authorities: tuple[str, ...] = ()
     crl_url: str | None = None
     ocsp_url: str | None = None
-    require_proof: bool = False
 
 
 class ListenTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,7 +86,6 @@ class CaSettings:
     bootstrap_authorities: tuple[Path, ...] = ()
     crl_url: str | None = None
     ocsp_url: str | None = None
-    require_proof: bool = False
     host: str = "0.0.0.0"  # noqa: S104 - as above
     https_port: int = 8085
     http_port: int | None = None
@@ -114,7 +112,6 @@ def load_settings(path: Path) -> CaSettings:
         bootstrap_authorities=tuple(here / name for name in file.ca.bootstrap_authorities),
         crl_url=file.ca.crl_url,
         ocsp_url=file.ca.ocsp_url,
-        require_proof=file.ca.require_proof,
         host=file.listen.host,
         https_port=file.listen.https_port,
         http_port=file.listen.http_port,

@@ -67,6 +67,7 @@ async def test_a_root_with_everything_below_it(ca: CaWorld) -> None:
     assert ca.authority.default() is ca.authority.named("edge-2")
     assert ca.authority.addressed("edge") is ca.authority.named("edge-2"), "the old label means the new CA"
     await refused(ca, "root", "<edge-2>: has not issued a certificate yet")
+    ca.clock.advance(60)
     after = await ca.issued(csr("dev1", label="new"), peer, label="edge-2")
     assert await go(ca, "root") is Stage.TAINTED
     assert await go(ca, "root") is Stage.RETIRED, "dev1 has renewed"
