@@ -97,12 +97,12 @@ class Server:
         connection.request("POST", "/.well-known/est/simpleenroll", base64.encodebytes(der), self.headers)
         answer = connection.getresponse()
         body = answer.read()
-        while answer.status == 429:  # noqa: PLR2004 - the limit for one address, which this load is
+        while answer.status == 429:
             time.sleep(float(answer.headers["Retry-After"]))
             connection.request("POST", "/.well-known/est/simpleenroll", base64.encodebytes(der), self.headers)
             answer = connection.getresponse()
             body = answer.read()
-        assert answer.status == 200, body  # noqa: PLR2004
+        assert answer.status == 200, body
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)

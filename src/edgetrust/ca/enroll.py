@@ -238,8 +238,9 @@ class _Call:
     def _issue(self, connection: Connection, granted: Granted, now: datetime) -> Issued:
         if granted.claim:
             add_claim(connection, Claim(self.asked.common_name, granted.credential, self.facts.key, now))
-        if self.shown.password is not None and not self.facts.had_before:
-            take_use(connection, self.shown.password.username)
+        password = self.shown.password
+        if password is not None and password.uses_left > 0 and not self.facts.had_before:
+            take_use(connection, password.username)
         order = Order(
             self.asked.csr,
             PROFILES[granted.profile],

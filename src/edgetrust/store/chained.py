@@ -20,6 +20,10 @@ from sqlalchemy import Connection, Row, insert, select
 from edgetrust.store.ca_tables import ca_audit
 from edgetrust.store.records import at_moment, milliseconds
 
+# Built once: making an expression costs more than running it.
+_HEAD = select(ca_audit.c.hash).order_by(ca_audit.c.seq.desc()).limit(1)
+_ADD = insert(ca_audit)
+
 BEGINNING = "0" * 64  # the hash before the first record
 
 
@@ -66,14 +70,13 @@ def append(connection: Connection, entry: Entry) -> str:
     """Chain one record to the last; returns its hash."""
     values = _values(entry)
     digest = _hash(head(connection), values)
-    connection.execute(insert(ca_audit), {**values, "hash": digest})
+    connection.execute(_ADD, {**values, "hash": digest})
     return digest
 
 
 def head(connection: Connection) -> str:
     """The newest record's hash: what to keep elsewhere."""
-    newest = select(ca_audit.c.hash).order_by(ca_audit.c.seq.desc()).limit(1)
-    return connection.execute(newest).scalar() or BEGINNING
+    return connection.execute(_HEAD).scalar() or BEGINNING
 
 
 def verify(connection: Connection, *, wanted: str | None = None) -> Outcome:

@@ -17,7 +17,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from edgetrust.errors import UsageError
 from edgetrust.store.ca_tables import (
@@ -32,6 +32,22 @@ from edgetrust.store.ca_tables import (
 from edgetrust.store.records import at_moment, milliseconds
 
 CROSS = "cross"  # the profile of a root's certificate by another root
+# Built once: making an expression costs more than running it, and an enrolment runs these.
+_BY_THUMBPRINT = select(issued_certificates).where(issued_certificates.c.thumbprint == bindparam("thumbprint"))
+_HOLDERS = select(issued_certificates.c.identity).where(issued_certificates.c.public_key == bindparam("key")).distinct()
+_CAS_OF_KEY = select(authorities.c.name).where(authorities.c.public_key == bindparam("key"))
+_HAD = (
+    select(issued_certificates.c.serial)
+    .where(
+        issued_certificates.c.public_key == bindparam("key"),
+        issued_certificates.c.identity == bindparam("identity"),
+        issued_certificates.c.credential == bindparam("credential"),
+    )
+    .limit(1)
+)
+_CLAIM = select(est_claims).where(est_claims.c.name == bindparam("name"))
+_ADD, _ADD_NAMES = insert(issued_certificates), insert(issued_names)
+
 PENDING, APPROVED, DENIED = "pending", "approved", "denied"
 
 
@@ -208,10 +224,10 @@ def add_issued(connection: Connection, row: IssuedRow) -> None:
         "revoked_ms": 0,
         "revocation": "",
     }
-    connection.execute(insert(issued_certificates), values)
+    connection.execute(_ADD, values)
     names = [{"authority": row.authority, "serial": row.serial, "kind": k, "value": v} for k, v in _names(certificate)]
     if names:
-        connection.execute(insert(issued_names), names)
+        connection.execute(_ADD_NAMES, names)
 
 
 def _names(certificate: x509.Certificate) -> list[tuple[str, str]]:
@@ -227,8 +243,7 @@ def _names(certificate: x509.Certificate) -> list[tuple[str, str]]:
 
 def issued_by_thumbprint(connection: Connection, thumbprint: str) -> IssuedRow | None:
     """A certificate of ours by the SHA-256 of its DER, hexadecimal, lower case."""
-    query = select(issued_certificates).where(issued_certificates.c.thumbprint == thumbprint)
-    row = connection.execute(query).first()
+    row = connection.execute(_BY_THUMBPRINT, {"thumbprint": thumbprint}).first()
     return None if row is None else _issued(row)
 
 
@@ -274,17 +289,15 @@ def find_issued(
 
 def holders_of_key(connection: Connection, public_key: str) -> frozenset[str]:
     """Whose certificates hold this key; an authority counts by its name in angle brackets."""
-    table = issued_certificates
-    identities = connection.execute(select(table.c.identity).where(table.c.public_key == public_key).distinct())
-    names = connection.execute(select(authorities.c.name).where(authorities.c.public_key == public_key))
+    identities = connection.execute(_HOLDERS, {"key": public_key})
+    names = connection.execute(_CAS_OF_KEY, {"key": public_key})
     return frozenset((*identities.scalars(), *(f"<{name}>" for name in names.scalars())))
 
 
 def had_certificate(connection: Connection, identity: str, public_key: str, credential: str) -> bool:
     """Whether this credential has obtained a certificate for this identity and key before."""
-    table = issued_certificates
-    mine = (table.c.public_key == public_key) & (table.c.identity == identity) & (table.c.credential == credential)
-    return connection.execute(select(table.c.serial).where(mine).limit(1)).first() is not None
+    asked = {"key": public_key, "identity": identity, "credential": credential}
+    return connection.execute(_HAD, asked).first() is not None
 
 
 def mark_revoked(connection: Connection, rows: Sequence[IssuedRow], at: datetime, reason: str) -> None:
@@ -315,7 +328,7 @@ def _issued(row: Row[tuple[object, ...]]) -> IssuedRow:
 
 def find_claim(connection: Connection, name: str) -> Claim | None:
     """Who has taken a name."""
-    row = connection.execute(select(est_claims).where(est_claims.c.name == name)).first()
+    row = connection.execute(_CLAIM, {"name": name}).first()
     return None if row is None else Claim(row.name, row.credential, row.public_key, at_moment(row.claimed_ms))
 
 

@@ -13,13 +13,19 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from edgetrust.pki.keys import SecretText
 from edgetrust.store.ca_tables import est_passwords
 from edgetrust.store.records import at_moment, milliseconds
 
 UNLIMITED = -1
+_FIND = select(est_passwords).where(est_passwords.c.username == bindparam("username"))  # built once
+_TAKE = (
+    update(est_passwords)
+    .where(est_passwords.c.username == bindparam("user"), est_passwords.c.uses_left > 0)
+    .values(uses_left=est_passwords.c.uses_left - 1)
+)
 _SALT_BYTES = 16
 _COST, _BLOCK, _LANES = 2**14, 8, 1  # 16 MiB and about 40 ms: what interactive log-ins use
 
@@ -71,7 +77,7 @@ def put_password(connection: Connection, password: Password) -> None:
 
 def find_password(connection: Connection, username: str) -> Password | None:
     """The password of a user name."""
-    row = connection.execute(select(est_passwords).where(est_passwords.c.username == username)).first()
+    row = connection.execute(_FIND, {"username": username}).first()
     if row is None:
         return None
     return Password(
@@ -87,8 +93,7 @@ def find_password(connection: Connection, username: str) -> Password | None:
 
 def take_use(connection: Connection, username: str) -> None:
     """One use less, unless it has no limit."""
-    limited = (est_passwords.c.username == username) & (est_passwords.c.uses_left > 0)
-    connection.execute(update(est_passwords).where(limited).values(uses_left=est_passwords.c.uses_left - 1))
+    connection.execute(_TAKE, {"user": username})
 
 
 def remove_password(connection: Connection, username: str) -> bool:
