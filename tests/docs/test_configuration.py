@@ -48,6 +48,8 @@ def wrong_defaults(kind: type[msgspec.Struct], shown: dict[str, str]) -> list[st
         default = default_of(field)
         if isinstance(default, bool):
             default = str(default).lower()
+        if default and isinstance(default, tuple):
+            default = ", ".join(default)
         if default is msgspec.NODEFAULT:
             expected = "required"
         elif default in (None, (), {}):

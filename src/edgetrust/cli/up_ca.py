@@ -3,7 +3,7 @@ EST on the hub's HTTPS listener.
 
 One user name and password, made once, may enrol any name; an Edge CA only goes to a device that is registered as a
 gateway. The hub is told to accept devices below the CAs that issue device certificates, so that whoever is registered
-with `--auth x509-ca` can connect with what EST gave it.
+with `--auth ca` can connect with what EST gave it.
 """
 
 from __future__ import annotations
