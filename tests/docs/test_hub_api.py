@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from aiohttp import web
 
-from edgetrust.hub.rest.app import MODULES
+from edgetrust.hub.rest.app import defined_routes
 from edgetrust.trust.policies import Right
 from support.pages import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "hub-api.md").read_text()
-ROUTES = [route for module in MODULES for route in module.routes if isinstance(route, web.RouteDef)]
+ROUTES = defined_routes()
 
 
 def test_every_route_is_documented() -> None:

@@ -30,7 +30,7 @@ _NAMES = {
     503: "ServiceUnavailable",
 }
 # Without an api-version: ours, MQTT, which says it itself, and the place of uploaded files, which is no IoT Hub.
-_OPEN_PATHS = ("/edgetrust/", "/metrics", "/$iothub/", "/device-files/")
+OPEN_PATHS = ("/edgetrust/", "/metrics", "/$iothub/", "/device-files/")
 _log = structlog.get_logger()
 
 
@@ -93,6 +93,6 @@ async def words_checked(request: web.Request, handler: Handler) -> web.StreamRes
 @web.middleware
 async def api_version_named(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every route of the service wants an api-version (hub specification 1.3); any value is taken."""
-    if not request.path.startswith(_OPEN_PATHS) and not request.query.get("api-version"):
+    if not request.path.startswith(OPEN_PATHS) and not request.query.get("api-version"):
         return error_answer("InvalidProtocolVersion", "the query parameter api-version is missing")
     return await handler(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from edgetrust.hub.rest import (
@@ -16,6 +17,7 @@ from edgetrust.hub.rest import (
     messages,
     methods,
     on_behalf,
+    openapi,
     operations,
     policies,
     queries,
@@ -43,11 +45,17 @@ MODULES = (
     feedback,
     device_http,
     uploads,
+    openapi,
     operations,
     policies,
     queries,
     websocket,
 )
+
+
+def defined_routes() -> list[web.RouteDef]:
+    """Every route of the application."""
+    return [route for module in MODULES for route in module.routes if isinstance(route, web.RouteDef)]
 
 
 def build_app(parts: Parts) -> web.Application:
@@ -58,4 +66,5 @@ def build_app(parts: Parts) -> web.Application:
     app.on_shutdown.append(parts.websockets.close)
     for module in MODULES:
         app.add_routes(module.routes)
+    app[openapi.DOCUMENT] = msgspec.json.encode(openapi.document(defined_routes()))
     return app
