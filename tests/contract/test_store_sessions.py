@@ -143,7 +143,7 @@ async def test_messages_are_leased_in_order_and_once(queues: C2dQueues, clock: M
     assert first[0].message_id != first[1].message_id
     assert bodies(await queues.lease("d1", 9)) == [b"3"]
     assert bodies(await queues.lease("d1", 9)) == []
-    assert bodies(await queues.lease("d1", 9, "m1")) == [b"module"]
+    assert bodies(await queues.lease("d1", 9, module="m1")) == [b"module"]
 
 
 async def test_completed_messages_are_gone_and_released_ones_come_again(queues: C2dQueues) -> None:
@@ -170,6 +170,20 @@ async def test_a_lock_ends_after_a_minute(queues: C2dQueues, clock: ManualClock)
         await queues.settle("d1", held.lock_token, Outcome.SUCCESS)
     assert (lost.value.status, lost.value.reason) == (412, "device-message-lock-lost")
     assert bodies(await queues.lease("d1", 1)) == [b"1"]
+
+
+async def test_who_holds_a_message_and_asks_for_more_keeps_it(queues: C2dQueues, clock: ManualClock) -> None:
+    await queues.enqueue(C2dDraft("d1", b"slow", ack="full", expires_at=clock.now().replace(day=2)))
+    (held,) = await queues.lease("d1", 9)
+    for number in range(20):
+        clock.advance(61)
+        await enqueue(queues, b"%d" % number)
+        (other,) = await queues.lease("d1", 9, {held.sequence})
+        assert other.body == b"%d" % number
+        await queues.settle("d1", other.lock_token, Outcome.SUCCESS)
+    queues.release("d1")
+    (again,) = await queues.lease("d1", 9)
+    assert (again.body, again.deliveries) == (b"slow", 2)
 
 
 async def test_settling_by_lock_token(queues: C2dQueues) -> None:

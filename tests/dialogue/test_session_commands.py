@@ -113,6 +113,15 @@ def test_a_connection_without_anything_in_hand_gives_nothing_back(table: Table) 
     assert table.commands.released == []
 
 
+def test_what_a_slow_device_still_holds_is_named_when_more_is_fetched(table: Table) -> None:
+    peer = listening(table)
+    queued(table, b"a", b"b")
+    peer.says(Puback(1))
+    queued(table, b"c")
+    assert table.commands.holding[0] == []
+    assert table.commands.holding[-1] == [2]
+
+
 class TestTakeOver:
     def test_what_the_old_connection_held_comes_to_the_new_one_at_once(self, table: Table) -> None:
         old = listening(table)

@@ -6,7 +6,7 @@ test (`Gate`). So a dialogue says exactly in which order things happen.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -188,6 +188,7 @@ class FakeCommands:
         self.gate = Gate()
         self.fault: Exception | None = None
         self.leases: list[int] = []
+        self.holding: list[list[int]] = []
         self.released: list[str] = []
 
     def put(self, device: str, *bodies: bytes, properties: str = "") -> None:
@@ -198,8 +199,9 @@ class FakeCommands:
     def bodies(self, device: str) -> list[bytes]:
         return [command.body for command in self.queues.get(device, [])]
 
-    async def lease(self, device: str, limit: int) -> Sequence[FakeCommand]:
+    async def lease(self, device: str, limit: int, holding: Collection[int] = ()) -> Sequence[FakeCommand]:
         self.leases.append(limit)
+        self.holding.append(sorted(holding))
         free = [command for command in self.queues.get(device, []) if not command.leased][:limit]
         for command in free:
             command.leased = True

@@ -91,7 +91,8 @@ class Delivery:
         if room <= 0:
             self._more = True
             return
-        commands = await self._around.commands.lease(self._identity.device, room)
+        holding = {command.sequence for command in self._inflight.values()}
+        commands = await self._around.commands.lease(self._identity.device, room, holding)
         if self._over or self._stream.is_closing or self.qos is None:
             if commands:
                 self._give_back()

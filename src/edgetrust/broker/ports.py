@@ -6,7 +6,7 @@ Durable work is a call with `done`: it returns at once and calls `done(None)` wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from edgetrust.pki.chain import TrustBundle
@@ -101,7 +101,11 @@ class Command(Protocol):
 class Commands(Protocol):
     """The queue of cloud-to-device messages of each device."""
 
-    async def lease(self, device: str, limit: int) -> Sequence[Command]: ...
+    async def lease(self, device: str, limit: int, holding: Collection[int] = ()) -> Sequence[Command]:
+        """The next messages that nobody holds. `holding`: sequences that the caller has and is not done with; it keeps
+        them, and they are not counted as delivered again.
+        """
+        ...
 
     def complete(self, device: str, sequence: int, done: Done) -> None: ...
 

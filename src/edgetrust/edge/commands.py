@@ -6,7 +6,7 @@ child has said so. What was not acknowledged when either connection ends is the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -44,7 +44,7 @@ class PassedCommands:
         """The hub's connection for `device` ended: it sends again what it has not heard of."""
         self._waiting.pop(device, None)
 
-    async def lease(self, device: str, limit: int) -> Sequence[PassedCommand]:
+    async def lease(self, device: str, limit: int, holding: Collection[int] = ()) -> Sequence[PassedCommand]:
         free = [command for command in self._waiting.get(device, {}).values() if not command.leased][:limit]
         for command in free:
             command.leased = True

@@ -9,7 +9,7 @@ transaction (`feedback`).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -102,12 +102,21 @@ class C2dQueues:
 
         return await self._database.write(work, lambda _sequence: self._tell(draft.device, draft.module))
 
-    async def lease(self, device: str, limit: int, module: str | None = None) -> tuple[C2dMessage, ...]:
-        """Lock the next messages that nobody has locked, in order."""
+    async def lease(
+        self, device: str, limit: int, holding: Collection[int] = (), *, module: str | None = None
+    ) -> tuple[C2dMessage, ...]:
+        """Lock the next messages that nobody has locked, in order. The locks of those that the caller is `holding`
+        begin anew.
+        """
         now_ms = milliseconds(self._clock.now())
         until_ms = now_ms + int(C2D_LOCK_SECONDS * 1000)
 
+        mine = _of(device, module) & _messages.c.seq.in_(tuple(holding))
+        renewed = update(_messages).where(mine).values(locked_until_ms=until_ms)
+
         def work(connection: Connection) -> tuple[C2dMessage, ...]:
+            if holding:
+                connection.execute(renewed)
             _drop_dead(connection, _of(device, module), now_ms)
             free = select(_messages).where(_of(device, module), _messages.c.locked_until_ms <= now_ms)
             leased = []
