@@ -8,10 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from edgetrust.cli.edge_check import ConfigOption, apply, check
 from edgetrust.cli.output import Json, print_block, print_facts, print_json, print_json_line, say
 from edgetrust.limits import REFUSALS_KEPT
 
 app = typer.Typer(help="Serve an edge gateway; show what it is doing.", no_args_is_help=True)
+app.command("check")(check)
+app.command("apply")(apply)
 
 Root = Annotated[
     Path,
@@ -21,7 +24,7 @@ Root = Annotated[
 
 @app.command()
 def serve(
-    config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="config.toml.")],
+    config: ConfigOption = None,
     root: Root = Path("/"),
     mqtt_port: Annotated[
         int | None, typer.Option("--mqtt-port", min=0, max=65535, help="Instead of the file's; 0: any free one.")
@@ -44,7 +47,7 @@ def serve(
     from edgetrust.telemetry import set_up_logging
 
     set_up_logging("json" if json else "text")
-    settings = load_settings(config)
+    settings = load_settings(config or Layout(root.absolute()).config)
     listen = replace(
         settings.listen,
         mqtt_port=settings.listen.mqtt_port if mqtt_port is None else mqtt_port,

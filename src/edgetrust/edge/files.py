@@ -57,6 +57,11 @@ class Layout:
     root: Path
 
     @property
+    def config(self) -> Path:
+        """The configuration that was applied."""
+        return self.root / "etc/aziot/config.toml"
+
+    @property
     def keys(self) -> Path:
         return self.root / "var/lib/aziot/keyd/keys"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -56,6 +57,14 @@ def test_renewals_lose_no_client_and_no_message(world: World, served: Served) ->
     assert connected.stdout.read().count("received CONNACK") == 1
     assert [one.client for one in served.est.asked].count("CN=bootstrap") == 1
     assert not any(line for line in gateway.text().splitlines() if "not_renewed" in line), gateway.text()[-2000:]
+
+    config = str(gateway.root.parent / "config.toml")
+    checked = edgetrust("edge", "check", "-c", config, "--root", str(gateway.root), "--json", ok=False)
+    outcomes = {name: one["outcome"] for name, one in json.loads(checked.stdout)["checks"].items()}
+    wrong = {name for name, outcome in outcomes.items() if outcome == "error"}
+    assert wrong <= {"certs-match-private-keys"}, checked.stdout  # it may look in the middle of a renewal
+    assert outcomes["edgehub-server-certificate"] == "ok"
+    assert outcomes["host-connect-iothub-mqtt"] == "ok"
 
     shown = edgetrust("cert", "status", str(gateway.root)).stdout
     assert shown.count("% used") == 4

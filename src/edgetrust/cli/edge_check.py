@@ -1,0 +1,86 @@
+"""`edgetrust edge check` and `edge apply`: diagnose a gateway; validate a configuration and put it in its place."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgetrust.cli.output import Json, print_json, print_line, say
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="config.toml. Default: the one that was applied below the root."
+    ),
+]
+RootOption = Annotated[Path, typer.Option("--root", metavar="DIR", help="Everything the gateway keeps lies below it.")]
+_MARKS = {"ok": "ok      ", "warning": "warning ", "error": "error   ", "skipped": "skipped "}
+
+
+def check(
+    config: ConfigOption = None,
+    root: RootOption = Path("/"),
+    *,
+    without: Annotated[
+        list[str] | None, typer.Option("--dont-run", metavar="ID", help="Leave a check out; may be repeated.")
+    ] = None,
+    warnings_as_errors: Annotated[
+        bool, typer.Option("--warnings-as-errors", help="Exit code 1 for warnings too.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Look for what is wrong with a gateway: cause and fix of each finding. Exit code 1 when there is an error."""
+    from edgetrust.clock import SystemClock
+    from edgetrust.edge.check import CHECKS, Outcome, run_checks
+    from edgetrust.edge.files import Layout
+    from edgetrust.errors import UsageError
+
+    left_out = frozenset(without or ())
+    if unknown := sorted(left_out - set(CHECKS)):
+        raise UsageError(f"there is no check {unknown[0]!r}", reason="check-unknown", fix=f"one of {', '.join(CHECKS)}")
+    found = config or Layout(root.absolute()).config
+    results = asyncio.run(run_checks(found, root.absolute(), SystemClock(), without=left_out))
+    if json:
+        print_json({"checks": {one.check: _as_json(one) for one in results}})
+    else:
+        for one in results:
+            print_line(f"{_MARKS[one.outcome]} {one.check}: {one.description}")
+            if one.outcome in (Outcome.WARNING, Outcome.ERROR):
+                print_line(f"          {one.cause}")
+            if one.fix:
+                print_line(f"          fix: {one.fix}")
+        counted = {outcome: sum(one.outcome is outcome for one in results) for outcome in Outcome}
+        say(", ".join(f"{count} {outcome.value}" for outcome, count in counted.items()))
+    bad = (Outcome.ERROR, Outcome.WARNING) if warnings_as_errors else (Outcome.ERROR,)
+    if any(one.outcome in bad for one in results):
+        raise typer.Exit(1)
+
+
+def _as_json(one: Any) -> dict[str, str]:
+    return {"outcome": one.outcome.value, "description": one.description, "cause": one.cause, "fix": one.fix}
+
+
+def apply(
+    config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="config.toml.")],
+    root: RootOption = Path("/"),
+    *,
+    json: Json = False,
+) -> None:
+    """Validate a config.toml with every file it names, and put it in its place below the root.
+
+    Nothing is written when anything is wrong. Certificates and keys stay; restart the gateway to use it.
+    """
+    from edgetrust.edge.apply import apply as put
+
+    applied = put(config, root.absolute())
+    if json:
+        print_json({"path": str(applied.path), "changed": applied.changed, "warnings": list(applied.warnings)})
+    else:
+        print_line(f"{applied.path} {'written' if applied.changed else 'says the same already'}")
+        for warning in applied.warnings:
+            print_line(f"warning: {warning}")
+    if applied.changed:
+        say("restart the gateway for it to take effect")
