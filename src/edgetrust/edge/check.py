@@ -38,6 +38,7 @@ from edgetrust.pki.chain import Chain, TrustBundle, key_matches
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip
 from edgetrust.transport.dial import dial
 from edgetrust.transport.tls.contexts import ClientContext
+from edgetrust.transport.unix import address_of
 
 _SOON = timedelta(days=7)
 _SECONDS = 10.0
@@ -280,18 +281,22 @@ def _answers(name: str) -> Check:
             raise _FoundError(
                 f"{path} does not exist: no gateway runs below {bench.layout.root}", "edgetrust edge serve"
             )
-        timeout = aiohttp.ClientTimeout(total=_SECONDS)
-        connector = aiohttp.UnixConnector(str(path))
         try:
-            async with (
-                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-                session.get("http://localhost/") as response,
-            ):
-                await response.read()
+            with address_of(path) as address:
+                await _any_answer(address)
         except (aiohttp.ClientError, TimeoutError) as problem:
             raise _FoundError(f"{path} does not answer: {problem}", "restart the gateway") from problem
 
     return check
+
+
+async def _any_answer(address: str) -> None:
+    timeout, connector = aiohttp.ClientTimeout(total=_SECONDS), aiohttp.UnixConnector(address)
+    async with (
+        aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+        session.get("http://localhost/") as response,
+    ):
+        await response.read()
 
 
 def _reaches(port: str) -> Check:

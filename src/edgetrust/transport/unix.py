@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +44,17 @@ def peer(request: web.BaseRequest) -> Caller | None:
         )
     except OSError:
         return None
+
+
+@contextmanager
+def address_of(path: Path) -> Iterator[str]:
+    """An address for a socket, however long its path: through its directory, while the block runs. Raises OSError."""
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        short = len(str(path).encode()) <= _ADDRESS_BYTES
+        yield str(path) if short else f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 class UnixServer:
@@ -83,19 +96,13 @@ async def serve_unix(app: web.Application, path: Path, *, mode: int = 0o660) -> 
 def _bound(path: Path, mode: int) -> socket.socket:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return _bound_in(directory, path, mode)
-        finally:
-            os.close(directory)
+        with address_of(path) as address:
+            return _bound_to(address, path, mode)
     except OSError as problem:
         raise ConfigError(f"{path} cannot be served on: {problem.strerror}", reason="socket-unusable") from problem
 
 
-def _bound_in(directory: int, path: Path, mode: int) -> socket.socket:
-    address = str(path)
-    if len(address.encode()) > _ADDRESS_BYTES:
-        address = f"/proc/self/fd/{directory}/{path.name}"
+def _bound_to(address: str, path: Path, mode: int) -> socket.socket:
     if path.exists() and _answers(address):
         raise ConfigError(
             f"another process serves on {path}", reason="socket-in-use", fix="give each gateway its own --root"
