@@ -11,6 +11,7 @@ import msgspec
 from edgetrust.ca import settings as ca
 from edgetrust.edge.configfile import ConfigFile
 from edgetrust.hub import settings as hub
+from edgetrust.provisioning import settings as dps
 from support.pages import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "config.md").read_text()
@@ -71,6 +72,12 @@ def test_every_key_of_ca_toml_is_documented() -> None:
     shown = documented("ca.toml")
     assert set(shown) == {key for key, _ in keys(ca.CaFile)}
     assert wrong_defaults(ca.CaFile, shown) == []
+
+
+def test_every_key_of_dps_toml_is_documented() -> None:
+    shown = documented("dps.toml")
+    assert set(shown) == {key for key, _ in keys(dps._File)}
+    assert wrong_defaults(dps._File, shown) == []
 
 
 def test_every_key_of_config_toml_is_documented() -> None:
