@@ -227,8 +227,9 @@ class World:
         quickstart: bool = False,
         extra: str = "",
         name: str = "gateway",
+        above: Gateway | None = None,
     ) -> Gateway:
-        """Write a config.toml and make (not start) its gateway."""
+        """Write a config.toml and make (not start) its gateway; `above` is the gateway that it stands below."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         identity_files = write_holder(folder, "identity", identity)
@@ -240,11 +241,15 @@ class World:
             ca_files = write_holder(folder, "edge-ca", ca, root=True)
             table = f'[edge_ca]\ncert = "file://{ca_files[0]}"\npk = "file://{ca_files[1]}"\n'
         ready = self.hub.ready
+        ports, parent, authority = ready["hub"], "", f'ca = "file://{ready["trust_bundle"]}"'
+        if above is not None:
+            ports, parent, authority = above.ready["gateway"], f'parent_hostname = "{above.hostname}"', ""
         config = folder / "config.toml"
         config.write_text(
             f"""
 hostname = "{hostname}"
 trust_bundle_cert = "file://{trust}"
+{parent}
 
 [provisioning]
 source = "manual"
@@ -264,9 +269,9 @@ https_port = 0
 
 [edgetrust.upstream]
 host = "127.0.0.1"
-mqtt_port = {ready["hub"]["mqtt_port"]}
-https_port = {ready["hub"]["https_port"]}
-ca = "file://{ready["trust_bundle"]}"
+mqtt_port = {ports["mqtt_port"]}
+https_port = {ports["https_port"]}
+{authority}
 {extra}
 """
         )

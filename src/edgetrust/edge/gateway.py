@@ -38,6 +38,7 @@ from edgetrust.edge.https import build_app
 from edgetrust.edge.hubside import HubSide
 from edgetrust.edge.issuer import tls_key
 from edgetrust.edge.keyd import ensure_secret, open_keys
+from edgetrust.edge.nested import Nested
 from edgetrust.edge.scope import ScopeRegistry
 from edgetrust.edge.services import Services
 from edgetrust.edge.settings import Settings
@@ -188,6 +189,12 @@ class Gateway:
         settings = self.settings
         self._server = await asyncio.to_thread(self._certificates.issue_server, self._hub_side.generation, key)
         self._slot = ContextSlot(ServerContext(self._server.chain, self._server.key))
+        self._policy = Policy(
+            hosts=frozenset({settings.hub, settings.hostname.lower()}),
+            module_certificates=False,
+            thumbprint_needs_common_name=settings.thumbprint_needs_common_name,
+            verify=VerifiedChains().verify,
+        )
         self._door = self._make_door()
         self._listener = await listener.serve(
             self._accept,
@@ -197,7 +204,7 @@ class Gateway:
             label="mqtt",
         )
         try:
-            app, port = build_app(WebSockets(self._accept)), settings.listen.https_port
+            app, port = build_app(WebSockets(self._accept), self._nested()), settings.listen.https_port
             self._https = await serve_http(app, self._slot, settings.listen.host, HTTPS_PORT if port is None else port)
         except BaseException:
             await self._listener.close(0)
@@ -237,14 +244,13 @@ class Gateway:
             methods=self._children.methods,
             interested=self._children.interested,
         )
-        policy = Policy(
-            hosts=frozenset({settings.hub, settings.hostname.lower()}),
-            module_certificates=False,
-            thumbprint_needs_common_name=settings.thumbprint_needs_common_name,
-            verify=VerifiedChains().verify,
-        )
         house = House(settings.hub, "gateway-mqtt", any_host=True)
-        return GatewayDoor(house, around, policy, Auditor(self._trail), self._registry)
+        return GatewayDoor(house, around, self._policy, Auditor(self._trail), self._registry)
+
+    def _nested(self) -> Nested:
+        settings, registry, api = self.settings, self._registry, self._hub_side.api
+        auditor = Auditor(self._trail)
+        return Nested(settings.hub, settings.device, registry, api, self._policy, auditor, self._clock)
 
     def _start_tasks(self) -> None:
         upstream = self._hub_side.upstream

@@ -113,7 +113,7 @@ class HubApi:
         authorization: Callable[[], str | None],
         client: ClientFiles | None = None,
     ) -> None:
-        self._hub = settings.hub
+        self._hub = settings.upstream.name
         self._port = settings.upstream.https_port
         self._trust = trust
         self._authorization = authorization

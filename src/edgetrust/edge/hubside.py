@@ -61,8 +61,8 @@ class HubSide:
         self._clock = clock
         self._trust = HubTrust(settings.upstream, clock)
         self.identities = Identities(settings, layout, keys, self._trust, clock)
-        self._api = HubApi(settings, self._trust, authorization=self._token)
-        self.source = ScopeSource(settings.hub, settings.device, self._api, clock)
+        self.api = HubApi(settings, self._trust, authorization=self._token)
+        self.source = ScopeSource(settings.hub, settings.device, self.api, clock)
         self._edge_hub: EdgeHub | None = None
         self._sure = False  # the hub has confirmed the module since the start, or since it last refused us
         self._synchronise_now = asyncio.Event()
@@ -74,7 +74,7 @@ class HubSide:
     async def close(self) -> None:
         """Close the connections to the hub."""
         await self.identities.api.close()
-        await self._api.close()
+        await self.api.close()
 
     @property
     def generation(self) -> str:
@@ -185,7 +185,7 @@ class HubSide:
             settings.upstream.mqtt_port,
             context,
             connect,
-            server_name=settings.hub,
+            server_name=settings.upstream.name,
             on_message=heard,
             acknowledge_later=heard is not None,
             window=UPSTREAM_WINDOW,

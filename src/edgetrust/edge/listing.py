@@ -1,4 +1,4 @@
-"""A page of the device scope, as the hub sends it, to registrations.
+"""A page of the device scope: as the hub sends it, to registrations, and as this gateway tells it to those below.
 
 Rules: an entry that cannot be read makes the whole answer unusable, since leaving it out would look like a removal. A
 module takes its device's keys and status from the device in the same answer. Nothing that is missing a credential
@@ -7,29 +7,24 @@ authenticates. Source: hub specification 9.3; edge specification 6.5.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from edgetrust.broker.bodies import authentication_body, authentication_from
 from edgetrust.errors import PeerError, UnavailableError
-from edgetrust.pki.chain import Thumbprint
-from edgetrust.pki.keys import SecretBytes
 from edgetrust.protocol.registry import (
-    AuthenticationBody,
-    AuthenticationType,
+    CapabilitiesBody,
     DeviceBody,
     ModuleBody,
+    ScopeListing,
     Status,
     parse_scope_listing,
 )
-from edgetrust.protocol.sas import decode_key
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import (
-    Authentication,
-    CertificateAuthority,
-    NoAuthentication,
     Registration,
     SasKeys,
-    Thumbprints,
 )
 
 
@@ -56,7 +51,7 @@ def read_listing(content: bytes, hub: str, as_of: datetime) -> Listing:
 def _device(device: DeviceBody, hub: str, as_of: datetime) -> Registration:
     return Registration(
         identity=Identity(hub, device.device_id),
-        authentication=_authentication(device.authentication),
+        authentication=authentication_from(device.authentication),
         enabled=device.status is not Status.DISABLED,
         edge=device.capabilities is not None and bool(device.capabilities.iot_edge),
         generation=device.generation_id or "",
@@ -71,7 +66,7 @@ def _module(module: ModuleBody, of: Registration | None, hub: str, as_of: dateti
     keys = of.authentication if of is not None and isinstance(of.authentication, SasKeys) else None
     return Registration(
         identity=Identity(hub, module.device_id, module.module_id),
-        authentication=_authentication(module.authentication),
+        authentication=authentication_from(module.authentication),
         enabled=True,
         edge=False,
         generation=module.generation_id or "",
@@ -84,20 +79,33 @@ def _module(module: ModuleBody, of: Registration | None, hub: str, as_of: dateti
     )
 
 
-def _authentication(body: AuthenticationBody | None) -> Authentication:
-    match body:
-        case AuthenticationBody(type=AuthenticationType.SAS, symmetric_key=keys) if keys is not None:
-            if keys.primary_key is None or keys.secondary_key is None:
-                return NoAuthentication()
-            primary, secondary = decode_key(keys.primary_key), decode_key(keys.secondary_key)
-            return SasKeys(SecretBytes(primary), SecretBytes(secondary))
-        case AuthenticationBody(type=AuthenticationType.SELF_SIGNED, x509_thumbprint=slots) if slots is not None:
-            return Thumbprints(_thumbprint(slots.primary_thumbprint), _thumbprint(slots.secondary_thumbprint))
-        case AuthenticationBody(type=AuthenticationType.CERTIFICATE_AUTHORITY):
-            return CertificateAuthority()
-        case _:
-            return NoAuthentication()
+def write_listing(registrations: Iterable[Registration]) -> ScopeListing:
+    """The registrations as one page."""
+    listed = list(registrations)
+    devices = [_device_body(one) for one in listed if one.identity.module is None]
+    modules = [_module_body(one, one.identity.module) for one in listed if one.identity.module is not None]
+    return ScopeListing(devices, modules, None)
 
 
-def _thumbprint(text: str | None) -> Thumbprint | None:
-    return Thumbprint.parse(text) if text else None
+def _device_body(registration: Registration) -> DeviceBody:
+    return DeviceBody(
+        device_id=registration.identity.device,
+        generation_id=registration.generation,
+        etag=registration.etag,
+        status=Status.ENABLED if registration.enabled else Status.DISABLED,
+        authentication=authentication_body(registration.authentication),
+        capabilities=CapabilitiesBody(registration.edge),
+        device_scope=registration.scope,
+        parent_scopes=list(registration.parents),
+    )
+
+
+def _module_body(registration: Registration, module: str) -> ModuleBody:
+    return ModuleBody(
+        module_id=module,
+        device_id=registration.identity.device,
+        generation_id=registration.generation,
+        etag=registration.etag,
+        managed_by="IotEdge",
+        authentication=authentication_body(registration.authentication),
+    )

@@ -193,6 +193,36 @@ class ScopeRegistry:
             chain.append(parent)
         return tuple(chain)
 
+    def level(self, device: Identity) -> list[Registration]:
+        """What a listing of the edge device holds: itself, its modules and its direct children."""
+        gateway = self._known.get(device)
+        if gateway is None or gateway.scope is None:
+            return []
+        return [
+            one
+            for one in self._known.values()
+            if one.identity.of_device == device or (one.identity.module is None and gateway.scope in one.parents)
+        ]
+
+    @property
+    def authorities(self) -> tuple[x509.Certificate, ...]:
+        """The CA certificates that the hub has verified, as far as they are known here."""
+        return self._authorities
+
+    async def wait_for_change(self, after: int, seconds: float) -> None:
+        """Return once the version is another than `after`, or when `seconds` have passed."""
+        changed = asyncio.Event()
+        listener: Changed = lambda _: changed.set()  # noqa: E731
+        self._listeners.append(listener)
+        try:
+            async with asyncio.timeout(seconds):
+                while self._version == after:
+                    await changed.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._listeners.remove(listener)
+
     def bundle(self) -> TrustBundle:
         """The trust bundle of this gateway and the CAs that the hub has verified."""
         local = self._local()

@@ -117,8 +117,11 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamAddress:
-    """How the hub is reached: `host` is dialled, the hub's name is verified. `ca` None: the system's trust store."""
+    """How the hub is reached, or the gateway above: `host` is dialled, `name` is verified. `ca` None: the system's
+    trust store.
+    """
 
+    name: str
     host: str
     mqtt_port: int
     https_port: int
@@ -177,7 +180,7 @@ def settings_from(file: ConfigFile, source: Path) -> Settings:
         edge_ca=edge_ca,
         trust_bundle=reader.path("trust_bundle_cert", file.trust_bundle_cert) if file.trust_bundle_cert else None,
         listen=reader.listen(own.listen),
-        upstream=reader.upstream(own.upstream, hub),
+        upstream=reader.upstream(own.upstream, hub, file),
         hub_verified_anchors=reader.choice("x509_ca_anchor", own.gateway, ("hub+bundle", "bundle")) == "hub+bundle",
         thumbprint_needs_common_name=own.gateway.require_cn_match_for_thumbprint,
         keep_dollar_in_certificate_ids=reader.choice("module_cert_id_style", own.gateway, ("1.2", "1.4")) == "1.2",
@@ -210,10 +213,8 @@ class _Reader(Reading):
         self._issuing = issuing
 
     def refuse_what_is_not_offered(self, file: ConfigFile) -> None:
-        if file.parent_hostname is not None or file.local_gateway_hostname is not None:
-            raise self.not_offered(
-                "parent_hostname (a gateway below a gateway)", "remove it and connect this gateway straight to the hub"
-            )
+        if file.local_gateway_hostname is not None:
+            raise self.not_offered("local_gateway_hostname", "use parent_hostname for a gateway below a gateway")
         if file.aziot_keys is not None:
             raise self.not_offered("aziot_keys (private keys in PKCS#11 tokens)", "remove it to keep keys in files")
 
@@ -349,11 +350,15 @@ class _Reader(Reading):
             raise self.wrong("edgetrust.listen.host is empty")
         return Listen(table.host, table.mqtt_port, table.https_port)
 
-    def upstream(self, table: UpstreamTable, hub: str) -> UpstreamAddress:
+    def upstream(self, table: UpstreamTable, hub: str, file: ConfigFile) -> UpstreamAddress:
+        """The hub, or with `parent_hostname` the gateway above, which is verified by the trust bundle."""
+        server, authorities = hub, table.ca
+        if file.parent_hostname is not None:
+            server, authorities = self._hub("parent_hostname", file.parent_hostname), table.ca or file.trust_bundle_cert
         for name, port in (("mqtt_port", table.mqtt_port), ("https_port", table.https_port)):
             self._port(f"edgetrust.upstream.{name}", port, lowest=1)
-        ca = self.path("edgetrust.upstream.ca", table.ca) if table.ca is not None else None
-        return UpstreamAddress(table.host or hub, table.mqtt_port, table.https_port, ca)
+        ca = self.path("edgetrust.upstream.ca", authorities) if authorities is not None else None
+        return UpstreamAddress(server, table.host or server, table.mqtt_port, table.https_port, ca)
 
     def _port(self, name: str, port: int, *, lowest: int) -> None:
         if not lowest <= port <= 65_535:  # noqa: PLR2004 - the highest TCP port

@@ -33,7 +33,7 @@ def settings_for(tmp_path: Path) -> Callable[[FakeHub], Settings]:
     def make(hub: FakeHub) -> Settings:
         ca = tmp_path / "hub-root.pem"
         ca.write_text(hub.pki.root.chain.pem())
-        return replace(PLAIN, upstream=UpstreamAddress("127.0.0.1", 1, hub.port, ca))
+        return replace(PLAIN, upstream=UpstreamAddress("hub.example", "127.0.0.1", 1, hub.port, ca))
 
     return make
 
@@ -47,7 +47,7 @@ PLAIN = Settings(
     edge_ca=QuickstartCa(90, None, AutoRenew()),
     trust_bundle=None,
     listen=Listen("127.0.0.1", 0, 0),
-    upstream=UpstreamAddress("127.0.0.1", 1, 1, None),
+    upstream=UpstreamAddress("hub.example", "127.0.0.1", 1, 1, None),
     hub_verified_anchors=True,
     thumbprint_needs_common_name=False,
     keep_dollar_in_certificate_ids=True,

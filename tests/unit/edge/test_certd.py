@@ -54,7 +54,7 @@ class Bench:
             edge_ca=QuickstartCa(90, None, AutoRenew()),
             trust_bundle=None,
             listen=Listen("127.0.0.1", 0, 0),
-            upstream=UpstreamAddress("127.0.0.1", 1, 1, None),
+            upstream=UpstreamAddress("hub.example", "127.0.0.1", 1, 1, None),
             hub_verified_anchors=True,
             thumbprint_needs_common_name=False,
             keep_dollar_in_certificate_ids=True,

@@ -201,7 +201,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, near: str) 
         ('[provisioning]\nsource = "none"', "not offered yet"),
         ('[provisioning]\nsource = "cloud"', "provisioning.source"),
         ('[provisioning]\nsource = "manual"', "needs a connection_string"),
-        ('parent_hostname = "p"\n' + CONNECTION, "not offered yet"),
+        ('parent_hostname = "p/q"\n' + CONNECTION, "parent_hostname: 'p/q'"),
         ('local_gateway_hostname = "p"\n' + CONNECTION, "not offered yet"),
         (CONNECTION + '[aziot_keys]\npkcs11_lib_path = "/x.so"', "PKCS#11"),
         (CONNECTION.replace("DeviceId=EdgeGateway;", ""), "no DeviceId"),
@@ -267,3 +267,13 @@ def test_a_relative_path_is_answered_with_the_url(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         load_settings(tmp_path / "config.toml")
+
+
+def test_below_a_gateway(tmp_path: Path) -> None:
+    """The parent is dialled and verified, by the trust bundle unless something else is said."""
+    text = 'parent_hostname = "Upper.local"\ntrust_bundle_cert = "file:///root.pem"\n' + CONNECTION
+    below = load(tmp_path, text).upstream
+    assert (below.name, below.host, below.ca) == ("upper.local", "upper.local", Path("/root.pem"))
+    more = '\n[edgetrust.upstream]\nhost = "10.0.0.1"\nca = "file:///other.pem"\n'
+    told = load(tmp_path, text + more).upstream
+    assert (told.name, told.host, told.ca) == ("upper.local", "10.0.0.1", Path("/other.pem"))

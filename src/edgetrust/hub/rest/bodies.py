@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
 
+from edgetrust.broker.bodies import authentication_body
 from edgetrust.protocol.bulk import IdentityBody, ImportMode, PropertiesBody
 from edgetrust.protocol.iothub import valid_identifier
 from edgetrust.protocol.registry import (
     NEVER,
     AuthenticationBody,
-    AuthenticationType,
     BodyError,
     CapabilitiesBody,
     DeviceBody,
@@ -30,14 +29,7 @@ from edgetrust.protocol.twin import Twin, TwinDraft, section_view
 from edgetrust.store.bulk import BulkItem, Household
 from edgetrust.store.records import AuthenticationDraft, DeviceDraft, DeviceRecord, ModuleDraft, ModuleRecord
 from edgetrust.store.twins import TwinRecord, twin_etag
-from edgetrust.trust.registration import Authentication, CertificateAuthority, NoAuthentication, SasKeys, Thumbprints
-
-_KINDS: Mapping[type, AuthenticationType] = {
-    SasKeys: AuthenticationType.SAS,
-    Thumbprints: AuthenticationType.SELF_SIGNED,
-    CertificateAuthority: AuthenticationType.CERTIFICATE_AUTHORITY,
-    NoAuthentication: AuthenticationType.NONE,
-}
+from edgetrust.trust.registration import Authentication
 
 
 def device_body(record: DeviceRecord) -> DeviceBody:
@@ -76,21 +68,6 @@ def module_body(record: ModuleRecord) -> ModuleBody:
     )
 
 
-def authentication_body(authentication: Authentication) -> AuthenticationBody:
-    """`authentication` with null where there is nothing."""
-    keys, thumbprints = SymmetricKeyBody(), ThumbprintBody()
-    match authentication:
-        case SasKeys(primary, secondary):
-            keys = SymmetricKeyBody(_base64(primary.reveal()), _base64(secondary.reveal()))
-        case Thumbprints(first, second):
-            thumbprints = ThumbprintBody(first.hex() if first else None, second.hex() if second else None)
-        case CertificateAuthority() | NoAuthentication():
-            pass
-        case _:
-            assert_never(authentication)
-    return AuthenticationBody(keys, thumbprints, _KINDS[type(authentication)])
-
-
 def twin_body(record: TwinRecord) -> dict[str, Any]:
     """A twin as services see it, with what its identity is and does (hub specification 5.3)."""
     device, module, twin = record.device, record.module, record.twin
@@ -108,7 +85,7 @@ def twin_body(record: TwinRecord) -> dict[str, Any]:
         "connectionState": _state(identity.connected),
         "lastActivityTime": zulu(identity.last_activity_at),
         "cloudToDeviceMessageCount": identity.c2d_messages,
-        "authenticationType": _KINDS[type(identity.authentication)],
+        "authenticationType": authentication_body(identity.authentication).type,
         "x509Thumbprint": thumbprints,
         "modelId": record.model_id,
         "productInfo": record.product_info,
@@ -232,7 +209,3 @@ def _time(at: datetime | None) -> str:
 def zulu(at: datetime | None) -> str:
     """A time of a twin, which says its zone also when it never was (hub specification 1.2)."""
     return f"{NEVER}Z" if at is None else _time(at)
-
-
-def _base64(key: bytes) -> str:
-    return base64.b64encode(key).decode()

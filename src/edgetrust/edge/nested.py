@@ -1,0 +1,228 @@
+"""What a gateway offers to gateways below it, by HTTPS: the face that its hub shows to itself (edge specification 6.9).
+
+    /devices/{d}/modules[/{m}]                   the runtime of a child manages its own modules; passed on to the hub
+    .../$edgeHub/...ModuleOnBehalfOf             the same from further below, through the child
+    .../$edgeHub/...Scope, get...OnBehalfOf      who is below the child, from this gateway's copy
+    .../$edgeHub/scopeVersion, verifiedCertificates
+
+Rules: every caller is decided on like a connection, by the copy, and a refusal is on record. An auth-chain must be one
+of this gateway's copy; it is passed on with this gateway at its end. While the hub is away what needs it is answered
+500, which a runtime takes for a network that is down, and goes on with what it has.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, assert_never
+
+import msgspec
+from aiohttp import web
+
+from edgetrust.broker.ports import Auditor
+from edgetrust.clock import Clock
+from edgetrust.edge.hubapi import SCOPE_API, Answer, HubApi, hub_path
+from edgetrust.edge.listing import write_listing
+from edgetrust.edge.scope import ScopeRegistry
+from edgetrust.errors import PeerError, UnavailableError
+from edgetrust.limits import SCOPE_WAIT_SECONDS
+from edgetrust.pki.chain import Chain
+from edgetrust.protocol.iothub import valid_identifier
+from edgetrust.protocol.registry import (
+    encode_body,
+    parse_module,
+    parse_on_behalf_request,
+    parse_scope_lookup,
+    parse_scope_request,
+)
+from edgetrust.transport.http import peer_chain
+from edgetrust.trust.audit import record
+from edgetrust.trust.authenticate import Policy, authenticate
+from edgetrust.trust.authorize import EDGE_HUB
+from edgetrust.trust.credential import credential_from
+from edgetrust.trust.identity import Identity
+from edgetrust.trust.registration import Registration
+from edgetrust.trust.verdict import Accepted, Refused
+
+_EDGE_HUB: Final = "/devices/{actor}/modules/$edgeHub"
+_MODULE: Final = "/devices/{device}/modules/{module}"
+_NETWORK_DOWN: Final = 500
+_ON_BEHALF: Final = (
+    ("PUT", "putModuleOnBehalfOf"),
+    ("POST", "getModuleOnBehalfOf"),
+    ("POST", "getModulesOnTargetDevice"),
+    ("POST", "deleteModuleOnBehalfOf"),
+)
+
+
+class Nested:
+    """The routes. `api` asks the hub as this gateway's `$edgeHub`; `device` is this gateway."""
+
+    def __init__(
+        self,
+        hub: str,
+        device: str,
+        registry: ScopeRegistry,
+        api: HubApi,
+        policy: Policy,
+        auditor: Auditor,
+        clock: Clock,
+    ) -> None:
+        self._hub = hub
+        self._device = device
+        self._registry = registry
+        self._api = api
+        self._policy = policy
+        self._auditor = auditor
+        self._clock = clock
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes to the gateway's application."""
+        router = app.router
+        for method, name in _ON_BEHALF:
+            router.add_route(method, f"{_EDGE_HUB}/{name}", self._answering(self._passed_on))
+        for method, name, handler in (
+            ("POST", "devicesAndModulesInTargetDeviceScope", self._listing),
+            ("POST", "getDeviceAndModuleOnBehalfOf", self._look_up),
+            ("GET", "scopeVersion", self._version),
+            ("GET", "verifiedCertificates", self._authorities),
+        ):
+            router.add_route(method, f"{_EDGE_HUB}/{name}", self._answering(handler))
+        router.add_get("/devices/{device}/modules", self._answering(self._modules))
+        for method in ("GET", "PUT", "DELETE"):
+            router.add_route(method, _MODULE, self._answering(self._module))
+
+    def _answering(self, handler: Any) -> Any:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                answered: web.StreamResponse = await handler(request)
+            except PeerError as problem:
+                return _said(problem.status, problem.message)
+            except UnavailableError as problem:
+                return _said(_NETWORK_DOWN, problem.message)
+            return answered
+
+        return answer
+
+    # Who asks -------------------------------------------------------------------------------------------------------
+
+    async def _decide(self, request: web.Request, claim: Identity) -> None:
+        """Raises PeerError 401 unless the request comes from `claim`, itself below this gateway."""
+        credential = credential_from(request.headers.get("Authorization"), peer_chain(request))
+        found = await self._registry.find(claim)
+        now = self._clock.now()
+        verdict = authenticate(claim, credential, found, self._registry.bundle(), now, self._policy)
+        match verdict:
+            case Accepted():
+                return
+            case Refused():
+                place = f"{request.method} {request.path}"[:200]
+                self._auditor.record(record(verdict, at=now, place=place, peer=request.remote or ""))
+                raise PeerError("the credential is not accepted for this request", reason="unauthorized", status=401)
+            case _:
+                assert_never(verdict)
+
+    async def _edge_hub(self, request: web.Request) -> str:
+        actor = _name(request, "actor")
+        await self._decide(request, Identity(self._hub, actor, EDGE_HUB))
+        return actor
+
+    def _chain(self, text: str, actor: str) -> tuple[str, ...]:
+        """The devices of an auth-chain that ends with `actor`, and then this gateway. Raises PeerError 403."""
+        devices = tuple(dict.fromkeys(element.partition("/")[0] for element in text.split(";")))
+        wanted = (*devices, self._device)
+        if devices[-1] != actor or self._registry.chain_to(self._device, Identity(self._hub, devices[0])) != wanted:
+            raise PeerError(f"{text[:140]!r} does not lead to {actor}", reason="not-a-child", status=403)
+        return wanted
+
+    # The scope, from the copy ---------------------------------------------------------------------------------------
+
+    async def _listing(self, request: web.Request) -> web.Response:
+        actor = await self._edge_hub(request)
+        asked = parse_scope_request(await request.read())
+        target = self._chain(asked.auth_chain, actor)[0]
+        return _json(encode_body(write_listing(self._registry.level(Identity(self._hub, target)))))
+
+    async def _look_up(self, request: web.Request) -> web.Response:
+        actor = await self._edge_hub(request)
+        asked = parse_scope_lookup(await request.read())
+        self._chain(asked.auth_chain, actor)
+        device = Identity(self._hub, asked.target_device_id)
+        wanted = (
+            device if asked.target_module_id is None else Identity(self._hub, device.device, asked.target_module_id)
+        )
+        found = [await self._registry.find(each) for each in dict.fromkeys((device, wanted))]
+        known = [one for one in found if isinstance(one, Registration)]
+        if len(known) != len(found):
+            raise PeerError(f"{wanted} is not known", reason="device-not-found", status=404)
+        if actor not in self._registry.chain_to(self._device, device):
+            raise PeerError(f"{device} is not below {actor}", reason="not-a-child", status=403)
+        return _json(encode_body(write_listing(known)))
+
+    async def _version(self, request: web.Request) -> web.Response:
+        await self._edge_hub(request)
+        version = self._registry.version
+        if request.query.get("after") == str(version):
+            await self._registry.wait_for_change(version, SCOPE_WAIT_SECONDS)
+        return web.json_response({"version": self._registry.version})
+
+    async def _authorities(self, request: web.Request) -> web.Response:
+        await self._edge_hub(request)
+        pems = [Chain((certificate,)).pem() for certificate in self._registry.authorities]
+        return web.json_response({"certificates": pems, "asOf": self._clock.now().isoformat()})
+
+    # Modules, passed on to the hub ----------------------------------------------------------------------------------
+
+    async def _passed_on(self, request: web.Request) -> web.Response:
+        actor = await self._edge_hub(request)
+        content = await request.read()
+        chain = self._chain(parse_on_behalf_request(content).auth_chain, actor)
+        body = {**msgspec.json.decode(content, type=dict[str, Any]), "authChain": ";".join(chain)}
+        name = request.path.rpartition("/")[2]
+        return await self._ask(request, request.method, name, body)
+
+    async def _modules(self, request: web.Request) -> web.Response:
+        device = _name(request, "device")
+        await self._decide(request, Identity(self._hub, device))
+        return await self._ask(request, "POST", "getModulesOnTargetDevice", {"authChain": self._own_chain(device)})
+
+    async def _module(self, request: web.Request) -> web.Response:
+        device, module = _name(request, "device"), _name(request, "module")
+        await self._decide(request, Identity(self._hub, device))
+        body: dict[str, Any] = {"authChain": self._own_chain(device)}
+        match request.method:
+            case "PUT":
+                content = await request.read()
+                sent = parse_module(content)
+                if (sent.device_id, sent.module_id) != (device, module):
+                    raise PeerError("the body is about another module", reason="argument-invalid", status=400)
+                body["module"] = msgspec.json.decode(content)
+                return await self._ask(request, "PUT", "putModuleOnBehalfOf", body)
+            case "DELETE":
+                return await self._ask(request, "POST", "deleteModuleOnBehalfOf", {**body, "moduleId": module})
+            case _:
+                return await self._ask(request, "POST", "getModuleOnBehalfOf", {**body, "targetModuleId": module})
+
+    def _own_chain(self, device: str) -> str:
+        return ";".join(self._registry.chain_to(self._device, Identity(self._hub, device)))
+
+    async def _ask(self, request: web.Request, method: str, name: str, body: dict[str, Any]) -> web.Response:
+        path = hub_path("devices", self._device, "modules", EDGE_HUB, name)
+        if_match = request.headers.get("If-Match")
+        answer: Answer = await self._api.call(method, path, api_version=SCOPE_API, body=body, if_match=if_match)
+        return _json(answer.content, status=answer.status)
+
+
+def _name(request: web.Request, part: str) -> str:
+    name = request.match_info[part]
+    if not valid_identifier(name):
+        raise PeerError(f"{name[:140]!r} names no {part}", reason="argument-invalid", status=400)
+    return name
+
+
+def _json(content: bytes, *, status: int = 200) -> web.Response:
+    if not content:
+        return web.Response(status=status)
+    return web.Response(body=content, status=status, content_type="application/json", charset="utf-8")
+
+
+def _said(status: int, text: str) -> web.Response:
+    return web.json_response({"Message": text}, status=status)
