@@ -78,7 +78,8 @@ async def test_a_hub_below_another_root_is_not_trusted(hub: FakeHub, settings_fo
 
 async def test_a_hub_of_another_name_is_not_trusted(hub: FakeHub, settings_for: SettingsFor) -> None:
     with pytest.raises(HubNotTrustedError, match="not trusted"):
-        await get(replace(settings_for(hub), hub="other.example"))
+        settings = settings_for(hub)
+        await get(replace(settings, upstream=replace(settings.upstream, name="other.example")))
 
 
 async def test_an_expired_hub_is_not_trusted(tmp_path: Path, settings_for: SettingsFor) -> None:

@@ -129,7 +129,7 @@ async def test_the_first_start_ends_when_the_hub_says_no(story: Story) -> None:
 
 
 async def test_the_first_start_ends_when_the_hub_is_not_the_hub(story: Story) -> None:
-    story.settings = replace(story.settings, hub="other.example")
+    story.settings = replace(story.settings, upstream=replace(story.settings.upstream, name="other.example"))
     with pytest.raises(HubNotTrustedError):
         await story.open().begin()
 
