@@ -130,13 +130,19 @@ class EstServer:
 
     async def _note(self, request: web.Request) -> None:
         """Who has which root is evidence for the next step of a rotation."""
-        peer = _peer(request)
+        peer, clock = _peer(request), self._clock.monotonic()
         if not peer.chain and peer.basic is None:
             return
+        if max(self._requests.wait(peer.address, clock), self._refusals.wait(peer.address, clock)) > 0:
+            return  # the answer is for everybody; a password is not verified for who tries too many
+        self._requests.take(peer.address, clock)
         authority, who = self._enroller.authority, await self._enroller.who(peer)
+        if who is None:
+            self._refusals.take(peer.address, clock)
+            return
         roots = [thumbprint_of(anchor) for anchor in authority.bundle().anchors]
         new = [root for root in roots if (who, root) not in self._noted]
-        if who is None or not new or len(self._noted) >= limits.EST_ADDRESSES_KEPT:
+        if not new or len(self._noted) >= limits.EST_ADDRESSES_KEPT:
             return
         now = self._clock.now()
 

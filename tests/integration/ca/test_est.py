@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from edgetrust import limits
 from edgetrust.pki.verify import Purpose, VerifiedChain, verify_chain
+from edgetrust.store.issuance import fetchers, thumbprint_of
 from support.ca import csr, san
 from support.ca_server import HEADERS, CaServer, body, certificates_in
 
@@ -71,6 +73,26 @@ class TestOperations:
         shown = await server.run("openssl", "asn1parse", "-inform", "der", "-in", "attributes")
         assert "Extension Request" in shown
         assert "1.2.840.113549.1.9.16.2.61" in shown
+
+
+class TestEvidence:
+    async def test_who_fetches_with_a_credential_is_known_to_have_the_root(self, server: CaServer) -> None:
+        auth, authority = await server.password("dev1"), server.service.authority
+        root = thumbprint_of(authority.named("root").row.certificate)
+        assert (await server.ask("GET", "cacerts")).status == 200
+        assert (await server.ask("GET", "cacerts", auth=aiohttp.encode_basic_auth("dev1", "wrong"))).status == 200
+        read = authority.database.read
+        assert await read(lambda connection: fetchers(connection, root)) == {}
+        assert (await server.ask("GET", "cacerts", auth=auth)).status == 200
+        assert set(await read(lambda connection: fetchers(connection, root))) == {"dev1"}
+
+    async def test_passwords_cannot_be_guessed_there_either(self, server: CaServer) -> None:
+        await server.password("dev1")
+        wrong = aiohttp.encode_basic_auth("dev1", "guess")
+        for _ in range(limits.EST_REFUSALS_PER_ADDRESS + 1):
+            assert (await server.ask("GET", "cacerts", auth=wrong)).status == 200
+        answer = await server.ask("POST", "simpleenroll", body(csr("dev1")), auth=wrong)
+        assert answer.status == 429
 
 
 class TestTolerance:
@@ -188,8 +210,6 @@ class TestBadInput:
         assert answer.headers["WWW-Authenticate"].startswith("Basic ")
 
     async def test_guessing_ends(self, server: CaServer) -> None:
-        import aiohttp
-
         wrong = aiohttp.encode_basic_auth("dev1", "guess")
         statuses = [
             (await server.ask("POST", "simpleenroll", body(csr()), auth=wrong)).status
