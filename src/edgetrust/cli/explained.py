@@ -47,7 +47,8 @@ async def explain(
         question["token"] = read_secret(token_file)
     answer: dict[str, Any] = await client.post("edgetrust", "explain", body=question)
     if not answer["accepted"]:
-        answer["fix"] = re.sub(r"\bDEVICE\b", lambda _match: device, answer["fix"])
+        for name in ("confirm", "fix"):
+            answer[name] = re.sub(r"\bDEVICE\b", lambda _match: device, answer[name])
     if json:
         print_json(answer)
     else:

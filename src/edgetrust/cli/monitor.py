@@ -135,7 +135,7 @@ def body_text(event: dict[str, Any]) -> str:
 
 def _condition(where: str | None, properties: list[str] | None) -> str | None:
     """One condition out of both options."""
-    parts = [f"({where})"] if where else []
+    parts = [where if not properties else f"({where})"] if where else []
     for name, value in pairs(properties).items():
         if "{" in name or "}" in name:
             raise UsageError(f"--property {name!r} cannot be a name here", reason="property-malformed", fix="no braces")

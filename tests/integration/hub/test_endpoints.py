@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import aiohttp
 import nats
 import pytest
 import structlog
@@ -99,6 +100,25 @@ class TestWebhook:
                 assert "certificate verify failed" in raised.value.message
                 await endpoint.close()
         assert receiver.headers == []
+
+    async def test_an_idle_connection_that_was_closed_is_no_failure(
+        self, pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with receiving(pki.server("localhost"), tmp_path) as receiver:
+            endpoint = WebhookEndpoint("hub", f"https://localhost:{receiver.port}/", bundle=pki.bundle)
+            ask, closed = endpoint._status, [True, False, True, True]
+
+            async def status(session: aiohttp.ClientSession, body: bytes, headers: dict[str, str]) -> int:
+                if closed.pop(0):
+                    raise aiohttp.ServerDisconnectedError
+                return await ask(session, body, headers)
+
+            monkeypatch.setattr(endpoint, "_status", status)
+            await endpoint.deliver([event(1)])
+            with pytest.raises(UnavailableError, match="Server disconnected"):
+                await endpoint.deliver([event(2)])
+            await endpoint.close()
+        assert receiver.texts == ["1"]
 
     async def test_nobody_listens(self, pki: Pki, tmp_path: Path) -> None:
         async with receiving(pki.server("localhost"), tmp_path) as receiver:

@@ -60,12 +60,18 @@ class WebhookEndpoint:
             headers["Authorization"] = self._authorization.reveal()
         body = msgspec.json.encode(event_entry(stored))
         try:
-            async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as answer:
-                status = answer.status
+            try:
+                status = await self._status(self._session, body, headers)
+            except aiohttp.ServerDisconnectedError:  # it had closed an idle connection, which is no failure
+                status = await self._status(self._session, body, headers)
         except (TimeoutError, aiohttp.ClientError, OSError) as problem:
             raise self._unavailable(str(problem) or type(problem).__name__) from problem
         if status >= _RECEIVED_BELOW:
             raise self._unavailable(f"it answered {status}")
+
+    async def _status(self, session: aiohttp.ClientSession, body: bytes, headers: dict[str, str]) -> int:
+        async with session.post(self._url, data=body, headers=headers, allow_redirects=False) as answer:
+            return answer.status
 
     def _unavailable(self, problem: str) -> UnavailableError:
         return UnavailableError(
