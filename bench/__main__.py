@@ -1,11 +1,15 @@
-"""`python -m bench` (what `make bench` runs): the same as `python bench/run.py`."""
+"""`python -m bench` (what `make bench` runs): the same as `python bench/run.py`; with `scale` or `roundtrips` as first
+argument, those instead.
+"""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from run import main
+OTHERS = ("scale", "roundtrips")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    wanted = sys.argv[1] if sys.argv[1:2] and sys.argv[1] in OTHERS else "run"
+    sys.exit(import_module(wanted).main(sys.argv[1 if wanted == "run" else 2 :]))
