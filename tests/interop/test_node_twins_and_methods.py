@@ -109,6 +109,19 @@ def test_a_module_has_a_twin_of_its_own(node: NodeContoso) -> None:
     client.shutdown()
 
 
+@surface(NODE_DEVICE, "twins")
+def test_a_model_is_named_when_it_connects(node: NodeContoso) -> None:
+    client = connected(node, "nt-model", modelId="dtmi:com:example:Thermostat;1")
+
+    def twin() -> dict[str, Any]:
+        return dict(node.rest("GET", "twins", "nt-model"))
+
+    wait_for(lambda: twin()["modelId"], "the model is kept")
+    assert twin()["modelId"] == "dtmi:com:example:Thermostat;1"
+    assert twin()["productInfo"].startswith("azure-iot-device/1.18.4 (node v")
+    client.shutdown()
+
+
 # Methods ------------------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from edgetrust.protocol.mqtt.packets import Connect, Pingreq, Publish, Subscribe
 from support import pki as odd
 from support.hub import NAME, VERSION, World, devices_pki, run, running, until
 from support.mosquitto import credentials, device, identity, subscribed, wait
+from support.surface import MOSQUITTO, PAHO, surface
 
 TOPIC = "devices/d1/messages/events/"
 C2D = "devices/d1/messages/devicebound/#"
@@ -32,6 +33,7 @@ async def bodies(world: World) -> list[str]:
 
 
 class TestCredentials:
+    @surface(MOSQUITTO, "connect-sas", "telemetry")
     async def test_sas(self, world: World) -> None:
         await world.create("d1")
         code, said = await publish(world, "-q", "1", "-t", TOPIC + "a=b%20c", "-m", "hello")
@@ -48,6 +50,7 @@ class TestCredentials:
         (event,) = await world.events()
         assert (event["device"], event["module"]) == ("d1", "m1")
 
+    @surface(MOSQUITTO, "connect-thumbprint")
     @pytest.mark.parametrize("slot", [0, 1])
     @pytest.mark.parametrize("algorithm", ["sha1", "sha256"])
     async def test_thumbprint(self, world: World, slot: int, algorithm: str) -> None:
@@ -62,6 +65,7 @@ class TestCredentials:
         (event,) = await world.events()
         assert '"type":"x509Certificate"' in event["authMethod"]
 
+    @surface(MOSQUITTO, "connect-ca")
     async def test_authority(self, world: World) -> None:
         pki = devices_pki()
         await world.trust(pki.root)
@@ -165,6 +169,7 @@ async def test_the_chain_that_devices_see(world: World) -> None:
 class TestWebSocket:
     """MQTT on the HTTPS port: the same door."""
 
+    @surface(PAHO, "websocket", "telemetry")
     async def test_sas(self, world: World) -> None:
         await world.create("d1")
         with device(world, "d1", websocket=True) as client:
@@ -356,6 +361,7 @@ class TestSessions:
 
 
 class TestCommands:
+    @surface(MOSQUITTO, "c2d")
     async def test_to_mosquitto(self, world: World) -> None:
         await world.create("d1")
         await world.ask("POST", "/devices/d1/messages/devicebound", b"queued", iothub_app_colour="deep%20blue")

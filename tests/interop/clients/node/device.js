@@ -26,7 +26,7 @@ function of(name) {
 }
 
 /** A client, not connected yet. `x509`: certificate and key as PEM. `token`: its seconds, and the margin of its end. */
-function create({ client: name, connection_string, transport = "mqtt", module, x509, ca, token, retry = true }) {
+function create({ client: name, connection_string, transport = "mqtt", module, x509, ca, token, modelId, retry = true }) {
   const kind = module ? ModuleClient : Client;
   const client = token
     ? kind.fromAuthenticationProvider(
@@ -34,9 +34,9 @@ function create({ client: name, connection_string, transport = "mqtt", module, x
         transports[transport],
       )
     : kind.fromConnectionString(connection_string, transports[transport]);
-  if (x509 || ca) {
+  if (x509 || ca || modelId) {
     // The promise of the HTTPS transport never settles, and the options count at once.
-    client.setOptions({ cert: x509?.certificate, key: x509?.key, ca }, () => {});
+    client.setOptions({ cert: x509?.certificate, key: x509?.key, ca, modelId }, () => {});
   }
   if (!retry) {
     client.setRetryPolicy(new NoRetry());
@@ -84,15 +84,6 @@ function listen({ client: name, complete = true }) {
 async function settle({ client: name, how, body }) {
   const { client, messages } = of(name);
   await client[how](messages.get(body));
-}
-
-/** Messages that edges route to this module's input. */
-function listen_input({ client: name, input }) {
-  of(name).client.on("inputMessage", (from, message) => {
-    if (from === input) {
-      news(name, "input", told(message));
-    }
-  });
 }
 
 function written(body, properties = {}, system = {}) {
@@ -169,12 +160,6 @@ function answer({ client: name, method, status = 200, pause = 0 }) {
   }
 }
 
-/** Call a method of another device or module, as modules do. */
-async function invoke({ client, device, module, call }) {
-  const to = module ? [device, module] : [device];
-  return (await of(client).client.invokeMethod(...to, call)) ?? null;
-}
-
 /** Upload a file; the hub says where it goes. */
 async function upload({ client, name, text }) {
   await of(client).client.uploadToBlob(name, Readable.from(Buffer.from(text)), Buffer.byteLength(text));
@@ -192,6 +177,6 @@ async function shutdown({ client }) {
 }
 
 module.exports = {
-  answer, connect, create, disconnect, invoke, listen, listen_input, report, send, send_batch, settle,
+  answer, connect, create, disconnect, listen, report, send, send_batch, settle,
   shutdown, stream, twin, upload, watch,
 };
