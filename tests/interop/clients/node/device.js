@@ -177,6 +177,5 @@ async function shutdown({ client }) {
 }
 
 module.exports = {
-  answer, connect, create, disconnect, listen, report, send, send_batch, settle,
-  shutdown, stream, twin, upload, watch,
+  answer, connect, create, disconnect, listen, report, send, send_batch, settle, shutdown, stream, twin, upload, watch,
 };
