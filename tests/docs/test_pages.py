@@ -26,7 +26,9 @@ UNWANTED = {
     "sanitise": "parse",
 }
 # Hosts that a page or a build file may name. A registry is never among them: which one is used is the reader's choice.
-HOSTS = re.compile(r"(localhost|127\.0\.0\.1|[\w.-]+\.(local|example)|keepachangelog\.com|semver\.org|\W.*|[A-Z_]+)")
+HOSTS = re.compile(
+    r"(localhost(\.\.\.)?|127\.0\.0\.1|[\w.-]+\.(local|example)|keepachangelog\.com|semver\.org|\W.*|[A-Z_]+)"
+)
 BUILD_FILES = ["Makefile", "pyproject.toml", ".ci/run", "tools", "requirements"]
 
 
