@@ -228,6 +228,42 @@ def test_queries_with_continuation(service: Sdk) -> None:
     fails(service, "query_iot_hub", {"query": "SELECT"}, status=400, phrase="Bad Request")
 
 
+def test_configurations(service: Sdk) -> None:
+    service.call("create_device_with_sas", "r-deploy", KEY, OTHER_KEY, "enabled", True)
+    content = {"modules_content": {"r-sensor": {"properties.desired": {"interval": 5}}}}
+    assert service.call("configurations.apply_configuration_on_edge_device", "r-deploy", content) is None
+    twin = service.call("get_module_twin", "r-deploy", "r-sensor")
+    assert twin["properties"]["desired"]["interval"] == 5
+
+    wished = {"id": "r-all", "content": content, "target_condition": "deviceId = 'r-deploy'", "priority": 3}
+    made = service.call("configurations.create_configuration", wished)
+    assert (made["id"], made["priority"], made["target_condition"]) == ("r-all", 3, "deviceId = 'r-deploy'")
+    assert service.call("configurations.get_configuration", "r-all")["content"] == made["content"]
+    changed = service.call("configurations.update_configuration", {**wished, "priority": 4}, made["etag"])
+    assert changed["priority"] == 4
+    assert [one["id"] for one in service.call("configurations.get_configurations", 10)] == ["r-all"]
+    tried = service.call("configurations.test_configuration_queries", {"target_condition": "tags."})
+    assert "position 6" in tried["target_condition_error"]
+    assert service.call("configurations.delete_configuration", "r-all", changed["etag"]) is None
+    fails(service, "configurations.get_configuration", "r-all", status=404, phrase="Not Found")
+
+
+def test_scheduled_jobs(service: Sdk) -> None:
+    service.call("create_device_with_sas", "r-job", KEY, OTHER_KEY, "enabled")
+    request = {
+        "type": "scheduleUpdateTwin",
+        "update_twin": {"tags": {"job": "done"}},
+        "query_condition": "deviceId = 'r-job'",
+        "max_execution_time_in_seconds": 60,
+    }
+    made = service.call("jobs.create_scheduled_job", "r-job-1", request)
+    assert (made["job_id"], made["type"]) == ("r-job-1", "scheduleUpdateTwin")
+    wait_for(lambda: service.call("jobs.get_scheduled_job", "r-job-1")["status"] == "completed", "the job is done")
+    assert service.call("get_twin", "r-job")["tags"] == {"job": "done"}
+    service.call("jobs.cancel_scheduled_job", "r-job-1")
+    assert service.call("jobs.get_scheduled_job", "r-job-1")["status"] == "completed"  # it had ended before
+
+
 @surface(PYTHON_SERVICE, "statistics")
 def test_statistics_count(contoso: Contoso, service: Sdk) -> None:
     before = service.call("get_device_registry_statistics")

@@ -27,17 +27,20 @@ from edgetrust.clock import Clock
 from edgetrust.errors import Error
 from edgetrust.hub.deployments import Deployments
 from edgetrust.hub.housekeeping import Housekeeping
+from edgetrust.hub.jobs import JobRunner
 from edgetrust.hub.policies import Policies
 from edgetrust.hub.presence import Presence
 from edgetrust.hub.registry import HubRegistry
 from edgetrust.hub.rest.access import Access
 from edgetrust.hub.rest.app import build_app
 from edgetrust.hub.rest.bodies import twin_row
+from edgetrust.hub.rest.methods import invoke
 from edgetrust.hub.rest.parts import Parts
 from edgetrust.hub.routing import Router
 from edgetrust.hub.settings import HubSettings
 from edgetrust.limits import HOUSEKEEPING_SECONDS
 from edgetrust.pki.remember import VerifiedChains
+from edgetrust.protocol.methods import MethodAnswer, MethodCall
 from edgetrust.protocol.twin import DesiredChange
 from edgetrust.store.audit import AuditTrail
 from edgetrust.store.auditing import Auditor
@@ -49,6 +52,7 @@ from edgetrust.store.events import EventLog
 from edgetrust.store.feedback import Feedback
 from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
+from edgetrust.store.jobs import JobStore
 from edgetrust.store.queries import Queries
 from edgetrust.store.records import Change, ChangeKind
 from edgetrust.store.retention import EventTrimmer
@@ -111,6 +115,7 @@ class Hub:
         hub._tasks.start(hub._tick())
         hub._tasks.start(hub._keep_house())
         hub._tasks.start(hub._parts.deployments.run())
+        hub._tasks.start(hub._parts.job_runner.run())
         _log.info(EVENT_READY, hub=settings.name, mqtt_port=hub.mqtt_port, https_port=hub.https_port)
         return hub
 
@@ -184,6 +189,7 @@ class Hub:
         self._running.push_async_callback(router.close)
         await router.start()
         queries, configurations = Queries(database, twin_row), Configurations(database, clock)
+        jobs = JobStore(database, clock)
         self._parts = Parts(
             settings=settings,
             identities=self._identities,
@@ -196,6 +202,8 @@ class Hub:
             queries=queries,
             configurations=configurations,
             deployments=Deployments(configurations, self._identities, queries, twins),
+            jobs=jobs,
+            job_runner=JobRunner(jobs, queries, twins, self._invoke, clock),
             trail=self._trail,
             sessions=self._sessions,
             registry=self._registry,
@@ -266,6 +274,9 @@ class Hub:
         for session in sessions:
             await self._door.decide_again(session)
             await asyncio.sleep(0)  # many decisions in a row must not hold up everybody else
+
+    async def _invoke(self, device: str, call: MethodCall) -> MethodAnswer:
+        return await invoke(self._parts, Identity(self.settings.name, device), call)
 
     def _command_waits(self, device: str, module: str | None) -> None:
         session = self._sessions.of(Identity(self.settings.name, device, module))

@@ -12,11 +12,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from edgetrust.protocol.messages import Message
-from edgetrust.store import ca_tables, configuration_tables, dps_schema, migrate
+from edgetrust.store import ca_tables, configuration_tables, dps_schema, job_tables, migrate
 from edgetrust.store.engine import Database
 from edgetrust.store.schema import METADATA, events, forward_queue
 
-for tables in (ca_tables.ca_audit, dps_schema.dps_registrations, configuration_tables.configurations):
+for tables in (ca_tables.ca_audit, dps_schema.dps_registrations, configuration_tables.configurations, job_tables.jobs):
     assert tables.metadata is METADATA  # their import is what adds them
 
 

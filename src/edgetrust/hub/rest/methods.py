@@ -41,7 +41,7 @@ async def invoke_method(request: web.Request) -> web.Response:
     else:
         await parts.identities.module(device, module)
     try:
-        answer = await _invoke(parts, Identity(parts.settings.name, device, module), call)
+        answer = await invoke(parts, Identity(parts.settings.name, device, module), call)
         body = method_answer_body(answer)
     except MethodError as problem:
         METHOD_CALLS.labels(problem.reason).inc()
@@ -50,7 +50,7 @@ async def invoke_method(request: web.Request) -> web.Response:
     return json_answer(body)
 
 
-async def _invoke(parts: Parts, identity: Identity, call: MethodCall) -> MethodAnswer:
+async def invoke(parts: Parts, identity: Identity, call: MethodCall) -> MethodAnswer:
     """The device's answer. Raises MethodError; UnavailableError when the hub stops meanwhile."""
     loop = asyncio.get_running_loop()
     sent: asyncio.Future[None] = loop.create_future()

@@ -21,6 +21,7 @@ from edgetrust.hub.rest.policies import KeyChange, PolicyBody
 from edgetrust.hub.rest.queries import QueryBody
 from edgetrust.protocol.bulk import BulkResult, IdentityBody
 from edgetrust.protocol.configuration import ConfigurationBody, ContentBody, TestBody
+from edgetrust.protocol.jobs import JobBody
 from edgetrust.protocol.registry import DeviceBody, ModuleBody, ScopeListing, ScopeLookup, ScopeRequest
 
 routes = web.RouteTableDef()
@@ -42,6 +43,7 @@ _ERRORS = {
     409: "It exists already.",
     412: "The ETag is another.",
     413: "Too large, or too many.",
+    429: "Too many at the moment.",
     504: "The device did not answer in time.",
 }
 _WRITES = (403, 404, 409, 412, 413)
@@ -105,6 +107,14 @@ ABOUT: Mapping[str, About] = {
     "feedback.abandon_feedback": _GONE,
     "feedback.complete_feedback": _GONE,
     "feedback.receive_feedback": About(answer=list, statuses=(200, 204)),
+    "jobs.cancel_job": About(errors=(404,)),
+    "jobs.create_job": About(JobBody, errors=(*_WRITES, 429)),
+    "jobs.get_job": _ONE,
+    "jobs.query_jobs": About(
+        answer=list,
+        query=(("jobType", _TEXT_WORD), ("jobStatus", _TEXT_WORD)),
+        headers=("x-ms-max-item-count", "x-ms-continuation"),
+    ),
     "messages.get_consumer": _ONE,
     "messages.purge_commands": _ONE,
     "messages.put_consumer": About(dict, errors=_WRITES),
@@ -200,7 +210,7 @@ def name_of(route: web.RouteDef) -> str:
 
 
 def _operation(route: web.RouteDef, path: str, of_type: Mapping[str, Any]) -> dict[str, Any]:
-    about = ABOUT[name_of(route)]
+    about = ABOUT.get(name_of(route), About())
     words = " ".join((route.handler.__doc__ or "").split())
     operation: dict[str, Any] = {
         "operationId": f"{name_of(route)} {route.method} {path}",

@@ -13,6 +13,7 @@ from edgetrust.broker.methods import Methods
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
 from edgetrust.hub.deployments import Deployments
+from edgetrust.hub.jobs import JobRunner
 from edgetrust.hub.policies import Policies
 from edgetrust.hub.registry import HubRegistry
 from edgetrust.hub.rest.access import Access
@@ -26,6 +27,7 @@ from edgetrust.store.events import EventLog
 from edgetrust.store.feedback import Feedback
 from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
+from edgetrust.store.jobs import JobStore
 from edgetrust.store.queries import Queries
 from edgetrust.store.twins import Twins
 from edgetrust.store.uploads import Uploads
@@ -47,6 +49,8 @@ class Parts:
     queries: Queries
     configurations: Configurations
     deployments: Deployments
+    jobs: JobStore
+    job_runner: JobRunner
     trail: AuditTrail
     sessions: Sessions
     registry: HubRegistry
