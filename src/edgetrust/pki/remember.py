@@ -28,10 +28,14 @@ Intermediates = tuple[x509.Certificate, ...]  # as a peer sent them
 
 
 class VerifiedChains:
-    """A bounded memory of verified chains in front of `verify_chain`."""
+    """A bounded memory of verified chains in front of `verify_chain`.
 
-    def __init__(self, capacity: int = limits.VERIFIED_CHAINS_KEPT) -> None:
+    `whole`: only the very same chain is recalled. Without it the end entity is enough, whatever was sent along.
+    """
+
+    def __init__(self, capacity: int = limits.VERIFIED_CHAINS_KEPT, *, whole: bool = False) -> None:
         self._capacity = capacity
+        self._whole = whole
         self._kept: OrderedDict[tuple[bytes, str, Purpose, str | None], RememberedChain] = OrderedDict()
         self._issuers: OrderedDict[tuple[Intermediates, str, Purpose], VerifiedIssuers] = OrderedDict()
 
@@ -42,7 +46,7 @@ class VerifiedChains:
         self, chain: Chain, bundle: TrustBundle, purpose: Purpose, now: datetime, *, name: str | None = None
     ) -> VerifiedChain | ChainFailure:
         """As `verify_chain`."""
-        key = (chain.end_entity.fingerprint(hashes.SHA256()), bundle.version, purpose, name)
+        key = (self._fingerprint(chain), bundle.version, purpose, name)
         kept = self._kept.get(key)
         known = None if kept is None else kept.recall(chain.end_entity, now)
         if known is not None:
@@ -56,6 +60,10 @@ class VerifiedChains:
         if isinstance(outcome, VerifiedChain):
             _keep(self._kept, key, RememberedChain.of(outcome), self._capacity)
         return outcome
+
+    def _fingerprint(self, chain: Chain) -> bytes:
+        counted = chain.certificates if self._whole else chain.certificates[:1]
+        return b"".join(certificate.fingerprint(hashes.SHA256()) for certificate in counted)
 
     def _below_known(
         self, chain: Chain, bundle: TrustBundle, purpose: Purpose, now: datetime

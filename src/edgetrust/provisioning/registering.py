@@ -35,6 +35,7 @@ from edgetrust.limits import (
     DPS_REGISTERS_SECONDS,
     DPS_RETRY_AFTER_SECONDS,
 )
+from edgetrust.pki.remember import VerifiedChains
 from edgetrust.protocol.dps.bodies import (
     RegisterRequest,
     RegistrationState,
@@ -115,6 +116,7 @@ class Registering:
         self._running: dict[str, asyncio.Future[str]] = {}  # by registration key: the operation, once it is on disk
         self._room = asyncio.Semaphore(DPS_OPERATIONS_AT_ONCE)
         self._challenges = Challenges(clock)
+        self._verify = VerifiedChains(whole=True).verify  # a registration and the questions about it are one decision
         self._recent: OrderedDict[str, deque[float]] = OrderedDict()
 
     async def register(self, claim: Claim, request: RegisterRequest) -> Answer:
@@ -185,7 +187,7 @@ class Registering:
     async def _attest(self, claim: Claim, *, polling: bool = False) -> Attested | Refused:
         individual = await self._enrollments.individual(claim.registration_id)
         known = Known(individual, self._enrollments.groups(), self._challenges.key(claim.registration_id))
-        how = Attesting(self.id_scope, _GRACE if polling else timedelta(0))
+        how = Attesting(self.id_scope, _GRACE if polling else timedelta(0), self._verify)
         identity = Identity(claim.id_scope, claim.registration_id)
         outcome = attest(identity, claim.credential, known, self._clock.now(), how)
         verdict = outcome.accepted if isinstance(outcome, Attested) else outcome

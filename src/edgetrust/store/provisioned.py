@@ -10,12 +10,13 @@ It must not know enrollments beyond their names, nor how hubs are told.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, Update, bindparam, delete, insert, select, update
 
 from edgetrust.clock import Clock
 from edgetrust.limits import PAGE_ITEMS
@@ -27,7 +28,6 @@ from edgetrust.store.dps_schema import dps_enrollments, dps_registrations
 from edgetrust.store.engine import Database
 from edgetrust.store.records import at_moment, milliseconds
 
-T = TypeVar("T")
 _table = dps_registrations
 
 
@@ -201,13 +201,18 @@ class Provisioned:
         return await self._step(registration_id, operation_id, row)
 
     async def _step(self, registration_id: str, operation_id: str, row: dict[str, Any]) -> bool:
-        now = milliseconds(self._clock.now())
-        which = (_table.c.key == registration_key(registration_id), _table.c.operation_id == operation_id)
-        statement = update(_table).where(*which).values(revision=_table.c.revision + 1, updated_ms=now, **row)
-        return await self._write(lambda connection: connection.execute(statement).rowcount > 0)
+        which = {"of_key": registration_key(registration_id), "of_operation": operation_id}
+        new = {f"new_{name}": value for name, value in (("updated_ms", milliseconds(self._clock.now())), *row.items())}
+        statement = _step_of(tuple(row))
+        return await self._database.write(lambda connection: connection.execute(statement, which | new).rowcount > 0)
 
-    async def _write(self, work: Callable[[Connection], T]) -> T:
-        return await self._database.write(work)
+
+@cache
+def _step_of(columns: tuple[str, ...]) -> Update:
+    """The statement that writes these columns for one operation; made once for each step."""
+    values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("updated_ms", *columns)}
+    which = (_table.c.key == bindparam("of_key"), _table.c.operation_id == bindparam("of_operation"))
+    return update(_table).where(*which).values(revision=_table.c.revision + 1, **values)
 
 
 def _document(document: Document) -> str:

@@ -201,3 +201,14 @@ def test_a_device_that_is_listed_as_an_anchor_is_refused_below_known_issuers_too
     bundle = pki.bundle.with_(anchors=[listed.end_entity])
     memory.verify(pki.device("other").chain, bundle, Purpose.DEVICE, NOW)
     assert memory.verify(listed, bundle, Purpose.DEVICE, NOW) == verify_chain(listed, bundle, Purpose.DEVICE, NOW)
+
+
+def test_a_memory_of_whole_chains_recalls_no_other_chain_of_the_same_device() -> None:
+    pki = Pki(NOW, intermediates=1)
+    chain = pki.device().chain
+    memory = VerifiedChains(whole=True)
+    assert isinstance(memory.verify(chain, pki.bundle, Purpose.DEVICE, NOW), VerifiedChain)
+    assert isinstance(memory.verify(chain, pki.bundle, Purpose.DEVICE, NOW), VerifiedChain)
+    assert len(memory) == 1
+    alone = Chain((chain.end_entity,))
+    assert isinstance(memory.verify(alone, pki.bundle, Purpose.DEVICE, NOW), ChainFailure)
