@@ -412,6 +412,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             measure(bench)
         except (LoadError, ServerFailedError) as problem:
             print(f"error: {problem}", file=sys.stderr)
+            for log in sorted(Path(name).glob("*.log")):  # they go with the directory
+                print(f"{log.name}: {log.read_text(errors='replace')[-2000:]}", file=sys.stderr)
             return 1
         if options.json:
             _json(bench)

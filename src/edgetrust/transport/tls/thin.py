@@ -173,7 +173,7 @@ class ThinEngine:
         return plain[0] if len(plain) == 1 else b"".join(plain)
 
     def write(self, plaintext: Buffer) -> None:
-        if not self.is_open:
+        if self._closing or self.closed or not self.handshake_done:
             raise not_open()
         _lib.ERR_clear_error()
         if len(plaintext) <= RECORD_BYTES:
