@@ -119,7 +119,10 @@ class Bench:
             last = []
             for kept, (server, port) in zip(figures, servers, strict=True):
                 others = _Others(server)
-                done, cpu = load(server, port, turn)
+                try:
+                    done, cpu = load(server, port, turn)
+                except LoadError as problem:
+                    raise LoadError(f"{server.name}: {problem}") from problem
                 self.busiest = max(self.busiest, others.share())
                 kept.append(cpu / done.operations * 1e6)
                 last.append(done)
