@@ -241,16 +241,24 @@ class Database:
                 reading.answer(result, None)
                 done_with = self.dialect != "sqlite"  # a server may be gone by the next time: the pool looks then
             if done_with:
-                _close(connection)
+                self._let_go(connection)
                 connection = None
-        _close(connection)
+        self._let_go(connection)
 
     def _read(self, connection: Connection, function: Callable[[Connection], T]) -> T:
         if self.dialect == "postgresql":
             connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        # In memory there is one connection for all.
-        with self._turn if self.in_memory else nullcontext(), connection.begin():
+        with self._alone(), connection.begin():
             return function(connection)
+
+    def _let_go(self, connection: Connection | None) -> None:
+        if connection is not None:
+            with self._alone(), suppress(SQLAlchemyError, *driver_errors()):  # what is broken is let go of all the same
+                connection.close()
+
+    def _alone(self) -> AbstractContextManager[Any]:
+        """In memory there is one connection for all."""
+        return self._turn if self.in_memory else nullcontext()
 
     # -- the writer's thread ------------------------------------------------------------------------------------------
 
@@ -290,12 +298,6 @@ class Database:
                 if self.dialect == "postgresql":
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({REGISTRY_LOCK})")
                 return [function(connection) for function in functions]
-
-
-def _close(connection: Connection | None) -> None:
-    if connection is not None:
-        with suppress(SQLAlchemyError, *driver_errors()):  # what is broken is let go of all the same
-            connection.close()
 
 
 def _journal_ahead(raw: sqlite3.Connection) -> None:
