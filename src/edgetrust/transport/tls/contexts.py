@@ -86,6 +86,11 @@ def _self_signed(certificate: x509.Certificate) -> bool:
     return True
 
 
+# Any certificate is accepted here and judged later, so that OpenSSL need not look for issuers: for a device with an
+# issuing CA it would verify a signature, whose outcome nobody sees. -1 would mean OpenSSL's default, 0 one issuer.
+_NO_PATH: Final = -2
+
+
 class ServerContext:
     """What a server's handshakes use. `public_only` keeps to pyOpenSSL's public interface."""
 
@@ -95,6 +100,7 @@ class ServerContext:
         """Raises IntegrityError (`key-certificate-mismatch`) when key and certificate do not belong together."""
         self.chain = chain
         self._context = _context(SSL.TLS_SERVER_METHOD, chain, key)
+        self._context.set_verify_depth(_NO_PATH)
         self._engine: Callable[[SSL.Context], TlsEngine]
         if thin.AVAILABLE and not public_only:
             thin.accept_any_client(self._context)
