@@ -41,11 +41,11 @@ from edgetrust.edge.settings import (
 from edgetrust.errors import ConfigError, Error, IntegrityError
 from edgetrust.pki.chain import Chain, TrustBundle, key_matches
 from edgetrust.pki.issue import Issuer, self_signed
-from edgetrust.pki.keys import KeyAlgorithm
+from edgetrust.pki.keys import KeyAlgorithm, KeyStore
 from edgetrust.pki.names import Names
 from edgetrust.pki.profiles import EDGE_CA_SELF_SIGNED, GATEWAY_SERVER
 from edgetrust.pki.renewal import AutoRenew, is_due
-from edgetrust.pki.softkeys import FileKeyStore, SoftKey, load_key_file
+from edgetrust.pki.softkeys import SoftKey, load_key_file
 from edgetrust.pki.verify import ChainFailure, ChainReason, Purpose, verify_chain
 from edgetrust.telemetry import EVENT_CERTIFICATE_ISSUED, EVENT_EDGE_CA_CHAIN, EVENT_QUICKSTART_CA
 from edgetrust.trust.authorize import EDGE_HUB
@@ -73,7 +73,7 @@ class ServerCertificate:
 class GatewayCertificates:
     """Holds and renews the certificates of one gateway."""
 
-    def __init__(self, layout: Layout, keys: FileKeyStore, settings: Settings, clock: Clock) -> None:
+    def __init__(self, layout: Layout, keys: KeyStore, settings: Settings, clock: Clock) -> None:
         self.store = CertificateStore(layout.certificates)
         self.pairs = Pairs(keys, self.store)
         self._keys = keys

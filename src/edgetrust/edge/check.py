@@ -245,7 +245,7 @@ async def _edge_ca_name(bench: _Bench) -> None:
 
 
 async def _pairs_match(bench: _Bench) -> None:
-    keys, seen = open_keys(bench.layout), 0
+    keys, seen = open_keys(bench.layout, bench.known.token), 0
     for identifier in (DEVICE_ID, EDGE_CA, EST_ID):
         chain = await asyncio.to_thread(bench.store.load, identifier)
         if chain is None:

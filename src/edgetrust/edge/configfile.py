@@ -133,6 +133,13 @@ class CertIssuanceTable(msgspec.Struct, frozen=True):
     local_ca: LocalCaTable | None = None
 
 
+class AziotKeysTable(msgspec.Struct, frozen=True):
+    """`[aziot_keys]`: a PKCS#11 module, and the token in it."""
+
+    pkcs11_lib_path: str | None = None
+    pkcs11_base_slot: str | None = None
+
+
 class ListenTable(msgspec.Struct, frozen=True):
     """`[edgetrust.listen]`: where this gateway listens."""
 
@@ -211,7 +218,7 @@ class ConfigFile(msgspec.Struct, frozen=True):
     edge_ca: EdgeCaTable | None = None
     preloaded_keys: Tree | None = None
     preloaded_certs: dict[str, str | list[str]] | None = None
-    aziot_keys: Tree | None = None
+    aziot_keys: AziotKeysTable | None = None
     tpm: Tree | None = None
     localid: Tree | None = None
     agent: Tree | None = None

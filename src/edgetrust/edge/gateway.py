@@ -89,7 +89,7 @@ class Gateway:
         self._open = AsyncExitStack()
         self._tasks = LoopTasks()
         self._sessions = Sessions(self._seen)
-        self._keys = open_keys(layout)
+        self._keys = open_keys(layout, settings.token)
         self._certificates = GatewayCertificates(layout, self._keys, settings, clock)
         self._state = StateFile(layout.status)
         self._started_at = clock.now()

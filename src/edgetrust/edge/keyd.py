@@ -7,15 +7,22 @@ leaves this machine and depends on nothing else, so they outlive the device's ce
 
 from __future__ import annotations
 
-from edgetrust.edge.files import Layout, key_file_name
+from edgetrust.edge.files import EDGE_CA, Layout, key_file_name
+from edgetrust.edge.pairs import temporary
+from edgetrust.edge.tokens import TokenKeyStore, TokenPlace
 from edgetrust.pki.keys import KeyStore, SecretBytes
+from edgetrust.pki.pkcs11 import Token
 from edgetrust.pki.softkeys import FileKeyStore
 from edgetrust.protocol.sas import derive_key
 
 
-def open_keys(layout: Layout) -> FileKeyStore:
-    """The key store below a root."""
-    return FileKeyStore(layout.keys, key_file_name)
+def open_keys(layout: Layout, token: TokenPlace | None = None) -> KeyStore:
+    """The key store below a root; the Edge CA's key is in a token when there is one. Raises ConfigError."""
+    files = FileKeyStore(layout.keys, key_file_name)
+    if token is None:
+        return files
+    opened = Token.open(token.module, token.uri)
+    return TokenKeyStore(opened, token.uri, files, frozenset({EDGE_CA, temporary(EDGE_CA)}))
 
 
 def ensure_secret(keys: KeyStore, key_id: str) -> SecretBytes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from edgetrust.edge.configfile import AutoRenewTable
+from edgetrust.edge.configfile import AutoRenewTable, AziotKeysTable
+from edgetrust.edge.tokens import TokenPlace
 from edgetrust.errors import ConfigError
+from edgetrust.pki.pkcs11 import KeyUri
 from edgetrust.pki.renewal import AutoRenew, Period
 
 MOST_DAYS = 36_500  # a hundred years
@@ -35,6 +37,18 @@ class Reading:
             fix = f'"file://{Path(url).absolute()}"' if "://" not in url else 'like "file:///var/aziot/certs/NAME.pem"'
             raise self.wrong(f"{name}: {url[:200]!r} is not a file:// URL with an absolute path", fix=fix)
         return Path(unquote(parts.path))
+
+    def token(self, table: AziotKeysTable | None) -> TokenPlace | None:
+        """`[aziot_keys]`; None without a token."""
+        if table is None or (table.pkcs11_lib_path is None and table.pkcs11_base_slot is None):
+            return None
+        if table.pkcs11_lib_path is None or table.pkcs11_base_slot is None:
+            raise self.wrong("aziot_keys needs both pkcs11_lib_path and pkcs11_base_slot", reason="config-missing-key")
+        try:
+            KeyUri.parse(table.pkcs11_base_slot)
+        except ConfigError as problem:
+            raise self.wrong(f"aziot_keys.pkcs11_base_slot: {problem.message}", fix=problem.fix) from problem
+        return TokenPlace(Path(table.pkcs11_lib_path), table.pkcs11_base_slot)
 
     def days(self, name: str, days: int) -> int:
         """A number of days that a certificate can live."""

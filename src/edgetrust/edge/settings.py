@@ -31,6 +31,7 @@ from edgetrust.edge.files import DEVICE_ID, EDGE_CA, read_file
 from edgetrust.edge.issuing import Issuing, IssuingReader, Order
 from edgetrust.edge.reading import Reading
 from edgetrust.edge.serving import Serving, read_serving
+from edgetrust.edge.tokens import TokenPlace
 from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip
 from edgetrust.pki.renewal import AutoRenew
@@ -154,6 +155,7 @@ class Settings:
     queue_age: timedelta | None = None
     issuing: Issuing = Issuing()  # noqa: RUF009 - frozen
     serving: Serving = Serving()  # noqa: RUF009 - frozen
+    token: TokenPlace | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -190,6 +192,7 @@ def settings_from(file: ConfigFile, source: Path) -> Settings:
         queue_age=timedelta(days=own.gateway.queue_days) if own.gateway.queue_days else None,
         issuing=issuing.issuing,
         serving=read_serving(source, file),
+        token=reader.token(file.aziot_keys),
         warnings=tuple(_warnings(file, edge_ca)),
     )
 
@@ -217,6 +220,10 @@ class _Reader(Reading):
             raise self.not_offered("local_gateway_hostname", "use parent_hostname for a gateway below a gateway")
         if file.aziot_keys is not None:
             raise self.not_offered("aziot_keys (private keys in PKCS#11 tokens)", "remove it to keep keys in files")
+        if file.parent_hostname is not None or file.local_gateway_hostname is not None:
+            raise self.not_offered(
+                "parent_hostname (a gateway below a gateway)", "remove it and connect this gateway straight to the hub"
+            )
 
     # [provisioning] -------------------------------------------------------------------------------------------------
 

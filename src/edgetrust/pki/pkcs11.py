@@ -171,6 +171,35 @@ class Token:
                 public, private = self._session.generate_keypair(pkcs11.KeyType.RSA, _RSA_BITS[algorithm], **more)
             return self._key(label, private, public)
 
+    def has(self, label: str) -> bool:
+        """Whether there is a key pair of that label."""
+        with self._turn, _translated():
+            return bool(self._objects(label))
+
+    def delete(self, label: str) -> None:
+        """Destroy a key pair. Raises KeyMissingError."""
+        with self._turn, _translated():
+            found = self._objects(label)
+            for one in found:
+                one.destroy()
+        if not found:
+            raise KeyMissingError(label)
+
+    def rename(self, label: str, target: str) -> None:
+        """Give a key pair another label; a pair that had it is destroyed. Raises KeyMissingError."""
+        pkcs11 = _library()
+        with self._turn, _translated():
+            found = self._objects(label)
+            for one in self._objects(target) if found else ():
+                one.destroy()
+            for one in found:
+                one[pkcs11.Attribute.LABEL] = target
+        if not found:
+            raise KeyMissingError(label)
+
+    def _objects(self, label: str) -> list[Any]:
+        return list(self._session.get_objects({_library().Attribute.LABEL: label}))
+
     def close(self) -> None:
         """Log out."""
         with self._turn, _translated():

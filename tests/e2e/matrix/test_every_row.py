@@ -9,8 +9,7 @@ from pathlib import Path
 ROWS = {
     *range(1, 8),
     *range(10, 54),
-    *range(55, 78),
-    *range(79, 112),
+    *range(55, 112),
 }
 
 
