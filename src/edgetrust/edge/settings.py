@@ -218,12 +218,6 @@ class _Reader(Reading):
     def refuse_what_is_not_offered(self, file: ConfigFile) -> None:
         if file.local_gateway_hostname is not None:
             raise self.not_offered("local_gateway_hostname", "use parent_hostname for a gateway below a gateway")
-        if file.aziot_keys is not None:
-            raise self.not_offered("aziot_keys (private keys in PKCS#11 tokens)", "remove it to keep keys in files")
-        if file.parent_hostname is not None or file.local_gateway_hostname is not None:
-            raise self.not_offered(
-                "parent_hostname (a gateway below a gateway)", "remove it and connect this gateway straight to the hub"
-            )
 
     # [provisioning] -------------------------------------------------------------------------------------------------
 
