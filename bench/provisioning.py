@@ -261,14 +261,14 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     }
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, default=1000)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--already", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=16)
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     with tempfile.TemporaryDirectory(prefix="edgetrust-bench-") as folder:
         found = asyncio.run(measure(arguments, Path(folder)))
     if arguments.json:
