@@ -21,6 +21,7 @@ from edgetrust.store.certificates import CaCertificates
 from edgetrust.store.engine import Database
 from edgetrust.store.identities import Identities
 from edgetrust.store.records import AuthenticationDraft, DeviceDraft, ModuleDraft
+from support.database import PostgresServer
 from support.hub import NAME, World, devices_pki, running
 from support.mosquitto import Device, device, identity, wait
 
@@ -201,38 +202,54 @@ async def _register(world: World, who: str, kind: str) -> dict[str, Any]:
 @pytest.mark.parametrize("from_elsewhere", [False, True], ids=["here", "elsewhere"])
 @pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.name)
 async def test_open_connections_end(tmp_path: Path, hub_pki: HubPki, cause: Cause, *, from_elsewhere: bool) -> None:
+    async with running(tmp_path, hub_pki) as world:
+        await _ends(world, cause, from_elsewhere=from_elsewhere)
+
+
+@pytest.mark.parametrize(
+    "cause", [cause for cause in CAUSES if cause.name in ("disabled", "ca-retired", "module-key-rolled")],
+    ids=lambda cause: cause.name,
+)  # fmt: skip
+async def test_of_two_processes_on_postgresql(
+    tmp_path: Path, hub_pki: HubPki, postgres: PostgresServer, cause: Cause
+) -> None:
+    async with running(tmp_path, hub_pki, postgres.new_database()) as world:
+        await _ends(world, cause, from_elsewhere=True)
+
+
+async def _ends(world: World, cause: Cause, *, from_elsewhere: bool) -> None:
+    """Two connections that rest on what goes, one that does not; the first two end, for the reason, and stay out."""
     suffix = "/m" if cause.module else ""
     by_mqtt, by_websocket, bystander = f"d1{suffix}", f"d2{suffix}", f"d3{suffix}"
-    async with running(tmp_path, hub_pki) as world:
-        if cause.kind == "ca":
-            await world.trust(devices_pki().root)
-        shown = {who: await _register(world, who, cause.kind) for who in (by_mqtt, by_websocket)}
-        shown[bystander] = await _register(world, bystander, "sas")
-        with ExitStack() as stack:
-            clients = {
-                who: stack.enter_context(device(world, who, websocket=who == by_websocket, **more))
-                for who, more in shown.items()
-            }
-            for client in clients.values():
-                await wait(lambda client=client: client.code == 0)
-            if from_elsewhere:
-                async with elsewhere(world) as there:
-                    await cause.there(there, by_mqtt)
-                    if cause.kind != "ca":
-                        await cause.there(there, by_websocket)
-            else:
-                await cause.here(world, by_mqtt)
+    if cause.kind == "ca":
+        await world.trust(devices_pki().root)
+    shown = {who: await _register(world, who, cause.kind) for who in (by_mqtt, by_websocket)}
+    shown[bystander] = await _register(world, bystander, "sas")
+    with ExitStack() as stack:
+        clients = {
+            who: stack.enter_context(device(world, who, websocket=who == by_websocket, **more))
+            for who, more in shown.items()
+        }
+        for client in clients.values():
+            await wait(lambda client=client: client.code == 0)
+        if from_elsewhere:
+            async with elsewhere(world) as there:
+                await cause.there(there, by_mqtt)
                 if cause.kind != "ca":
-                    await cause.here(world, by_websocket)
-            for who in (by_mqtt, by_websocket):
-                await wait(lambda who=who: clients[who].lost is not None)
-            assert clients[bystander].lost is None
-            await _still_works(clients[bystander], bystander)
-        refused = {entry["identity"]: entry["reason"] for entry in await world.refusals()}
-        assert refused == {by_mqtt: cause.reason, by_websocket: cause.reason}
-        with device(world, by_mqtt, **shown[by_mqtt]) as again:
-            await wait(lambda: again.code is not None)
-            assert again.code == 5
+                    await cause.there(there, by_websocket)
+        else:
+            await cause.here(world, by_mqtt)
+            if cause.kind != "ca":
+                await cause.here(world, by_websocket)
+        for who in (by_mqtt, by_websocket):
+            await wait(lambda who=who: clients[who].lost is not None)
+        assert clients[bystander].lost is None
+        await _still_works(clients[bystander], bystander)
+    refused = {entry["identity"]: entry["reason"] for entry in await world.refusals()}
+    assert refused == {by_mqtt: cause.reason, by_websocket: cause.reason}
+    with device(world, by_mqtt, **shown[by_mqtt]) as again:
+        await wait(lambda: again.code is not None)
+        assert again.code == 5
 
 
 async def _still_works(client: Device, who: str) -> None:
