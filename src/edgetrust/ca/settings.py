@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from edgetrust.ca.policy import DEFAULT_RULES, CredentialKind, Rule
-from edgetrust.config import load_toml
+from edgetrust.config import parse_toml, read_text
 from edgetrust.errors import ConfigError
 from edgetrust.pki.profiles import PROFILES
 
@@ -100,7 +100,12 @@ class CaSettings:
 
 def load_settings(path: Path) -> CaSettings:
     """Read ca.toml. Raises ConfigError."""
-    file = load_toml(path, CaFile)
+    return parse_settings(read_text(path), path)
+
+
+def parse_settings(text: str, path: Path) -> CaSettings:
+    """The settings in the text of a ca.toml that stands, or is going to stand, at `path`. Raises ConfigError."""
+    file = parse_toml(text, CaFile, str(path))
     here = path.resolve().parent
     data = here / file.ca.data
     if (file.listen.certificate is None) != (file.listen.key is None):

@@ -75,26 +75,35 @@ def init(
         typer.Option("--name", metavar="HOST", help="What clients call the EST server. Default: localhost."),
     ] = None,
     key: Algorithm = KeyAlgorithm.P256,
+    pkcs11_module: Annotated[
+        Path | None, typer.Option("--pkcs11-module", metavar="FILE", help="Make the keys in a token: its library.")
+    ] = None,
+    pkcs11_token: Annotated[str | None, typer.Option("--pkcs11-token", metavar="LABEL", help="The token.")] = None,
+    pin_file: Annotated[Path | None, typer.Option("--pin-file", metavar="FILE", help="A file with its PIN.")] = None,
     *,
     json: Json = False,
 ) -> None:
     """Make a root, departments and issuing CAs with their keys, and a ca.toml. Says what to guard."""
     from edgetrust.ca.ceremony import make_hierarchy
-    from edgetrust.ca.settings import load_settings
+    from edgetrust.ca.settings import parse_settings
+    from edgetrust.pki.names import Names
     from edgetrust.pki.softkeys import write_public
 
     config = directory / "ca.toml"
     if config.exists():
         raise UsageError(f"{config} exists already", reason="authority-exists", fix="choose another --dir")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    hosts = ", ".join(f'"{_plain(host)}"' for host in name or ["localhost"])
-    write_public(config, _CONFIG.format(organization=_plain(organization), names=hosts).encode())
+    text = _config_text(organization, name or ["localhost"], pkcs11_module, pkcs11_token, pin_file)
+    for title in ("device identity", *(department or ())):
+        Names(
+            f"{organization} {title} CA", organization=organization
+        )  # too long a name is an error before anything is made
 
     async def make() -> list[dict[str, Any]]:
-        async with opened(load_settings(config)) as ca:
+        async with opened(parse_settings(text, config)) as ca:
             await make_hierarchy(ca, organization, departments=department or (), algorithm=key)
             for one in ca.authorities.values():
                 write_public(directory / f"{one.name}.cert.pem", one.chain.pem().encode())
+            write_public(config, text.encode())
             return [authority_as_json(one) for one in ca.authorities.values()]
 
     made = asyncio.run(make())
@@ -103,8 +112,24 @@ def init(
         return
     show_authorities(made)
     print_facts([("clients trust", f"{directory}/root.cert.pem"), ("next", f"edgetrust ca serve -c {config}")])
+    if pkcs11_module is not None:
+        say("guard: the token and its PIN; it holds the keys of all CAs. Back up the database.")
+        return
     say(f"guard: {directory}/keys/root.key.pem signs everything: move it to a medium that you lock away; it is needed")
     say("       again only to make or renew a CA. Back up the other keys and the database, readable by nobody else.")
+
+
+def _config_text(
+    organization: str, hosts: list[str], module: Path | None, token: str | None, pin_file: Path | None
+) -> str:
+    names = ", ".join(f'"{_plain(host)}"' for host in hosts)
+    text = _CONFIG.format(organization=_plain(organization), names=names)
+    if module is None and token is None and pin_file is None:
+        return text
+    if module is None or token is None or pin_file is None:
+        raise UsageError("a token needs --pkcs11-module, --pkcs11-token and --pin-file", reason="pkcs11-token")
+    values = (("module", str(module.resolve())), ("token", token), ("pin_file", str(pin_file.resolve())))
+    return text + "\n[pkcs11]\n" + "".join(f'{name} = "{_plain(value)}"\n' for name, value in values)
 
 
 def _plain(text: str) -> str:

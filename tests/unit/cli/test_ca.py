@@ -53,6 +53,23 @@ def test_init_makes_a_hierarchy_that_openssl_verifies(edgetrust: Call, made: Pat
     assert (again.code, "exists already" in again.err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--organization", "x" * 80), "at most 64 bytes"),
+        (("--organization", 'a"b'), "cannot be used here"),
+        (("--pkcs11-token", "t"), "a token needs"),
+        (("--name", "a\nb"), "cannot be used here"),
+    ],
+)
+def test_an_init_that_fails_leaves_nothing(
+    edgetrust: Call, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    outcome = edgetrust("ca", "init", "--dir", tmp_path / "ca", *arguments)
+    assert (outcome.code, words in outcome.err) == (2, True)
+    assert not (tmp_path / "ca").exists()
+
+
 def test_issue_list_export_and_forecast(edgetrust: Call, made: Path, tmp_path: Path) -> None:
     out = tmp_path / "dev1.pem"
     said = edgetrust("ca", "issue", write_csr(tmp_path, "dev1"), "--days", "20", "--out", out, "--config", made)
