@@ -12,6 +12,7 @@ import pytest
 
 from support.edge_world import Gateway, World, wait_until
 from support.pki import Holder, self_signed
+from support.surface import MOSQUITTO, surface
 
 
 class Hierarchy:
@@ -51,6 +52,7 @@ def hierarchy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hierarchy]:
     made.world.close()
 
 
+@surface(MOSQUITTO, "nested")
 def test_what_the_lowest_sends_is_at_the_hub_under_its_name(hierarchy: Hierarchy) -> None:
     assert hierarchy.sends("21.5")
     hierarchy.world.wait_for_events(["21.5"], "DeepSensor")
@@ -67,6 +69,7 @@ def test_each_is_refused_where_it_does_not_belong(hierarchy: Hierarchy) -> None:
     assert hierarchy.sends("21.6", gateway=hierarchy.upper)
 
 
+@surface(MOSQUITTO, "nested")
 def test_a_cloud_to_device_message_goes_down_two_gateways(hierarchy: Hierarchy) -> None:
     listening = hierarchy.lower.subscribe("DeepSensor", hierarchy.sensor)
     hierarchy.world.children.append(listening)

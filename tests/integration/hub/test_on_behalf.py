@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from support.hub import Answer, World
+from support.surface import HTTP, surface
 
 PATH = "/devices/{}/modules/$edgeHub/{}"
 
@@ -29,6 +30,7 @@ async def family(each_world: World) -> World:
     return each_world
 
 
+@surface(HTTP, "nested")
 async def test_the_life_of_a_module(family: World) -> None:
     made = await ask(family, "top", "putModuleOnBehalfOf", module("low", "m1", managedBy="IotEdge"))
     assert (made.status, made.json["managedBy"]) == (200, "IotEdge")

@@ -129,6 +129,7 @@ async def test_look_ups(world: World) -> None:
     assert (await lookup(world, "low", "leaf1")).status == 403
 
 
+@surface(HTTP, "nested")
 @pytest.mark.parametrize(
     ("chain", "statuses"),
     [
