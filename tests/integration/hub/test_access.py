@@ -160,6 +160,11 @@ class TestApiVersion:
         for version in ("2017-11-08-preview", "2018-08-30-preview", "2020-09-30", "2024-03-31"):
             assert (await world.ask("GET", "/devices", version=f"api-version={version}")).status == 200
 
+    async def test_what_is_none(self, world: World) -> None:
+        for version in ("1", "latest", "2021-04-12x", "2021-4-12", "%20", "2021-04-12-preview-2"):
+            answer = await world.ask("GET", "/devices", version=f"api-version={version}")
+            assert (answer.status, answer.error) == (400, "InvalidProtocolVersion"), version
+
     async def test_not_on_our_own_routes(self, world: World) -> None:
         assert (await world.ask("GET", "/edgetrust/health", version=None, token=None)).status == 200
 
@@ -208,7 +213,7 @@ class TestErrors:
         for path in (
             "/edgetrust/events?device=a%00b",
             "/edgetrust/consumers/a%00b",
-            "/certificates/a%00b?api-version=1",
+            "/certificates/a%00b?api-version=2021-04-12",
         ):
             answer = await each_world.ask("GET", path, version=None)
             assert (answer.status, answer.error) == (400, "ArgumentInvalid")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -30,6 +31,7 @@ _NAMES = {
     503: "ServiceUnavailable",
 }
 # Without an api-version: ours, MQTT, which says it itself, and the place of uploaded files, which is no IoT Hub.
+API_VERSION = r"\d{4}-\d{2}-\d{2}(-preview)?"
 OPEN_PATHS = ("/edgetrust/", "/metrics", "/$iothub/", "/device-files/")
 _log = structlog.get_logger()
 
@@ -92,7 +94,12 @@ async def words_checked(request: web.Request, handler: Handler) -> web.StreamRes
 
 @web.middleware
 async def api_version_named(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every route of the service wants an api-version (hub specification 1.3); any value is taken."""
-    if not request.path.startswith(OPEN_PATHS) and not request.query.get("api-version"):
+    """Every route of the service wants an api-version; any that looks like one is taken (hub specification 1.3)."""
+    if request.path.startswith(OPEN_PATHS):
+        return await handler(request)
+    version = request.query.get("api-version")
+    if not version:
         return error_answer("InvalidProtocolVersion", "the query parameter api-version is missing")
+    if not re.fullmatch(API_VERSION, version):
+        return error_answer("InvalidProtocolVersion", f"{version[:40]!r} is no api-version, like 2021-04-12")
     return await handler(request)

@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from edgetrust import __version__
-from edgetrust.hub.rest.answers import OPEN_PATHS, json_answer
+from edgetrust.hub.rest.answers import API_VERSION, OPEN_PATHS, json_answer
 from edgetrust.hub.rest.policies import KeyChange, PolicyBody
 from edgetrust.hub.rest.queries import QueryBody
 from edgetrust.protocol.bulk import BulkResult, IdentityBody
@@ -229,7 +229,7 @@ def _parameters(about: About, path: str) -> list[dict[str, Any]]:
         for name in re.findall(r"\{(\w+)\}", path)
     ]
     if not path.startswith(OPEN_PATHS):
-        version = {"type": "string", "minLength": 1, "examples": ["2021-04-12"]}
+        version = {"type": "string", "pattern": f"^{API_VERSION}$", "examples": ["2021-04-12"]}
         found.append({"name": "api-version", "in": "query", "required": True, "schema": version})
     found += [{"name": name, "in": "query", "schema": dict(schema)} for name, schema in about.query]
     return found + [{"name": name, "in": "header", "schema": {"type": "string"}} for name in about.headers]
