@@ -61,7 +61,7 @@ def read_text(path: Path) -> str:
 
 def check_keys(values: Mapping[str, Any], kind: object, source: str, path: str = "") -> None:
     """Refuse keys that `kind` does not have, at any depth, naming the nearest one. Raises ConfigError."""
-    table = _table_of(kind)
+    table = _table_of(kind, values)
     if isinstance(table, dict):
         for key, value in values.items():
             if isinstance(value, Mapping):
@@ -70,6 +70,8 @@ def check_keys(values: Mapping[str, Any], kind: object, source: str, path: str =
     if table is None:
         return
     fields = {field.encode_name: field.type for field in msgspec.structs.fields(table)}
+    if table.__struct_config__.tag_field is not None:
+        fields[table.__struct_config__.tag_field] = str
     for key, value in values.items():
         if key not in fields:
             raise unknown_key(f"{path}{key}", key, fields, source)
@@ -85,14 +87,24 @@ def unknown_key(shown: str, key: str, known: typing.Iterable[str], source: str) 
     return ConfigError(f"{source}: unknown key {shown!r}", reason="config-unknown-key", fix=fix)
 
 
-def _table_of(kind: object) -> Any:
-    """The Struct (or {"*": value type} for a mapping) that a table must fit; None when anything goes."""
+def _table_of(kind: object, values: Mapping[str, Any]) -> Any:
+    """The Struct (or {"*": value type} for a mapping) that a table must fit; None when anything goes. Of several, the
+    one whose tag stands in `values`.
+    """
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
-        tables = [table for arg in typing.get_args(kind) if (table := _table_of(arg)) is not None]
-        return tables[0] if len(tables) == 1 else None
+        tables = [table for arg in typing.get_args(kind) if (table := _table_of(arg, values)) is not None]
+        return tables[0] if len(tables) == 1 else _tagged(tables, values)
     if origin in (dict, Mapping):
         return {"*": typing.get_args(kind)[1]}
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return kind
+    return None
+
+
+def _tagged(tables: list[Any], values: Mapping[str, Any]) -> Any:
+    for table in tables:
+        config = getattr(table, "__struct_config__", None)
+        if config is not None and config.tag is not None and values.get(config.tag_field) == config.tag:
+            return table
     return None

@@ -88,6 +88,7 @@ def test_the_fallback_leaves_what_any_enabled_route_takes(tmp_path: Path) -> Non
         ('[endpoints.n]\ntype = "nats"\nservers = ["tls://x"]\nsubject = "{x}"\n', "unknown placeholder"),
         ('[endpoints.w]\ntype = "webhok"\n', "webhok"),
         ('[endpoints.w]\ntype = "webhook"\nurl = "https://x/"\nconcurrency = 100\n', "concurrency"),
+        ('[endpoints.f]\ntype = "file"\npth = "x"\n', "unknown key 'endpoints.f.pth'"),
         ('[endpoints.f]\ntype = "file"\n', "path"),
         ('[endpoints.f]\ntype = "log"\npath = "x"\n', "path"),
         (route(more='begin = "now"') + LOG, "begin"),
