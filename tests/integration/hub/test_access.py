@@ -36,6 +36,14 @@ ROUTES = [
     ("POST", "/devices", {WRITE}),
     ("GET", "/edgetrust/identities", {READ, WRITE}),
     ("GET", "/edgetrust/policies", set()),
+    ("POST", "/devices/query", {READ, WRITE, SERVICE}),
+    ("GET", "/configurations", {READ, WRITE}),
+    ("GET", "/configurations/c", {READ, WRITE}),
+    ("POST", "/configurations/testQueries", {READ, WRITE}),
+    ("POST", "/devices/d1/applyConfigurationContent", {WRITE}),
+    ("GET", "/jobs/v2/query", {SERVICE}),
+    ("GET", "/jobs/v2/j", {SERVICE}),
+    ("POST", "/jobs/v2/j/cancel", {SERVICE}),
     ("GET", "/metrics", {SERVICE}),
 ]
 

@@ -119,3 +119,21 @@ async def test_a_policy_connects_any_device_until_its_key_is_gone(world: World) 
     with device(world, "d1", password=by_policy(world, reader, "d1")) as refused:
         await wait(lambda: refused.code is not None)
         assert refused.code == 5
+
+
+async def test_a_policy_speaks_for_any_device_over_https(world: World) -> None:
+    await world.create("d1")
+    made = (await world.ask("PUT", "/edgetrust/policies/bridge", {"rights": ["DeviceConnect"]})).json
+    reader = (await world.ask("PUT", "/edgetrust/policies/reader", RIGHTS)).json
+    for resource in (("d1",), ()):  # for one device, or for the hub as a whole
+        token = by_policy(world, made, *resource)
+        sent = await world.ask("POST", "/devices/d1/messages/events", b"1", token=token)
+        assert (sent.status, sent.body) == (204, b""), resource
+        refused = await world.ask(
+            "POST", "/devices/d1/messages/events", b"1", token=by_policy(world, reader, *resource)
+        )
+        assert refused.status == 401, resource
+        assert (await world.ask("GET", "/devices/d1", token=token)).status == 401  # it may connect, and no more
+    assert [event["bodyText"] for event in await world.events()] == ["1", "1"]
+    nobody = await world.ask("POST", "/devices/nobody/messages/events", b"1", token=by_policy(world, made))
+    assert nobody.status in (401, 404)
