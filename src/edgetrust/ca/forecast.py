@@ -1,7 +1,7 @@
 """What ends when: the certificate that each identity uses now, and every CA, in order of their ends.
 
-Rules. Of several certificates of one identity and kind the newest counts: whoever has renewed is not forecast. Revoked
-and replaced ones are left out. Must not know how it is shown.
+Rules. Of several certificates of one identity and kind the one that ends last counts: whoever has renewed is not
+forecast. Revoked and replaced ones are left out. Must not know how it is shown.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from edgetrust.ca.authority import RETIRED, CertificateAuthority
-from edgetrust.store.issuance import IssuedRow, find_issued
+from edgetrust.store.issuance import last_ends
 from edgetrust.telemetry import CERTIFICATES_VALID, FIRST_NOT_AFTER
 
 
@@ -28,16 +28,9 @@ class Ending:
 
 async def in_use(authority: CertificateAuthority) -> tuple[Ending, ...]:
     """Everything that is in use, what ends first first. Expired ones count too: nobody has renewed them."""
-    rows = await authority.database.read(lambda connection: find_issued(connection, revoked=False))
-    newest: dict[tuple[str, str], IssuedRow] = {}
-    for row in rows:
-        newest.setdefault((row.identity, row.profile), row)
+    rows = await authority.database.read(last_ends)
     retired = {f"<{one.name}>" for one in authority.authorities.values() if one.row.state == RETIRED}
-    found = [
-        Ending(row.profile, row.identity, row.authority, row.serial, row.not_after)
-        for row in newest.values()
-        if row.identity not in retired
-    ]
+    found = [Ending(kind, name, ca, serial, end) for name, kind, ca, serial, end in rows if name not in retired]
     known = {one.name for one in found} | retired
     found += [
         Ending(one.row.kind, f"<{one.name}>", one.row.parent or "", "", one.row.certificate.not_valid_after_utc)

@@ -111,7 +111,7 @@ async def _measure(authority: CertificateAuthority) -> None:
             measure(await in_use(authority), authority.clock.now())
         except Error as problem:  # the next time is another attempt
             _log.warning(EVENT_STORE_UNAVAILABLE, reason=problem.reason, detail=problem.message)
-        await asyncio.sleep(limits.CERTIFICATE_CHECK_SECONDS)
+        await asyncio.sleep(limits.CERTIFICATES_MEASURE_SECONDS)
 
 
 def _bootstrap(files: Sequence[Path]) -> tuple[x509.Certificate, ...]:

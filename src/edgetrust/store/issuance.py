@@ -17,7 +17,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from edgetrust.errors import UsageError
 from edgetrust.store.ca_tables import (
@@ -285,6 +285,26 @@ def find_issued(
     if ends_before is not None:
         query = query.where(table.c.not_after_ms <= milliseconds(ends_before))
     return tuple(_issued(row) for row in connection.execute(query if limit is None else query.limit(limit)))
+
+
+def last_ends(connection: Connection) -> list[tuple[str, str, str, str, datetime]]:
+    """Of each identity and kind the certificate that ends last and is not revoked: identity, profile, authority, serial
+    number, end. SQL groups them, since a fleet's history is long.
+    """
+    table = issued_certificates
+    alive = table.c.revoked_ms == 0
+    end = func.max(table.c.not_after_ms).label("end_ms")
+    last = select(table.c.identity, table.c.profile, end).where(alive).group_by(table.c.identity, table.c.profile)
+    last_of = last.subquery()
+    same = (table.c.identity == last_of.c.identity) & (table.c.profile == last_of.c.profile)
+    query = (
+        select(table.c.identity, table.c.profile, table.c.authority, table.c.serial, table.c.not_after_ms)
+        .join(last_of, same & (table.c.not_after_ms == last_of.c.end_ms))
+        .where(alive)
+        .order_by(table.c.issued_ms)
+    )
+    found = {(row.identity, row.profile): row for row in connection.execute(query)}
+    return [(*key, row.authority, row.serial, at_moment(row.not_after_ms)) for key, row in found.items()]
 
 
 def holders_of_key(connection: Connection, public_key: str) -> frozenset[str]:
