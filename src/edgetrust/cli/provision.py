@@ -13,7 +13,7 @@ from edgetrust.cli.certificates import read_chain, read_file
 from edgetrust.cli.client import default_directory, read_secret, up_json
 from edgetrust.cli.output import Json, print_facts, print_json
 from edgetrust.clock import SystemClock
-from edgetrust.device.provision import ByCertificate, ByKey, ProvisionedAs, ProvisioningService, register
+from edgetrust.device.provision import ByCertificate, ByKey, DpsAddress, ProvisionedAs, register
 from edgetrust.errors import ConfigError, UsageError
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.pki.csr import CsrError, parse_csr
@@ -57,11 +57,11 @@ def provision(
     _show(outcome, out, json=json)
 
 
-def _service(dps: str | None, id_scope: str | None, ca: Path | None, directory: Path | None) -> ProvisioningService:
+def _service(dps: str | None, id_scope: str | None, ca: Path | None, directory: Path | None) -> DpsAddress:
     now = SystemClock().now()
     bundle = None if ca is None else TrustBundle(read_chain(ca).certificates, as_of=now)
     if dps is not None and id_scope is not None:
-        return ProvisioningService(dps if "//" in dps else f"https://{dps}", id_scope, bundle)
+        return DpsAddress(dps if "//" in dps else f"https://{dps}", id_scope, bundle)
     if dps is not None or id_scope is not None:
         raise UsageError("--dps and --id-scope go together", reason="options-together", fix="give both or none")
     directory = directory or default_directory()
@@ -79,7 +79,7 @@ def _service(dps: str | None, id_scope: str | None, ca: Path | None, directory: 
         raise ConfigError(
             f"{directory / 'up.json'} names no provisioning service: {problem}", reason="up-json-unreadable"
         ) from problem
-    return ProvisioningService(url, scope, bundle or TrustBundle(read_chain(trust).certificates, as_of=now))
+    return DpsAddress(url, scope, bundle or TrustBundle(read_chain(trust).certificates, as_of=now))
 
 
 def _credential(key_file: Path | None, certificate: Path | None, private_key: Path | None) -> ByKey | ByCertificate:

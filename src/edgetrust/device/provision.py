@@ -38,7 +38,7 @@ _ASK_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class ProvisioningService:
+class DpsAddress:
     """Where to register. `url` is https://host[:port]; `bundle` verifies it, None means the machine's store."""
 
     url: str
@@ -73,7 +73,7 @@ class ProvisionedAs:
 
 
 async def register(
-    service: ProvisioningService,
+    service: DpsAddress,
     registration_id: str,
     credential: ByKey | ByCertificate,
     clock: Clock,
@@ -108,7 +108,7 @@ async def register(
             await pause(_ASK_AGAIN_SECONDS)
 
 
-def _token(service: ProvisioningService, registration_id: str, credential: object, clock: Clock) -> str:
+def _token(service: DpsAddress, registration_id: str, credential: object, clock: Clock) -> str:
     assert isinstance(credential, ByKey)
     resource = quote(f"{service.id_scope}/registrations/{registration_id}", safe="")
     expires_at = clock.milliseconds() // 1000 + DEVICE_REGISTER_TOKEN_SECONDS
@@ -120,7 +120,7 @@ class _Line:
     """Requests about one registration."""
 
     session: aiohttp.ClientSession
-    service: ProvisioningService
+    service: DpsAddress
     registration_id: str
     headers: dict[str, str]
     version: str

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from edgetrust.cli import up_ca, up_dps
 from edgetrust.clock import SystemClock
-from edgetrust.device.provision import ByCertificate, ByKey, ProvisioningService, register
+from edgetrust.device.provision import ByCertificate, ByKey, DpsAddress, register
 from edgetrust.errors import RefusedError, UnavailableError
 from edgetrust.hub.service import Hub
 from edgetrust.pki.chain import Thumbprint, TrustBundle
@@ -63,9 +63,9 @@ class Dps:
     async def curl(self, path: str, *options: str, show: Path | None = None) -> Answer:
         return await self.world.curl(*options, f"{self.world.base}/{self.scope}/registrations/{path}", show=show)
 
-    def service(self, **changes: Any) -> ProvisioningService:
+    def service(self, **changes: Any) -> DpsAddress:
         bundle = TrustBundle.from_pem(self.world.root.read_bytes(), as_of=self.world.clock.now())
-        return ProvisioningService(**{"url": self.world.base, "id_scope": self.scope, "bundle": bundle, **changes})
+        return DpsAddress(**{"url": self.world.base, "id_scope": self.scope, "bundle": bundle, **changes})
 
 
 @pytest_asyncio.fixture

@@ -105,7 +105,8 @@ def _base64(text: str, what: str) -> bytes:
 @dataclass(frozen=True, slots=True)
 class RegistrationState:
     """A registration as devices and operators see it. `credential` is one of the members x509, symmetricKey and tpm,
-    with its value; `payload` comes from custom allocation; `chain` are issued certificates, base64 of DER, leaf first.
+    with its value; `payload` comes from custom allocation; `chain` are issued certificates, base64 of DER, the end
+    entity first.
     """
 
     registration_id: str
