@@ -303,7 +303,9 @@ def _reaches(port: str) -> Check:
     async def check(bench: _Bench) -> None:
         settings = bench.known
         bundle = await asyncio.to_thread(HubTrust(settings.upstream, bench.clock).bundle)
-        await _shake(settings.upstream.host, getattr(settings.upstream, port), bundle, settings.hub, bench.clock)
+        await _shake(
+            settings.upstream.host, getattr(settings.upstream, port), bundle, settings.upstream.name, bench.clock
+        )
 
     return check
 

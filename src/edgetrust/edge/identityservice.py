@@ -182,7 +182,7 @@ class IdentityService:
 
     def _place(self) -> dict[str, Any]:
         settings = self._settings
-        return {"hubName": settings.hub, "gatewayHost": settings.hub, "deviceId": settings.device}
+        return {"hubName": settings.hub, "gatewayHost": settings.upstream.name, "deviceId": settings.device}
 
 
 def _aziot(kind: str) -> None:

@@ -119,7 +119,9 @@ class Services:
             known = await self._modules_ids.get(module)
         except ModuleUnknownError:
             known = await self._modules_ids.create(module)
+        above = {} if settings.upstream.name == settings.hub else {"IOTEDGE_PARENTHOSTNAME": settings.upstream.name}
         return {
+            **above,
             "IOTEDGE_WORKLOADURI": f"unix://{self._socket_of(module)}",
             "IOTEDGE_AUTHSCHEME": "sasToken",
             "IOTEDGE_APIVERSION": _API_VERSION,
