@@ -15,7 +15,7 @@ from edgetrust.trust.verdict import Reason
 from support.pages import ROOT, blocks, pages
 
 _COMMAND = re.compile(r"\bedgetrust ((?:[^`()|;\n$]|\.(?=\S))*)")
-_OPTION = re.compile(r"(?<!\S)--?[a-z][a-z-]*")
+_OPTION = re.compile(r"(?<!\S)--?[a-z][a-z0-9-]*")
 GENERATED = {"cli.md", "reasons.md"}
 
 
