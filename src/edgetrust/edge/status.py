@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -31,17 +32,22 @@ class StateFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._written = b""
+        self._ended = False
+        self._one_at_a_time = threading.Lock()  # a writing thread may outlive the task that started it
 
     def write(self, state: dict[str, Any]) -> None:
         """Replace the file, unless it says the same already."""
         content = json.dumps(state, indent=2, sort_keys=True, default=_text).encode() + b"\n"
-        if content != self._written:
-            write_public(self._path, content)
-            self._written = content
+        with self._one_at_a_time:
+            if content != self._written and not self._ended:
+                write_public(self._path, content)
+                self._written = content
 
     def remove(self) -> None:
-        """The gateway has ended in order."""
-        self._path.unlink(missing_ok=True)
+        """The gateway has ended in order; nothing is written any more."""
+        with self._one_at_a_time:
+            self._ended = True
+            self._path.unlink(missing_ok=True)
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -95,11 +95,11 @@ def test_row_077_without_an_edge_ca_nothing_is_served(story: Story, kind: str) -
 
 
 def test_row_080_one_door_from_outside(story: Story) -> None:
-    """All that comes in comes through edgeHub's TLS listener: the gateway listens on nothing else."""
+    """All that comes in comes through edgeHub's TLS listeners, MQTT and HTTPS: the gateway listens on nothing else."""
     done = tool("ss", "-Hltnp")
     assert done.code == 0, done.text
     own = [line for line in done.out.splitlines() if f"pid={story.gateway.pid}," in line]
-    assert len(own) == 1, done.out
-    assert f"127.0.0.1:{story.gateway.port}" in own[0]
+    ports = {story.gateway.port, int(story.gateway.ready["gateway"]["https_port"])}
+    assert {line.split()[3] for line in own} == {f"127.0.0.1:{port}" for port in ports}, done.out
     assert tool("ss", "-Hlunp").out.count(f"pid={story.gateway.pid},") == 0
     eventually(lambda: story.gateway.look().verified)
