@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from edgetrust.cli.certificates import read_chain
-from edgetrust.cli.enrolment import is_enrolled, load, load_state, period
+from edgetrust.cli.enroll_state import is_enrolled, load, load_state, period
 from edgetrust.cli.output import Json, duration, iso, print_facts, print_json, print_line, utc
 from edgetrust.edge.files import Layout
 from edgetrust.pki.chain import Chain

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgetrust.cli.enrolment import Enrolled, load, load_state, renewal_of, save
+from edgetrust.cli.enroll_state import Enrolled, load, load_state, renewal_of, save
 from edgetrust.cli.output import Json, iso, print_facts, print_json, say, utc
 from edgetrust.errors import UsageError
 from edgetrust.pki.keys import KeyAlgorithm

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from edgetrust.cli import enrolled
+from edgetrust.cli import enrollment_bodies as bodies
 from edgetrust.cli.at_hub import at_dps
 from edgetrust.cli.client import HubClient
-from edgetrust.cli.enrolled import (
+from edgetrust.cli.enrollment_bodies import (
     AgainOption,
     AllocationOption,
     EdgeOption,
@@ -22,7 +22,7 @@ from edgetrust.cli.enrolled import (
     common_fields,
     print_enrollment,
 )
-from edgetrust.cli.enrolling import import_csv
+from edgetrust.cli.enrollment_csv import import_csv
 from edgetrust.cli.output import Json, print_facts, print_json, print_table, say
 from edgetrust.errors import UsageError
 
@@ -70,9 +70,9 @@ async def create(
     if endorsement_key is not None and certificate is not None:
         raise UsageError("a certificate and a TPM exclude each other", reason="options-exclude", fix="give one of them")
     if endorsement_key is not None:
-        attestation = enrolled.tpm(endorsement_key, storage_root_key)
+        attestation = bodies.tpm(endorsement_key, storage_root_key)
     elif certificate is not None:
-        attestation = enrolled.certificates("clientCertificates", certificate, secondary_certificate)
+        attestation = bodies.certificates("clientCertificates", certificate, secondary_certificate)
     else:
         attestation = {"type": "symmetricKey"}
     body = {"registrationId": registration, "attestation": attestation}
@@ -119,7 +119,7 @@ async def update(
     if certificate is not None or secondary_certificate is not None:
         stored = await client.get(NOUN, registration)
         fields["attestation"] = with_certificates(stored, "clientCertificates", certificate, secondary_certificate)
-    changed = await enrolled.change(client, NOUN, registration, _something(fields))
+    changed = await bodies.change(client, NOUN, registration, _something(fields))
     await print_enrollment(client, NOUN, changed, keys=False, json=json)
 
 
@@ -133,14 +133,14 @@ async def delete(client: HubClient, registration: Id) -> None:
 @app.command(help="Let the device register again.")
 @at_dps
 async def enable(client: HubClient, registration: Id, *, json: Json = False) -> None:
-    changed = await enrolled.change(client, NOUN, registration, {"provisioningStatus": "enabled"})
+    changed = await bodies.change(client, NOUN, registration, {"provisioningStatus": "enabled"})
     await print_enrollment(client, NOUN, changed, keys=False, json=json)
 
 
 @app.command(help="Refuse the device, also when a group would let it in. At its hub it stays as it is.")
 @at_dps
 async def disable(client: HubClient, registration: Id, *, json: Json = False) -> None:
-    changed = await enrolled.change(client, NOUN, registration, {"provisioningStatus": "disabled"})
+    changed = await bodies.change(client, NOUN, registration, {"provisioningStatus": "disabled"})
     await print_enrollment(client, NOUN, changed, keys=False, json=json)
 
 
@@ -183,7 +183,7 @@ async def print_all(client: HubClient, noun: str, *, json: bool) -> None:
         (
             str(body.get("registrationId") or body.get("enrollmentGroupId")),
             str(body.get("provisioningStatus", "")),
-            enrolled.attestation_word(body),
+            bodies.attestation_word(body),
             "edge" if (body.get("capabilities") or {}).get("iotEdge") else "",
             str((body.get("registrationState") or {}).get("status") or ""),
         )
@@ -197,7 +197,7 @@ def with_certificates(
 ) -> dict[str, Any]:
     """The stored attestation with the certificates that were given in the place of the old ones."""
     kept = ((stored.get("attestation") or {}).get("x509") or {}).get(kind) or {}
-    given = enrolled.certificates(kind, primary, secondary)["x509"][kind]
+    given = bodies.certificates(kind, primary, secondary)["x509"][kind]
     return {"type": "x509", "x509": {kind: {**kept, **given}}}
 
 

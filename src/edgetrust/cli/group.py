@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from edgetrust.cli import enrolled
+from edgetrust.cli import enrollment_bodies as bodies
 from edgetrust.cli.at_hub import at_dps
 from edgetrust.cli.client import HubClient
-from edgetrust.cli.enrolled import (
+from edgetrust.cli.enrollment import print_all, with_certificates
+from edgetrust.cli.enrollment_bodies import (
     AgainOption,
     AllocationOption,
     EdgeOption,
@@ -24,7 +25,6 @@ from edgetrust.cli.enrolled import (
     common_fields,
     print_enrollment,
 )
-from edgetrust.cli.enrollment import print_all, with_certificates
 from edgetrust.cli.output import Json, print_json, print_line, print_table, say
 from edgetrust.errors import UsageError
 from edgetrust.protocol.sas import decode_key, derive_key
@@ -73,7 +73,7 @@ async def create(
         names = dict(zip(("primary", "secondary"), ca_name[:2], strict=False))
         attestation: dict[str, Any] = {"type": "x509", "x509": {"caReferences": names}}
     elif certificate is not None:
-        attestation = enrolled.certificates("signingCertificates", certificate, secondary_certificate)
+        attestation = bodies.certificates("signingCertificates", certificate, secondary_certificate)
     else:
         attestation = {"type": "symmetricKey"}
     fields = common_fields(hub_name, allocation, webhook, initial_twin, edge, again, enabled)
@@ -116,7 +116,7 @@ async def update(
         fields["attestation"] = with_certificates(stored, "signingCertificates", certificate, secondary_certificate)
     if not fields:
         raise UsageError("nothing to change", reason="nothing-to-change", fix="give an option; --help lists them")
-    await print_enrollment(client, NOUN, await enrolled.change(client, NOUN, group, fields), keys=False, json=json)
+    await print_enrollment(client, NOUN, await bodies.change(client, NOUN, group, fields), keys=False, json=json)
 
 
 @app.command(help="Delete a group and the registrations of its devices. Devices stay at their hubs.")
@@ -129,14 +129,14 @@ async def delete(client: HubClient, group: Id) -> None:
 @app.command(help="Let the group's devices register again.")
 @at_dps
 async def enable(client: HubClient, group: Id, *, json: Json = False) -> None:
-    changed = await enrolled.change(client, NOUN, group, {"provisioningStatus": "enabled"})
+    changed = await bodies.change(client, NOUN, group, {"provisioningStatus": "enabled"})
     await print_enrollment(client, NOUN, changed, keys=False, json=json)
 
 
 @app.command(help="Refuse the group's devices. At their hubs they stay as they are.")
 @at_dps
 async def disable(client: HubClient, group: Id, *, json: Json = False) -> None:
-    changed = await enrolled.change(client, NOUN, group, {"provisioningStatus": "disabled"})
+    changed = await bodies.change(client, NOUN, group, {"provisioningStatus": "disabled"})
     await print_enrollment(client, NOUN, changed, keys=False, json=json)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgetrust.cli.enrolling import ImportFailedError, import_csv
+from edgetrust.cli.enrollment_csv import ImportFailedError, import_csv
 from edgetrust.errors import UsageError
 from edgetrust.limits import BULK_ENROLLMENTS
 from support.pki import self_signed
