@@ -173,11 +173,11 @@ async def print_all(client: HubClient, noun: str, *, json: bool) -> None:
     """Every enrollment, page by page."""
     import json as json_text
 
-    bodies: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
     async for page in client.pages("POST", (noun, "query"), body={"query": "SELECT *"}):
-        bodies += json_text.loads(page)
+        listed += json_text.loads(page)
     if json:
-        print_json(bodies)
+        print_json(listed)
         return
     rows = [
         (
@@ -187,7 +187,7 @@ async def print_all(client: HubClient, noun: str, *, json: bool) -> None:
             "edge" if (body.get("capabilities") or {}).get("iotEdge") else "",
             str((body.get("registrationState") or {}).get("status") or ""),
         )
-        for body in bodies
+        for body in listed
     ]
     print_table(("NAME", "STATUS", "ATTESTATION", "EDGE", "REGISTRATION"), rows)
 

@@ -47,7 +47,7 @@ class Session:
     async def send(self, body: bytes, properties: Any) -> None:
         self.sent.append((body, properties))
 
-    async def messages(self) -> Any:
+    async def incoming(self, *, methods: bool = False, twin: bool = False) -> Any:
         for received in self.arriving:
             yield received
         await asyncio.sleep(60)
