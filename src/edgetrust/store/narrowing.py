@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, cast, exists, false, func, literal, not_, or_, true
-from sqlalchemy.dialects.postgresql import JSONB
 
 from edgetrust.protocol.query.syntax import (
     And,
@@ -145,7 +144,7 @@ class Narrowing:
         if found is None:
             return None
         if self._dialect == "postgresql":
-            wanted: Any = literal(value, JSONB)
+            wanted: Any = literal(value, _jsonb())
         else:
             wanted = int(value) if isinstance(value, bool) else value  # which is how SQLite reads them
         return self._in_twin(_compared(how, found, wanted))
@@ -163,7 +162,7 @@ class Narrowing:
             return None
         column = _SECTIONS[section]
         if self._dialect == "postgresql":
-            return func.jsonb_extract_path(cast(column, JSONB), *names)
+            return func.jsonb_extract_path(cast(column, _jsonb()), *names)
         path = "$" + "".join(f'."{name}"' for name in names)
         return func.json_type(column, path) if json_type else func.json_extract(column, path)
 
@@ -200,3 +199,12 @@ _COMPARED: Mapping[Operator, Callable[[Any, Any], Any]] = {
 def _compared(how: Operator, column: Any, value: Any) -> ColumnElement[bool]:
     compared: ColumnElement[bool] = _COMPARED[how](column, value)
     return compared
+
+
+def _jsonb() -> Any:
+    """PostgreSQL's type, imported where PostgreSQL is used: its dialect is a good part of the time a hub needs to
+    start.
+    """
+    from sqlalchemy.dialects.postgresql import JSONB  # noqa: PLC0415 - see above
+
+    return JSONB
