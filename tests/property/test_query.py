@@ -99,7 +99,8 @@ def written(expression: Expression) -> str:
         case Comparison(operator, left, right):
             return f"{written(left)} {operator} {written(right)}"
         case Membership(value, options, negated):
-            return f"{written(value)} {'NIN' if negated else 'IN'} [{', '.join(map(written, options))}]"
+            # With spaces: [[x]] is a name, as in configurations.[[id]].
+            return f"{written(value)} {'NIN' if negated else 'IN'} [ {', '.join(map(written, options))} ]"
         case Not(operand):
             return f"NOT ({written(operand)})"
         case And(operands) | Or(operands):
