@@ -10,6 +10,7 @@ import pytest
 from support.azure import SdkError
 from support.node import NodeContoso
 from support.pki import self_signed
+from support.processes import wait_for
 from support.surface import NODE_SERVICE, surface
 
 KEY, OTHER_KEY = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
@@ -154,6 +155,42 @@ def test_the_pages_of_a_query_end(node: NodeContoso) -> None:
     with pytest.raises(SdkError) as raised:
         node.query("SELECT")
     assert raised.value.kind == "ArgumentError"
+
+
+def job_ends(node: NodeContoso, job: str) -> dict[str, Any]:
+    """The job when it has ended."""
+    seen: dict[str, Any] = {}
+    ended = ("completed", "failed", "cancelled")
+    wait_for(lambda: seen.update(node.ask("jobs", "getJob", job)) or seen["status"] in ended, f"{job} ends")
+    return seen
+
+
+@surface(NODE_SERVICE, "jobs")
+def test_a_job_changes_the_twins_of_many(node: NodeContoso) -> None:
+    for number in range(3):
+        node.ask("registry", "create", {"deviceId": f"nr-job-{number}"})
+        node.ask("registry", "updateTwin", f"nr-job-{number}", {"tags": {"nodejob": number < 2}}, "*")
+    patch = {"etag": "*", "properties": {"desired": {"rate": 5}}}
+    asked = node.ask("jobs", "scheduleTwinUpdate", "nr-job-twins", "tags.nodejob = true", patch)
+    assert (asked["jobId"], asked["type"]) == ("nr-job-twins", "scheduleUpdateTwin")
+    done = job_ends(node, "nr-job-twins")
+    assert done["status"] == "completed"
+    assert (done["deviceJobStatistics"]["deviceCount"], done["deviceJobStatistics"]["succeededCount"]) == (2, 2)
+    rates = [node.ask("registry", "getTwin", f"nr-job-{number}")["properties"]["desired"] for number in range(3)]
+    assert [rate.get("rate") for rate in rates] == [5, 5, None]
+
+
+@surface(NODE_SERVICE, "jobs")
+def test_a_job_calls_methods(node: NodeContoso) -> None:
+    key = node.ask("registry", "create", {"deviceId": "nr-job-call"})["authentication"]["symmetricKey"]["primaryKey"]
+    client = node.with_key("nr-job-call", key)
+    client.connect()
+    client.answer(method="reboot")
+    call = {"methodName": "reboot", "payload": {"now": True}, "responseTimeoutInSeconds": 20}
+    node.ask("jobs", "scheduleDeviceMethod", "nr-job-method", "deviceId = 'nr-job-call'", call)
+    done = job_ends(node, "nr-job-method")
+    assert (done["status"], done["deviceJobStatistics"]["succeededCount"]) == ("completed", 1)
+    client.shutdown()
 
 
 @surface(NODE_SERVICE, "statistics")

@@ -9,6 +9,7 @@ import pytest
 
 from edgetrust.limits import BULK_ITEMS
 from support.hub import Answer, World
+from support.surface import HTTP, surface
 
 
 def lines(answer: Answer) -> list[dict[str, Any]]:
@@ -108,6 +109,7 @@ async def test_export_in_pages(each_world: World) -> None:
     assert [one["authentication"]["symmetricKey"] for one in without] == [None] * 5
 
 
+@surface(HTTP, "import-export")
 async def test_what_was_exported_is_a_bulk_request(world: World) -> None:
     await world.create("a", capabilities={"iotEdge": True})
     await world.create_module("a", "m")

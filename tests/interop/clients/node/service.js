@@ -19,7 +19,7 @@ function bodyOf(result) {
   if (result === undefined || result === null) {
     return null;
   }
-  const value = result.responseBody !== undefined ? result.responseBody : (result.result ?? result);
+  const value = result.responseBody ?? result.jobStatus ?? result.result ?? result;
   return JSON.parse(JSON.stringify(value, (key, each) => (key === "_registry" ? undefined : each)) ?? "null");
 }
 
