@@ -47,7 +47,7 @@ def own_contoso(tmp_path: Path) -> Iterator[Contoso]:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def gateway(contoso: Contoso) -> Iterator[Gateway]:
     """EdgeGateway runs, a child of nobody, under Contoso's hub."""
     started = contoso.start_gateway()

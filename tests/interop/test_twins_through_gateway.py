@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from support.azure import Sdk
-from support.edge_world import Gateway
 from support.processes import GATEWAY, Contoso, Device, wait_for
 from support.surface import PYTHON_DEVICE, surface
 
@@ -67,15 +67,22 @@ def test_a_cloud_to_device_message(contoso: Contoso) -> None:
 
 
 @pytest.fixture
-def hub_away(contoso: Contoso) -> Iterator[list[str]]:
-    """A list; the hub is killed when something is put into it by `go`, and comes back at the end."""
-    yield []
-    if contoso.world.hub.running is None:
-        contoso.world.hub.start()
+def own_service(own_contoso: Contoso, tmp_path: Path) -> Iterator[Sdk]:
+    """azure-iot-hub for the hub of one's own."""
+    made = Sdk(
+        "registry",
+        own_contoso.local_connection_string(),
+        log=tmp_path / "registry.log",
+        environment={"REQUESTS_CA_BUNDLE": own_contoso.world.hub.ready["trust_bundle"]},
+    )
+    yield made
+    made.close()
 
 
-def test_while_the_hub_is_away(contoso: Contoso, gateway: Gateway, service: Sdk, hub_away: list[str]) -> None:
+def test_while_the_hub_is_away(own_contoso: Contoso, own_service: Sdk) -> None:
     """The twin is read and reported to; when the hub is back it has every report, and the device its new wishes."""
+    contoso, service = own_contoso, own_service
+    gateway = contoso.start_gateway()
     client = child(contoso, "gt-offline")
     client.watch()
     client.report({"a": 1})

@@ -10,8 +10,11 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+STARTING_SECONDS = 20
 
 
 def serve(path: str) -> None:
@@ -33,13 +36,27 @@ def serve(path: str) -> None:
 
 def ask(path: Path, *arguments: str) -> str:
     """What a program prints that the module runs."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(path))
-        with connection.makefile("rw") as stream:
-            stream.write(json.dumps(list(arguments)) + "\n")
-            stream.flush()
-            connection.shutdown(socket.SHUT_WR)
-            return stream.read()
+    with _connected(path) as connection, connection.makefile("rw") as stream:
+        stream.write(json.dumps(list(arguments)) + "\n")
+        stream.flush()
+        connection.shutdown(socket.SHUT_WR)
+        return stream.read()
+
+
+def _connected(path: Path) -> socket.socket:
+    """A connection to a module that may just be starting."""
+    deadline = time.monotonic() + STARTING_SECONDS
+    while True:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            connection.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return connection
 
 
 def curl_arguments(socket_path: str, method: str, route: str, body: Any, version: str) -> list[str]:

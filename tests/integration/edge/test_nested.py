@@ -56,7 +56,7 @@ def hierarchy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hierarchy]:
 def test_what_the_lowest_sends_is_at_the_hub_under_its_name(hierarchy: Hierarchy) -> None:
     assert hierarchy.sends("21.5")
     hierarchy.world.wait_for_events(["21.5"], "DeepSensor")
-    assert hierarchy.lower.state()["upstream"]["connected"]
+    wait_until(lambda: bool(hierarchy.lower.state()["upstream"]["connected"]))
 
 
 def test_each_is_refused_where_it_does_not_belong(hierarchy: Hierarchy) -> None:
