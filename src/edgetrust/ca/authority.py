@@ -200,7 +200,8 @@ class CertificateAuthority:
             )
         now = self.clock.now()
         profile = replace(order.profile, extras=(*order.profile.extras, *_extras(self.settings, authority.name)))
-        chain = authority.issuer.issue(order.subject_key, profile, order.names, now, validity=order.validity)
+        validity = order.validity or self.settings.lifetimes.get(order.profile.name)
+        chain = authority.issuer.issue(order.subject_key, profile, order.names, now, validity=validity)
         certificate = chain.end_entity
         row = IssuedRow(
             authority.name,

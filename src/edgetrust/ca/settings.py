@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -12,7 +15,8 @@ import msgspec
 from edgetrust.ca.policy import DEFAULT_RULES, CredentialKind, Rule
 from edgetrust.config import parse_toml, read_text
 from edgetrust.errors import ConfigError
-from edgetrust.pki.profiles import PROFILES
+from edgetrust.pki.profiles import EDGE_CA, PROFILES
+from edgetrust.pki.renewal import Period
 
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
@@ -69,6 +73,7 @@ class CaFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: ListenTable = ListenTable()
     pkcs11: Pkcs11Table | None = None
     rule: tuple[RuleTable, ...] = ()
+    lifetimes: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class CaSettings:
     `registry` is the database of a hub whose devices count as registered; None: there is no registry.
     `certificate` and `key` are those of its HTTPS listener; None: it issues its own, for `names`. `http_port` serves
     CRLs and OCSP without TLS; `crl_url` and `ocsp_url` are what certificates say of it; `{ca}` stands for the issuer.
+    `lifetimes` says how long certificates of a profile live, instead of the profile's own validity.
     """
 
     data: Path
@@ -96,6 +102,7 @@ class CaSettings:
     pkcs11_token: str | None = None
     pkcs11_pin_file: Path | None = None
     rules: tuple[Rule, ...] = DEFAULT_RULES
+    lifetimes: Mapping[str, timedelta] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def load_settings(path: Path) -> CaSettings:
@@ -127,12 +134,29 @@ def parse_settings(text: str, path: Path) -> CaSettings:
         pkcs11_token=None if file.pkcs11 is None else f"pkcs11:token={quote(file.pkcs11.token, safe='')}",
         pkcs11_pin_file=None if file.pkcs11 is None else here / file.pkcs11.pin_file,
         rules=tuple(_rule(path, rule) for rule in file.rule) or DEFAULT_RULES,
+        lifetimes=MappingProxyType({name: _life(path, name, text) for name, text in file.lifetimes.items()}),
     )
 
 
 def sqlite_url(data: Path) -> str:
     """The database of an authority that was given no other."""
     return f"sqlite:///{data / 'ca.sqlite'}"
+
+
+def _life(path: Path, name: str, text: str) -> timedelta:
+    profile = PROFILES.get(name)
+    if profile is None or (profile.is_ca and profile.name != EDGE_CA.name):
+        raise ConfigError(
+            f"{path}: lifetimes.{name} is no kind of certificate whose life is a setting", reason="config-wrong-value"
+        )
+    period = Period.parse(text)
+    if period is None or period.time is None or period.time > profile.max_validity:
+        raise ConfigError(
+            f"{path}: lifetimes.{name} is {text!r}",
+            reason="config-wrong-value",
+            fix=f'a number and "day" or "min", at most "{profile.max_validity.days} day"',
+        )
+    return period.time
 
 
 def _rule(path: Path, table: RuleTable) -> Rule:
