@@ -11,7 +11,7 @@ from pathlib import Path
 CONNACK, PUBLISH, PUBACK, SUBACK = 2, 3, 4, 9
 
 
-def _text(text: str) -> bytes:
+def text(text: str) -> bytes:
     encoded = text.encode()
     return struct.pack(">H", len(encoded)) + encoded
 
@@ -28,19 +28,19 @@ def packet(first: int, body: bytes) -> bytes:
 
 def connect(client_id: str, user_name: str, password: str, *, clean: bool = False) -> bytes:
     flags = 0xC0 | (0x02 if clean else 0)
-    body = _text("MQTT") + bytes((4, flags)) + struct.pack(">H", 60) + _text(client_id) + _text(user_name)
-    return packet(0x10, body + _text(password))
+    body = text("MQTT") + bytes((4, flags)) + struct.pack(">H", 60) + text(client_id) + text(user_name)
+    return packet(0x10, body + text(password))
 
 
 def publish(topic: str, payload: bytes, packet_id: int | None = None, *, dup: bool = False) -> bytes:
     """Quality 1 with a packet identifier, 0 without."""
     if packet_id is None:
-        return packet(0x30, _text(topic) + payload)
-    return packet(0x3A if dup else 0x32, _text(topic) + struct.pack(">H", packet_id) + payload)
+        return packet(0x30, text(topic) + payload)
+    return packet(0x3A if dup else 0x32, text(topic) + struct.pack(">H", packet_id) + payload)
 
 
 def subscribe(topic: str, qos: int = 1) -> bytes:
-    return packet(0x82, struct.pack(">H", 1) + _text(topic) + bytes((qos,)))
+    return packet(0x82, struct.pack(">H", 1) + text(topic) + bytes((qos,)))
 
 
 def puback(packet_id: int) -> bytes:
