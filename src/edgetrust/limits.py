@@ -172,6 +172,7 @@ ACCEPTED_KEPT = 10_000  # audit records of accepted connections
 # The certificate authority ------------------------------------------------------------------------------------------
 EST_BODY_BYTES = 64 * 1024  # a CSR with RSA-8192 and 50 names is under 10 KiB
 EST_PASSWORDS_REMEMBERED = 10_000  # right passwords kept as keyed hashes, so that each request does not cost 40 ms
+EST_CHAINS_REMEMBERED = 1_000  # verified chains of connections that ask again and of batches; a few KiB each
 EST_PENDING_SECONDS = 30  # when a client whose request waits for a person may ask again
 EST_RATE_PER_ADDRESS = 50.0  # enrolments and renewals a second from one address: a site behind NAT after a power cut
 EST_BURST_PER_ADDRESS = 500  # of them at once

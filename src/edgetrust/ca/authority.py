@@ -39,6 +39,7 @@ from edgetrust.store.issuance import (
     IssuedRow,
     add_issued,
     find_issued,
+    key_digest,
     read_authorities,
     serial_text,
 )
@@ -61,6 +62,11 @@ class Authority:
     @property
     def name(self) -> str:
         return self.row.name
+
+    @property
+    def key(self) -> str:
+        """Its public key, as rows have it."""
+        return key_digest(self.row.certificate.public_key())
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,8 @@ class CertificateAuthority:
         self.authorities: dict[str, Authority] = {}
         self.cross: tuple[x509.Certificate, ...] = ()  # roots certified by each other, while both are in circulation
         self._successors: dict[str, str] = {}
+        self._bundles: dict[tuple[x509.Certificate, ...], TrustBundle] = {}
+        self._keys: dict[str, frozenset[str]] = {}
 
     @classmethod
     async def open(cls, settings: CaSettings, database: Database, clock: Clock) -> CertificateAuthority:
@@ -119,12 +127,17 @@ class CertificateAuthority:
         self.authorities = {name: self._authority(row, rows) for name, row in rows.items()}
         self._successors = {one.old: one.new for one in rotating if one.stage not in (PREPARED, DISTRIBUTED)}
         self.cross = tuple(row.certificate for row in crossed if self._circulates(row))
+        self._bundles = {}
+        keys: dict[str, set[str]] = {}
+        for one in self.authorities.values():
+            keys.setdefault(one.key, set()).add(one.name)
+        self._keys = {key: frozenset(names) for key, names in keys.items()}
 
     def _authority(self, row: AuthorityRow, rows: dict[str, AuthorityRow]) -> Authority:
         chain = Chain(tuple(one.certificate for one in _upwards(row, rows)))
         known = self.authorities.get(row.name)
         if known is not None and known.issuer is not None and known.row.certificate == row.certificate:
-            return Authority(row, chain, Issuer(known.issuer.key, chain))
+            return Authority(row, chain, known.issuer if known.chain == chain else Issuer(known.issuer.key, chain))
         key = self.keyring.find(row.key_reference)
         return Authority(row, chain, None if key is None else Issuer(key, chain))
 
@@ -161,10 +174,19 @@ class CertificateAuthority:
 
     def bundle(self, extra: Iterable[x509.Certificate] = ()) -> TrustBundle:
         """What to trust: the roots that are in circulation and `extra` as anchors, all other authorities as help."""
-        shown = [one for one in self.authorities.values() if one.row.state in IN_BUNDLES]
-        anchors = [one.row.certificate for one in shown if one.row.parent is None]
-        others = [one.row.certificate for one in shown if one.row.parent is not None]
-        return TrustBundle((*anchors, *extra), tuple(others), as_of=self.clock.now())
+        further = tuple(extra)
+        found = self._bundles.get(further)
+        if found is None:
+            shown = [one for one in self.authorities.values() if one.row.state in IN_BUNDLES]
+            anchors = [one.row.certificate for one in shown if one.row.parent is None]
+            others = [one.row.certificate for one in shown if one.row.parent is not None]
+            found = TrustBundle((*anchors, *further), tuple(others), as_of=self.clock.now())
+            self._bundles[further] = found
+        return found
+
+    def of_key(self, key: str) -> frozenset[str]:
+        """The CAs that have this key (`key_digest`)."""
+        return self._keys.get(key, frozenset())
 
     def issuer_for(self, profile: str) -> Authority:
         """The CA that issues a kind of certificate: the default one or else the newest that can. ConfigError

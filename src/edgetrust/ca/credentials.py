@@ -5,7 +5,8 @@ clients, be valid now and not be revoked. One that this CA issued as a bootstrap
 bootstrap authority of somebody else, proves a batch or a birth name (`bootstrap`); any other that this CA issued proves
 its common name (`identity`). Passwords are verified on a thread, since that is slow on purpose; what was right once is
 remembered for the life of this process as a keyed hash, so that a client that sends its password with every request
-costs no more.
+costs no more. Nor is a chain verified again that was good under the same trust bundle, while its dates last: a whole
+batch shows one bootstrap certificate, and a connection one certificate with each request.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import hashlib
 import hmac
 import secrets
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
@@ -25,12 +29,12 @@ from edgetrust import limits
 from edgetrust.ca.authority import CertificateAuthority
 from edgetrust.ca.policy import CredentialKind, Shown, ShownCertificate, ShownPassword
 from edgetrust.ca.reasons import IssuanceReason as Why
-from edgetrust.pki.chain import Chain, ChainError, Thumbprint
+from edgetrust.pki.chain import Chain, ChainError
 from edgetrust.pki.facts import read_once
 from edgetrust.pki.keys import SecretText
 from edgetrust.pki.profiles import BOOTSTRAP
 from edgetrust.pki.verify import ChainFailure, ChainReason, Purpose, verify_chain
-from edgetrust.store.issuance import issued_by_thumbprint
+from edgetrust.store.issuance import standing_of
 from edgetrust.store.passwords import Password, find_password, matches
 
 _NOBODY = Password("", b"", b"", "", 0, None, datetime.min)
@@ -49,13 +53,35 @@ def parse_basic(header: str | None) -> tuple[str, SecretText] | None:
     return (username, SecretText(password)) if colon and "\0" not in username else None
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A chain that was shown, after path validation; whether it is ours and revoked is in the store.
+
+    `foreign`: it leads to a bootstrap authority of somebody else. `fault` as in `ShownCertificate`.
+    """
+
+    name: str
+    thumbprint: str
+    certificate: x509.Certificate
+    foreign: bool = False
+    fault: tuple[Why, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Good:
+    proof: Proof
+    valid_from: datetime
+    valid_until: datetime
+
+
 class Credentials:
-    """Verifies what clients show."""
+    """Verifies what clients show. `proof` and `password` belong to one event loop."""
 
     def __init__(self, authority: CertificateAuthority, bootstrap: Sequence[x509.Certificate] = ()) -> None:
         self._authority, self._bootstrap = authority, tuple(bootstrap)
         self._key = secrets.token_bytes(32)
         self._right: dict[bytes, None] = {}
+        self._good: OrderedDict[tuple[bytes, str], _Good] = OrderedDict()
 
     async def password(self, basic: tuple[str, SecretText] | None) -> tuple[Password | None, bool] | None:
         """The stored password of a user name and whether the one that was sent is right; None if none was sent."""
@@ -76,40 +102,55 @@ class Credentials:
             self._right[proof] = None
         return stored, right
 
+    def proof(self, sent: Sequence[bytes], now: datetime) -> Proof | None:
+        """Verify a chain as it was sent, DER, the end entity first; None if none was."""
+        if not sent:
+            return None
+        bundle = self._authority.bundle(self._bootstrap)
+        key = (b"".join(hashlib.sha256(der).digest() for der in sent), bundle.version)
+        good = self._good.get(key)
+        if good is not None and good.valid_from <= now <= good.valid_until:
+            self._good.move_to_end(key)
+            return good.proof
+        thumbprint = key[0][:32].hex()
+        try:
+            chain = Chain.from_der(sent)
+        except ChainError as error:
+            # Whatever it is, it is no certificate: the policy refuses it before it looks at the name.
+            return Proof("", thumbprint, bundle.intermediates[0], fault=(Why.CERTIFICATE_UNTRUSTED, error.message))
+        name, certificate = _common_name(chain.end_entity), chain.end_entity
+        outcome = verify_chain(chain, bundle, Purpose.DEVICE, now)
+        if isinstance(outcome, ChainFailure):
+            why = Why.CERTIFICATE_EXPIRED if outcome.reason in _DATES else Why.CERTIFICATE_UNTRUSTED
+            return Proof(name, thumbprint, certificate, fault=(why, f"{outcome.reason.value}: {outcome.detail}"))
+        proof = Proof(name, thumbprint, certificate, outcome.anchor in self._bootstrap)
+        self._good[key] = _Good(proof, outcome.valid_from, outcome.valid_until)
+        if len(self._good) > limits.EST_CHAINS_REMEMBERED:
+            self._good.popitem(last=False)
+        return proof
+
     def shown(
         self,
         connection: Connection,
-        chain: Sequence[bytes],
+        proof: Proof | None,
         username: str | None,
         password: tuple[Password | None, bool] | None,
         now: datetime,
     ) -> Shown:
         """The facts, read in the transaction that decides."""
-        certificate = self._certificate(connection, chain, now) if chain else None
+        certificate = None if proof is None else _certificate(connection, proof)
         return Shown(certificate, _password(connection, username or "", password, now))
 
-    def _certificate(self, connection: Connection, sent: Sequence[bytes], now: datetime) -> ShownCertificate:
-        thumbprint = Thumbprint.of(sent[0]).digest.hex()
-        ours = issued_by_thumbprint(connection, thumbprint)
-        try:
-            chain = Chain.from_der(sent)
-        except ChainError as error:
-            # Whatever it is, it is no certificate: the policy refuses it before it looks at the name.
-            odd = self._authority.bundle().intermediates[0]
-            fault = (Why.CERTIFICATE_UNTRUSTED, error.message)
-            return ShownCertificate(CredentialKind.BOOTSTRAP, "", thumbprint, odd, fault)
-        kind = CredentialKind.BOOTSTRAP if ours is None or ours.profile == BOOTSTRAP.name else CredentialKind.IDENTITY
-        name = _common_name(chain.end_entity)
-        fault_found: tuple[Why, str] | None = None
-        outcome = verify_chain(chain, self._authority.bundle(self._bootstrap), Purpose.DEVICE, now)
-        if isinstance(outcome, ChainFailure):
-            why = Why.CERTIFICATE_EXPIRED if outcome.reason in _DATES else Why.CERTIFICATE_UNTRUSTED
-            fault_found = (why, f"{outcome.reason.value}: {outcome.detail}")
-        elif ours is None and outcome.anchor not in self._bootstrap:
-            fault_found = (Why.CERTIFICATE_UNTRUSTED, "it leads to this CA, which has no record of issuing it")
-        elif ours is not None and ours.revoked_at is not None:
-            fault_found = (Why.CERTIFICATE_REVOKED, f"revoked at {ours.revoked_at:%Y-%m-%dT%H:%MZ}: {ours.revocation}")
-        return ShownCertificate(kind, name, thumbprint, chain.end_entity, fault_found)
+
+def _certificate(connection: Connection, proof: Proof) -> ShownCertificate:
+    ours = standing_of(connection, proof.thumbprint)
+    kind = CredentialKind.BOOTSTRAP if ours is None or ours.profile == BOOTSTRAP.name else CredentialKind.IDENTITY
+    fault = proof.fault
+    if fault is None and ours is None and not proof.foreign:
+        fault = (Why.CERTIFICATE_UNTRUSTED, "it leads to this CA, which has no record of issuing it")
+    elif fault is None and ours is not None and ours.revoked_at is not None:
+        fault = (Why.CERTIFICATE_REVOKED, f"revoked at {ours.revoked_at:%Y-%m-%dT%H:%MZ}: {ours.revocation}")
+    return ShownCertificate(kind, proof.name, proof.thumbprint, proof.certificate, fault)
 
 
 def _common_name(certificate: x509.Certificate) -> str:

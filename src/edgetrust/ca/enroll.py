@@ -52,8 +52,7 @@ from edgetrust.store.issuance import (
     find_claim,
     find_request,
     forget_request,
-    had_certificate,
-    holders_of_key,
+    holdings_of_key,
     key_digest,
 )
 from edgetrust.store.passwords import take_use
@@ -122,11 +121,12 @@ class Enroller:
         username = None if peer.basic is None else peer.basic[0]
         asked = self._for_its_gateway(asked, peer, username)
         registered = await self._registry(asked.owner)
+        proof = self._credentials.proof(peer.chain, self.authority.clock.now())
 
         def work(connection: Connection) -> Outcome:
             now = self.authority.clock.now()
-            shown = self._credentials.shown(connection, peer.chain, username, password, now)
-            facts = _facts(connection, signer, asked, shown, registered, renewal=renewal)
+            shown = self._credentials.shown(connection, proof, username, password, now)
+            facts = self._facts(connection, signer, asked, shown, registered, renewal=renewal)
             call = _Call(self.authority, signer, asked, shown, facts, place, peer.address, operation)
             return call.answer(connection, now)
 
@@ -136,16 +136,40 @@ class Enroller:
         """Whose good credential this is; None for nobody's."""
         password = await self._credentials.password(peer.basic)
         username = None if peer.basic is None else peer.basic[0]
+        proof = self._credentials.proof(peer.chain, self.authority.clock.now())
 
         def work(connection: Connection) -> Shown:
-            now = self.authority.clock.now()
-            return self._credentials.shown(connection, peer.chain, username, password, now)
+            return self._credentials.shown(connection, proof, username, password, self.authority.clock.now())
 
         shown = await self.authority.database.read(work)
         certificate = shown.certificate
         if certificate is not None and certificate.kind is CredentialKind.IDENTITY and certificate.fault is None:
             return owner_of(certificate.name)
         return shown.password.username if shown.password is not None and shown.password.fault is None else None
+
+    def _facts(
+        self,
+        connection: Connection,
+        signer: Authority,
+        asked: Asked,
+        shown: Shown,
+        registered: Registered,
+        *,
+        renewal: bool,
+    ) -> Facts:
+        key = key_digest(asked.csr.public_key)
+        holdings = holdings_of_key(connection, key)
+        holders = {who for who, _ in holdings} | {f"<{name}>" for name in self.authority.of_key(key)}
+        return Facts(
+            active=can_sign(signer),
+            served=signer.row.profiles,
+            registered=registered,
+            claim=find_claim(connection, asked.common_name),
+            key=key,
+            key_holders=frozenset(holders),
+            had_before=(asked.owner, shown.name) in holdings,
+            renewal=renewal,
+        )
 
     def _for_its_gateway(self, asked: Asked, peer: Peer, username: str | None) -> Asked:
         """An Edge CA whose name spells its gateway in other letters belongs to the gateway that asks for it."""
@@ -260,22 +284,6 @@ def record_refusal(connection: Connection, refused: Refused, place: str, peer: s
     detail = json.dumps({"checks": checks_as_data(refused.checks)})
     chained.append(
         connection, chained.Entry(now, "refused", place, peer, refused.identity, refused.reason.value, detail)
-    )
-
-
-def _facts(
-    connection: Connection, signer: Authority, asked: Asked, shown: Shown, registered: Registered, *, renewal: bool
-) -> Facts:
-    key = key_digest(asked.csr.public_key)
-    return Facts(
-        active=can_sign(signer),
-        served=signer.row.profiles,
-        registered=registered,
-        claim=find_claim(connection, asked.common_name),
-        key=key,
-        key_holders=holders_of_key(connection, key),
-        had_before=had_certificate(connection, asked.owner, key, shown.name),
-        renewal=renewal,
     )
 
 

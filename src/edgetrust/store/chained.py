@@ -15,14 +15,15 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, func, select
 
 from edgetrust.store.ca_tables import ca_audit
+from edgetrust.store.pointquery import PointQuery, PointWrite
 from edgetrust.store.records import at_moment, milliseconds
 
-# Built once: making an expression costs more than running it.
-_HEAD = select(ca_audit.c.hash).order_by(ca_audit.c.seq.desc()).limit(1)
-_ADD = insert(ca_audit)
+# On the path of every enrolment: compiled once. The newest record is the one with the largest number.
+_HEAD = PointQuery(select(ca_audit.c.hash).where(ca_audit.c.seq == select(func.max(ca_audit.c.seq)).scalar_subquery()))
+_ADD = PointWrite(ca_audit, without=("seq",))
 
 BEGINNING = "0" * 64  # the hash before the first record
 
@@ -70,13 +71,14 @@ def append(connection: Connection, entry: Entry) -> str:
     """Chain one record to the last; returns its hash."""
     values = _values(entry)
     digest = _hash(head(connection), values)
-    connection.execute(_ADD, {**values, "hash": digest})
+    _ADD.add(connection, {**values, "hash": digest})
     return digest
 
 
 def head(connection: Connection) -> str:
     """The newest record's hash: what to keep elsewhere."""
-    return connection.execute(_HEAD).scalar() or BEGINNING
+    rows = _HEAD.values(connection, {})
+    return str(rows[0][0]) if rows else BEGINNING
 
 
 def verify(connection: Connection, *, wanted: str | None = None) -> Outcome:

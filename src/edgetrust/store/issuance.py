@@ -29,24 +29,23 @@ from edgetrust.store.ca_tables import (
     issued_certificates,
     issued_names,
 )
+from edgetrust.store.pointquery import PointQuery, PointWrite
 from edgetrust.store.records import at_moment, milliseconds
 
 CROSS = "cross"  # the profile of a root's certificate by another root
-# Built once: making an expression costs more than running it, and an enrolment runs these.
-_BY_THUMBPRINT = select(issued_certificates).where(issued_certificates.c.thumbprint == bindparam("thumbprint"))
-_HOLDERS = select(issued_certificates.c.identity).where(issued_certificates.c.public_key == bindparam("key")).distinct()
-_CAS_OF_KEY = select(authorities.c.name).where(authorities.c.public_key == bindparam("key"))
-_HAD = (
-    select(issued_certificates.c.serial)
-    .where(
-        issued_certificates.c.public_key == bindparam("key"),
-        issued_certificates.c.identity == bindparam("identity"),
-        issued_certificates.c.credential == bindparam("credential"),
-    )
-    .limit(1)
+# On the path of every enrolment: compiled once.
+_STANDING = PointQuery(
+    select(
+        issued_certificates.c.profile, issued_certificates.c.revoked_ms, issued_certificates.c.revocation
+    ).where(issued_certificates.c.thumbprint == bindparam("thumbprint"))
 )
-_CLAIM = select(est_claims).where(est_claims.c.name == bindparam("name"))
-_ADD, _ADD_NAMES = insert(issued_certificates), insert(issued_names)
+_HOLDINGS = PointQuery(
+    select(issued_certificates.c.identity, issued_certificates.c.credential)
+    .where(issued_certificates.c.public_key == bindparam("key"))
+    .distinct()
+)
+_CLAIM = PointQuery(select(est_claims).where(est_claims.c.name == bindparam("name")))
+_ADD, _ADD_NAME, _ADD_CLAIM = PointWrite(issued_certificates), PointWrite(issued_names), PointWrite(est_claims)
 
 PENDING, APPROVED, DENIED = "pending", "approved", "denied"
 
@@ -85,6 +84,15 @@ class IssuedRow:
     @property
     def not_after(self) -> datetime:
         return self.certificate.not_valid_after_utc
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides about a certificate of ours that somebody shows: its kind, and whether it was revoked, and why."""
+
+    profile: str
+    revoked_at: datetime | None
+    revocation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +232,9 @@ def add_issued(connection: Connection, row: IssuedRow) -> None:
         "revoked_ms": 0,
         "revocation": "",
     }
-    connection.execute(_ADD, values)
+    _ADD.add(connection, values)
     names = [{"authority": row.authority, "serial": row.serial, "kind": k, "value": v} for k, v in _names(certificate)]
-    if names:
-        connection.execute(_ADD_NAMES, names)
+    _ADD_NAME.add(connection, *names)
 
 
 def _names(certificate: x509.Certificate) -> list[tuple[str, str]]:
@@ -241,10 +248,13 @@ def _names(certificate: x509.Certificate) -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))
 
 
-def issued_by_thumbprint(connection: Connection, thumbprint: str) -> IssuedRow | None:
-    """A certificate of ours by the SHA-256 of its DER, hexadecimal, lower case."""
-    row = connection.execute(_BY_THUMBPRINT, {"thumbprint": thumbprint}).first()
-    return None if row is None else _issued(row)
+def standing_of(connection: Connection, thumbprint: str) -> Standing | None:
+    """How one certificate of ours stands, by the SHA-256 of its DER, hexadecimal, lower case; None: it is not ours."""
+    rows = _STANDING.values(connection, {"thumbprint": thumbprint})
+    if not rows:
+        return None
+    profile, revoked_ms, revocation = rows[0]
+    return Standing(profile, at_moment(revoked_ms) if revoked_ms else None, revocation)
 
 
 def issued_by_serial(connection: Connection, authority: str, serial: int) -> IssuedRow | None:
@@ -307,17 +317,9 @@ def last_ends(connection: Connection) -> list[tuple[str, str, str, str, datetime
     return [(*key, row.authority, row.serial, at_moment(row.not_after_ms)) for key, row in found.items()]
 
 
-def holders_of_key(connection: Connection, public_key: str) -> frozenset[str]:
-    """Whose certificates hold this key; an authority counts by its name in angle brackets."""
-    identities = connection.execute(_HOLDERS, {"key": public_key})
-    names = connection.execute(_CAS_OF_KEY, {"key": public_key})
-    return frozenset((*identities.scalars(), *(f"<{name}>" for name in names.scalars())))
-
-
-def had_certificate(connection: Connection, identity: str, public_key: str, credential: str) -> bool:
-    """Whether this credential has obtained a certificate for this identity and key before."""
-    asked = {"key": public_key, "identity": identity, "credential": credential}
-    return connection.execute(_HAD, asked).first() is not None
+def holdings_of_key(connection: Connection, public_key: str) -> frozenset[tuple[str, str]]:
+    """Whose certificates hold this key, and the credential that each was obtained with."""
+    return frozenset((who, how) for who, how in _HOLDINGS.values(connection, {"key": public_key}))
 
 
 def mark_revoked(connection: Connection, rows: Sequence[IssuedRow], at: datetime, reason: str) -> None:
@@ -348,8 +350,11 @@ def _issued(row: Row[tuple[object, ...]]) -> IssuedRow:
 
 def find_claim(connection: Connection, name: str) -> Claim | None:
     """Who has taken a name."""
-    row = connection.execute(_CLAIM, {"name": name}).first()
-    return None if row is None else Claim(row.name, row.credential, row.public_key, at_moment(row.claimed_ms))
+    rows = _CLAIM.rows(connection, {"name": name})
+    if not rows:
+        return None
+    row = rows[0]
+    return Claim(row["name"], row["credential"], row["public_key"], at_moment(row["claimed_ms"]))
 
 
 def add_claim(connection: Connection, claim: Claim) -> None:
@@ -360,7 +365,7 @@ def add_claim(connection: Connection, claim: Claim) -> None:
         "public_key": claim.public_key,
         "claimed_ms": milliseconds(claim.claimed_at),
     }
-    connection.execute(insert(est_claims), values)
+    _ADD_CLAIM.add(connection, values)
 
 
 def release_claim(connection: Connection, name: str) -> bool:

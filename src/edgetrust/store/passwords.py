@@ -17,10 +17,11 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from edgetrust.pki.keys import SecretText
 from edgetrust.store.ca_tables import est_passwords
+from edgetrust.store.pointquery import PointQuery
 from edgetrust.store.records import at_moment, milliseconds
 
 UNLIMITED = -1
-_FIND = select(est_passwords).where(est_passwords.c.username == bindparam("username"))  # built once
+_FIND = PointQuery(select(est_passwords).where(est_passwords.c.username == bindparam("username")))
 _TAKE = (
     update(est_passwords)
     .where(est_passwords.c.username == bindparam("user"), est_passwords.c.uses_left > 0)
@@ -77,17 +78,18 @@ def put_password(connection: Connection, password: Password) -> None:
 
 def find_password(connection: Connection, username: str) -> Password | None:
     """The password of a user name."""
-    row = connection.execute(_FIND, {"username": username}).first()
-    if row is None:
+    rows = _FIND.rows(connection, {"username": username})
+    if not rows:
         return None
+    row = rows[0]
     return Password(
-        row.username,
-        bytes(row.salt),
-        bytes(row.hash),
-        row.names,
-        row.uses_left,
-        at_moment(row.expires_ms) if row.expires_ms else None,
-        at_moment(row.created_ms),
+        row["username"],
+        bytes(row["salt"]),
+        bytes(row["hash"]),
+        row["names"],
+        row["uses_left"],
+        at_moment(row["expires_ms"]) if row["expires_ms"] else None,
+        at_moment(row["created_ms"]),
     )
 
 
