@@ -21,7 +21,6 @@ from support.ca import certificate_authority
 CHILD = """
     import asyncio, os, signal, sys
     from pathlib import Path
-    from sqlalchemy import event
     from edgetrust.ca.authority import CertificateAuthority, Issued
     from edgetrust.ca.enroll import Enroller, Peer
     from edgetrust.ca.policy import CredentialKind, Rule
@@ -39,15 +38,17 @@ CHILD = """
         authority = await CertificateAuthority.open(settings, database, ManualClock())
         written = 0
 
-        def kill(connection, cursor, statement, parameters, context, executemany):
+        def follow(statement):  # called by SQLite before each statement, whoever gave it
             nonlocal written
-            if statement.split()[0] in ("INSERT", "UPDATE", "DELETE"):
-                written += 1
-                if at == str(written):
-                    os.kill(os.getpid(), signal.SIGKILL)
+            if at == str(written) or (at == "commit" and written and statement == "COMMIT"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            written += statement.split()[0] in ("INSERT", "UPDATE", "DELETE")
 
-        event.listen(database._engine, "after_cursor_execute", kill)
-        event.listen(database._engine, "commit", lambda _: at == "commit" and os.kill(os.getpid(), signal.SIGKILL))
+        def watch(connection):
+            connection.connection.driver_connection.set_trace_callback(follow)
+
+        await database.write(watch)  # the connection that writes is kept
+        written = 0
         peer = Peer("192.0.2.1", basic=("dev1", SecretText("right")))
         der = (directory / "dev1.der").read_bytes()
         outcome = await Enroller(authority).enroll(authority.named("edge"), der, peer, "simpleenroll")

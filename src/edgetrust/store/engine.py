@@ -22,10 +22,10 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,26 +49,52 @@ _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL"}
 
 
 class _Job:
-    """A function waiting for the writer. `outcome` is filled after the commit."""
+    """A function waiting for the writer. `settle` is called on `loop`, after the commit or with the error."""
 
-    __slots__ = ("announce", "function", "loop", "outcome")
+    __slots__ = ("announce", "done", "function", "loop")
 
     def __init__(
         self,
         function: Callable[[Connection], Any],
         announce: Callable[[Any], None] | None,
+        done: Callable[[Any, BaseException | None], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.function = function
         self.announce = announce
+        self.done = done
         self.loop = loop
-        self.outcome: Future[Any] = Future()
 
-    def succeed(self, result: Any) -> None:
-        if self.announce is not None:
-            with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-                self.loop.call_soon_threadsafe(self.announce, result)
-        self.outcome.set_result(result)
+    def settle(self, result: Any, problem: BaseException | None) -> None:
+        try:
+            if problem is None and self.announce is not None:
+                self.announce(result)
+        finally:
+            self.done(result, problem)
+
+
+def _settle(settled: Sequence[tuple[_Job, Any, BaseException | None]]) -> None:
+    """Tell the loops, each woken once: waking costs more than telling."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Job, Any, BaseException | None]]] = {}
+    for one in settled:
+        by_loop.setdefault(one[0].loop, []).append(one)
+    for loop, told in by_loop.items():
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            loop.call_soon_threadsafe(_tell, loop, told)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, settled: Sequence[tuple[_Job, Any, BaseException | None]]) -> None:
+    for job, result, problem in settled:
+        loop.call_soon(job.settle, result, problem)  # each by itself: one that raises does not take others along
+
+
+def _answer(outcome: asyncio.Future[Any], result: Any, problem: BaseException | None) -> None:
+    if outcome.done():  # who asked has been cancelled
+        return
+    if problem is None:
+        outcome.set_result(result)
+    else:
+        outcome.set_exception(problem)
 
 
 class _Reading:
@@ -83,15 +109,7 @@ class _Reading:
 
     def answer(self, result: Any, problem: BaseException | None) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody is left to answer
-            self.loop.call_soon_threadsafe(self._settle, result, problem)
-
-    def _settle(self, result: Any, problem: BaseException | None) -> None:
-        if self.outcome.done():  # who asked has been cancelled
-            return
-        if problem is None:
-            self.outcome.set_result(result)
-        else:
-            self.outcome.set_exception(problem)
+            self.loop.call_soon_threadsafe(_answer, self.outcome, result, problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +144,7 @@ class Database:
         self._engine = self._make_engine()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
+        self._writes: Connection | None = None  # the writer's, while it is good
         self._writer = threading.Thread(target=self._run_writer, name="store-writer", daemon=True)
         self._reads: queue.SimpleQueue[_Reading | None] = queue.SimpleQueue()
         self._readers = [
@@ -186,10 +205,10 @@ class Database:
         Whatever it raises is raised here and leaves no trace in the database. Cancelling the caller undoes nothing.
         """
         self._open_or_raise()
-        job = _Job(function, announce, asyncio.get_running_loop())
-        self._jobs.put(job)
-        result: T = await asyncio.shield(asyncio.wrap_future(job.outcome))
-        return result
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(_Job(function, announce, partial(_answer, outcome), loop))
+        return await outcome
 
     def post(self, function: Callable[[Connection], object], done: Callable[[BaseException | None], None]) -> None:
         """Like `write`, without waiting: `done` is called on the loop after the commit, or with the error."""
@@ -197,14 +216,7 @@ class Database:
         if self._closed:
             loop.call_soon(done, UnavailableError("the store is closed", reason="store-closed"))
             return
-        job = _Job(function, None, loop)
-
-        def answer(outcome: Future[Any]) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody is left to answer
-                loop.call_soon_threadsafe(done, outcome.exception())
-
-        job.outcome.add_done_callback(answer)
-        self._jobs.put(job)
+        self._jobs.put(_Job(function, None, lambda _result, problem: done(problem), loop))
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Run `function` on a reader's thread; it sees one moment of the database."""
@@ -274,7 +286,8 @@ class Database:
                 jobs.append(waiting)
             self._write_together(jobs)
             if last:
-                return
+                break
+        self._let_go_of_writer()
 
     def _write_together(self, jobs: list[_Job]) -> None:
         try:
@@ -284,20 +297,35 @@ class Database:
                 for job in jobs:  # one of them spoils the transaction: each for itself
                     self._write_together([job])
                 return
-            for job in jobs:
-                job.outcome.set_exception(problem)
+            _settle([(job, None, problem) for job in jobs])
             return
-        for job, result in zip(jobs, results, strict=True):
-            job.succeed(result)
+        _settle([(job, result, None) for job, result in zip(jobs, results, strict=True)])
 
     def _transact(self, functions: list[Callable[[Connection], Any]]) -> list[Any]:
         turn = self._turn if self.dialect == "sqlite" else nullcontext()
-        with turn, translated(), self._engine.connect() as connection:
-            connection.execution_options(writes=True)
-            with connection.begin():
-                if self.dialect == "postgresql":
-                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({REGISTRY_LOCK})")
-                return [function(connection) for function in functions]
+        with turn:
+            try:
+                with translated():
+                    connection = self._writing()
+                    with connection.begin():
+                        if self.dialect == "postgresql":
+                            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({REGISTRY_LOCK})")
+                        return [function(connection) for function in functions]
+            except BaseException:
+                self._let_go_of_writer()
+                raise
+            finally:
+                if self.dialect != "sqlite":  # a server may be gone by the next time: the pool looks then
+                    self._let_go_of_writer()
+
+    def _writing(self) -> Connection:
+        if self._writes is None:
+            self._writes = self._engine.connect().execution_options(writes=True)
+        return self._writes
+
+    def _let_go_of_writer(self) -> None:
+        connection, self._writes = self._writes, None
+        self._let_go(connection)
 
 
 def _journal_ahead(raw: sqlite3.Connection) -> None:

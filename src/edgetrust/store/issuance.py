@@ -35,9 +35,9 @@ from edgetrust.store.records import at_moment, milliseconds
 CROSS = "cross"  # the profile of a root's certificate by another root
 # On the path of every enrolment: compiled once.
 _STANDING = PointQuery(
-    select(
-        issued_certificates.c.profile, issued_certificates.c.revoked_ms, issued_certificates.c.revocation
-    ).where(issued_certificates.c.thumbprint == bindparam("thumbprint"))
+    select(issued_certificates.c.profile, issued_certificates.c.revoked_ms, issued_certificates.c.revocation).where(
+        issued_certificates.c.thumbprint == bindparam("thumbprint")
+    )
 )
 _HOLDINGS = PointQuery(
     select(issued_certificates.c.identity, issued_certificates.c.credential)

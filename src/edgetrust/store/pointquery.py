@@ -55,7 +55,9 @@ class PointWrite:
     """An INSERT of whole rows into `table`; `without` names columns that the database fills in."""
 
     def __init__(self, table: Table, *, without: Sequence[str] = ()) -> None:
-        columns: dict[str, Any] = {column.name: bindparam(column.name) for column in table.columns if column.name not in without}
+        columns: dict[str, Any] = {
+            column.name: bindparam(column.name) for column in table.columns if column.name not in without
+        }
         self._compiled = _Compiled(insert(table).values(columns).inline())
 
     def add(self, connection: Connection, *rows: Mapping[str, object]) -> None:
