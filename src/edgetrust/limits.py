@@ -221,6 +221,7 @@ DEVICE_TOKEN_SECONDS = 3_600  # life of a device's SAS token, as the SDKs have i
 DEVICE_RETRY_SECONDS = 0.5  # first pause after a lost connection; doubled each time
 DEVICE_RETRY_MAX_SECONDS = 30.0  # the longest pause: a gateway that is back is found within half a minute
 DEVICE_REGISTER_SECONDS = 120.0  # for a registration to be assigned; a provisioning service takes seconds
+PROVISION_AGAIN_SECONDS = 300.0  # a gateway that its hub refuses asks its provisioning service no more often
 DEVICE_REGISTER_TOKEN_SECONDS = 30  # life of the token of a registration, as the edge runtime makes it
 DEVICE_GIVE_UP_SECONDS = 300.0  # a device that nobody told otherwise tries that long before it says so
 

@@ -62,7 +62,7 @@ def serve(
             where = f"MQTT on {gateway.mqtt_port}, HTTPS on {gateway.https_port}"
             say(f"ready: {settings.hostname}, {where}, pid {os.getpid()}")
 
-    run(lambda: Gateway.start(replace(settings, listen=listen), layout, SystemClock()), ready)
+    run(lambda: Gateway.start(replace(settings, listen=listen), layout, SystemClock()), ready, Gateway.wait_moved)
 
 
 def describe(gateway: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import uvloop
 
@@ -19,27 +19,43 @@ class Stoppable(Protocol):
 S = TypeVar("S", bound=Stoppable)
 
 
-def run(start: Callable[[], Awaitable[S]], ready: Callable[[S], None]) -> None:
+def run(
+    start: Callable[[], Awaitable[S]],
+    ready: Callable[[S], None],
+    again: Callable[[S], Awaitable[None]] | None = None,
+) -> None:
     """Start an actor, call `ready` with it, then serve until SIGTERM or SIGINT. Errors of the start are raised.
+
+    When `again` ends, the actor is stopped and started anew.
 
     A start may take as long as a gateway waits for its hub: told to stop meanwhile, it is given up.
     """
-    uvloop.run(_serve(start, ready))
+    uvloop.run(_serve(start, ready, again))
 
 
-async def _serve(start: Callable[[], Awaitable[S]], ready: Callable[[S], None]) -> None:
+async def _serve(
+    start: Callable[[], Awaitable[S]],
+    ready: Callable[[S], None],
+    again: Callable[[S], Awaitable[None]] | None,
+) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    actor = await _started(start, told)
-    if actor is None:
-        return
-    try:
-        ready(actor)
-        await told.wait()
-    finally:
-        await actor.stop()
+    while not told.is_set():
+        actor = await _started(start, told)
+        if actor is None:
+            return
+        try:
+            ready(actor)
+            waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(told.wait())]
+            if again is not None:
+                waits.append(asyncio.ensure_future(again(actor)))
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for one in waits:
+                one.cancel()
+        finally:
+            await actor.stop()
 
 
 async def _started(start: Callable[[], Awaitable[S]], told: asyncio.Event) -> S | None:

@@ -24,6 +24,7 @@ from edgetrust.edge.files import DEVICE_ID, EDGE_CA, EST_ID, Layout, file_stem
 from edgetrust.edge.hubapi import HubTrust
 from edgetrust.edge.keyd import open_keys
 from edgetrust.edge.pairs import CertificateStore, read_chain
+from edgetrust.edge.provisioning import as_assigned
 from edgetrust.edge.settings import (
     DeviceCertificate,
     EdgeCaFiles,
@@ -131,7 +132,8 @@ async def _run(name: str, description: str, check: Check, bench: _Bench) -> Resu
 
 
 async def _config(bench: _Bench) -> None:
-    bench.settings = await asyncio.to_thread(load_settings, bench.config)
+    settings = await asyncio.to_thread(load_settings, bench.config)
+    bench.settings = await asyncio.to_thread(as_assigned, settings, bench.layout)
 
 
 async def _hostname(bench: _Bench) -> None:
@@ -302,6 +304,8 @@ async def _any_answer(address: str) -> None:
 def _reaches(port: str) -> Check:
     async def check(bench: _Bench) -> None:
         settings = bench.known
+        if not settings.hub:
+            raise _SkippedError("no provisioning service has named a hub yet")
         bundle = await asyncio.to_thread(HubTrust(settings.upstream, bench.clock).bundle)
         await _shake(
             settings.upstream.host, getattr(settings.upstream, port), bundle, settings.upstream.name, bench.clock

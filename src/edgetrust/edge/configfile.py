@@ -65,6 +65,12 @@ class AttestationTable(msgspec.Struct, frozen=True):
     identity_pk: str | None = None
 
 
+class PayloadTable(msgspec.Struct, frozen=True):
+    """`payload`: where the JSON is that a provisioning service is sent."""
+
+    uri: str
+
+
 class ProvisioningTable(msgspec.Struct, frozen=True):
     """`[provisioning]`."""
 
@@ -75,7 +81,7 @@ class ProvisioningTable(msgspec.Struct, frozen=True):
     authentication: AuthenticationTable | None = None
     global_endpoint: str | None = None
     id_scope: str | None = None
-    payload: Tree | None = None
+    payload: PayloadTable | None = None
     attestation: AttestationTable | None = None
 
 

@@ -74,6 +74,11 @@ class Layout:
         return self.root / "var/lib/aziot/identityd"
 
     @property
+    def assignment(self) -> Path:
+        """What a provisioning service has assigned."""
+        return self.identities / "assignment.json"
+
+    @property
     def own(self) -> Path:
         """What the real product keeps in containers: the queue, the copy of the scope, the state file."""
         return self.root / "var/lib/edgetrust"

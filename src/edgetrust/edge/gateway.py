@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import IO, Any
@@ -39,12 +40,13 @@ from edgetrust.edge.hubside import HubSide
 from edgetrust.edge.issuer import tls_key
 from edgetrust.edge.keyd import ensure_secret, open_keys
 from edgetrust.edge.nested import Nested
+from edgetrust.edge.provisioning import Provisioning
 from edgetrust.edge.scope import ScopeRegistry
 from edgetrust.edge.services import Services
 from edgetrust.edge.settings import Settings
 from edgetrust.edge.status import StateFile, describe_certificate
 from edgetrust.edge.upkeep import Renewing, Upkeep
-from edgetrust.errors import ConfigError, Error
+from edgetrust.errors import ConfigError, Error, RefusedError
 from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, REAUTHENTICATE_SECONDS, UPSTREAM_STOP_SECONDS
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.keys import KeyHandle
@@ -91,6 +93,7 @@ class Gateway:
         self._sessions = Sessions(self._seen)
         self._keys = open_keys(layout, settings.token)
         self._certificates = GatewayCertificates(layout, self._keys, settings, clock)
+        self._provisioning: Provisioning | None = None
         self._state = StateFile(layout.status)
         self._started_at = clock.now()
 
@@ -102,9 +105,12 @@ class Gateway:
         gateway = cls(settings, layout, clock)
         try:
             await gateway._begin()
-        except BaseException:
+        except BaseException as problem:
             await gateway._open.aclose()
+            if gateway.moved() and isinstance(problem, RefusedError):
+                return await cls.start(settings, layout, clock)  # as what it was assigned meanwhile
             raise
+        settings = gateway.settings
         _log.info(EVENT_READY, gateway=settings.hostname, device=settings.device, mqtt_port=gateway.mqtt_port)
         return gateway
 
@@ -130,9 +136,10 @@ class Gateway:
             _log.warning(EVENT_CONFIG_WARNING, detail=warning)
         self.layout.make()
         self._open.callback(self._locked().close)
+        await self._be_assigned()
         key = asyncio.create_task(asyncio.to_thread(self._certificates.new_server_key))
         self._open.callback(key.cancel)
-        self._hub_side = HubSide(self.settings, self.layout, self._keys, self._clock)
+        self._hub_side = HubSide(self.settings, self.layout, self._keys, self._clock, self._refused_by_hub())
         self._open.push_async_callback(self._hub_side.close)
         self._upkeep = Upkeep(self.settings, self._keys, self._certificates, self._clock, self._try_identity)
         await self._upkeep.begin()
@@ -144,6 +151,29 @@ class Gateway:
         self._open.callback(self._state.remove)
         self._start_tasks()
         self._state.write(await self.state())
+
+    async def _be_assigned(self) -> None:
+        """With a provisioning service: learn what this gateway is."""
+        dps = self.settings.dps
+        if dps is None:
+            return
+        upkeep = Upkeep(self.settings, self._keys, self._certificates, self._clock, self._try_identity)
+        await upkeep.have_identity()
+        await asyncio.to_thread(self._certificates.take_device_identity)
+        self._provisioning = Provisioning(self.settings, dps, self.layout, self._keys, self._clock)
+        self.settings = self.settings.assigned_to(await self._provisioning.begin())
+        self._certificates = GatewayCertificates(self.layout, self._keys, self.settings, self._clock)
+
+    def _refused_by_hub(self) -> Callable[[], Awaitable[bool]] | None:
+        return None if self._provisioning is None else self._provisioning.refused
+
+    def moved(self) -> bool:
+        """Whether a provisioning service has assigned this gateway elsewhere, so that it has to start anew."""
+        return self._provisioning is not None and self._provisioning.moved.is_set()
+
+    async def wait_moved(self) -> None:
+        """Wait until it has to start anew; for ever without a provisioning service."""
+        await (asyncio.Event() if self._provisioning is None else self._provisioning.moved).wait()
 
     def _locked(self) -> IO[str]:
         """One process per root: two would take each other's messages and keys."""
@@ -220,6 +250,7 @@ class Gateway:
             self._hub_side.identities.api,
             lambda: self._certificates.issuer,
             self._clock,
+            self._provisioning,
         )
         await self.services.open()
         self._open.push_async_callback(self.services.close)
@@ -327,6 +358,8 @@ class Gateway:
         return max(LEAST_CHECK_SECONDS, min(CERTIFICATE_CHECK_SECONDS, *(life / 100 for life in lives)))
 
     async def _try_identity(self, chain: Chain, key: KeyHandle) -> None:
+        if self._provisioning is not None:  # which makes it known to the hub
+            await self._provisioning.register_identity(chain, key)
         await self._hub_side.identities.try_certificate(chain, tls_key(key))
 
     async def _renew_what_is_due(self) -> None:

@@ -12,14 +12,14 @@ None of this needs to work for devices to be served.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
 from edgetrust.clock import Clock
 from edgetrust.edge.files import Layout
 from edgetrust.edge.hubapi import HubApi, HubTrust
-from edgetrust.edge.identityd import EdgeHub, Identities
+from edgetrust.edge.identityd import DeviceRefusedError, EdgeHub, Identities
 from edgetrust.edge.scope import ScopeRegistry
 from edgetrust.edge.scopesource import ScopeSource
 from edgetrust.edge.settings import Settings
@@ -54,9 +54,17 @@ _log = structlog.get_logger()
 
 
 class HubSide:
-    """This gateway towards its hub. `changed` is called when the module's generation is another one."""
+    """This gateway towards its hub. `refused` is asked when the hub does not take the device: whether to try again."""
 
-    def __init__(self, settings: Settings, layout: Layout, keys: KeyStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        layout: Layout,
+        keys: KeyStore,
+        clock: Clock,
+        refused: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        self._refused = refused
         self._settings = settings
         self._clock = clock
         self._trust = HubTrust(settings.upstream, clock)
@@ -110,7 +118,7 @@ class HubSide:
         attempt = 0
         while True:
             try:
-                return await self.identities.ensure_edge_hub()
+                return await self._ensured()
             except UnavailableError as problem:
                 if problem.exit_code == 1:  # who answers is not the hub: waiting does not help
                     raise
@@ -119,10 +127,18 @@ class HubSide:
             attempt += 1
 
     async def _make_sure(self) -> None:
-        found = await self.identities.ensure_edge_hub()
+        found = await self._ensured()
         before, self._edge_hub, self._sure, self.degraded = self._edge_hub, found, True, ""
         if before is not None and before.generation != found.generation:
             self._changed()
+
+    async def _ensured(self) -> EdgeHub:
+        try:
+            return await self.identities.ensure_edge_hub()
+        except DeviceRefusedError:
+            if self._refused is None or not await self._refused():
+                raise
+        return await self.identities.ensure_edge_hub()
 
     def _degrade(self, problem: str, reason: str, fix: str = "") -> None:
         if problem != self.degraded:

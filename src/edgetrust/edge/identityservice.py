@@ -18,6 +18,7 @@ from edgetrust.edge.handles import DerivedId, Handles, KeyId, KeyPairId
 from edgetrust.edge.keyd import ensure_secret
 from edgetrust.edge.moduleids import Module, ModuleIdentities, ModuleUnknownError
 from edgetrust.edge.principals import Principals
+from edgetrust.edge.provisioning import Provisioning
 from edgetrust.edge.settings import DeviceKey, Settings
 from edgetrust.errors import Error
 from edgetrust.pki.keys import KeyStore
@@ -47,7 +48,9 @@ class IdentityService:
         keys: KeyStore,
         handles: Handles,
         principals: Principals,
+        provisioning: Provisioning | None = None,
     ) -> None:
+        self._by_service = provisioning
         self._settings = settings
         self._modules = modules
         self._keys = keys
@@ -97,7 +100,12 @@ class IdentityService:
     async def _provisioning(self, request: web.Request) -> web.Response:
         self._trusted(request)
         authentication = "sas" if isinstance(self._settings.credential, DeviceKey) else "x509"
-        return answer({"source": "manual", "auth": authentication})
+        if self._by_service is None:
+            return answer({"source": "manual", "auth": authentication})
+        dps, known = self._by_service.dps, self._by_service.remembered() or {}
+        told = {name: known[name] for name in ("registration_id", "payload") if known.get(name) is not None}
+        auth = "symmetric_key" if authentication == "sas" else authentication
+        return answer({"source": "dps", "auth": auth, "endpoint": dps.endpoint, "scope_id": dps.id_scope, **told})
 
     async def _list(self, request: web.Request) -> web.Response:
         self._trusted(request)
@@ -133,10 +141,10 @@ class IdentityService:
         return web.Response(status=NO_CONTENT)
 
     async def _reprovision(self, request: web.Request) -> web.Response:
-        """Provisioning is manual: there is nothing to ask anybody for, but the hub can be asked about the modules."""
+        """Ask the provisioning service; with manual provisioning, the hub about the modules."""
         self._trusted(request)
         _aziot((await read(request, _Kind)).type)
-        await self._asked(self._modules.listed())
+        await self._asked(self._modules.listed() if self._by_service is None else self._by_service.again())
         return web.Response(status=NO_CONTENT)
 
     # Parts ----------------------------------------------------------------------------------------------------------

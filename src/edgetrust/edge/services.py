@@ -25,6 +25,7 @@ from edgetrust.edge.keyservice import KeyService
 from edgetrust.edge.moduleids import ModuleIdentities, ModuleUnknownError
 from edgetrust.edge.modules import Modules
 from edgetrust.edge.pairs import CertificateStore
+from edgetrust.edge.provisioning import Provisioning
 from edgetrust.edge.settings import Settings
 from edgetrust.edge.workload import Workload
 from edgetrust.pki.issue import Issuer
@@ -48,6 +49,7 @@ class Services:
         api: HubApi,
         edge_ca: Callable[[], Issuer],
         clock: Clock,
+        provisioning: Provisioning | None = None,
     ) -> None:
         serving = settings.serving
         self._settings = settings
@@ -65,7 +67,9 @@ class Services:
             clock,
         )
         self._modules_ids = ModuleIdentities(settings, layout, keys, api, clock)
-        self._identities = IdentityService(settings, self._modules_ids, keys, self._keys.handles, serving.principals)
+        self._identities = IdentityService(
+            settings, self._modules_ids, keys, self._keys.handles, serving.principals, provisioning
+        )
         self.modules = Modules(serving.modules, self._environment)
         self._workload = Workload(
             settings,

@@ -12,12 +12,14 @@ import base64
 import binascii
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
 from edgetrust.config import load_toml
+from edgetrust.edge.attesting import AttestingReader, Dps
 from edgetrust.edge.configfile import (
+    AttestationTable,
     AuthenticationTable,
     ConfigFile,
     EdgeCaTable,
@@ -49,14 +51,13 @@ MEANINGLESS = {
     "watchdog": "modules are processes here: [edgetrust.modules.NAME] starts one",
     "iotedge_max_requests": "the limits are fixed",
     "aziot_max_requests": "the limits are fixed",
-    "auto_reprovisioning_mode": "it concerns DPS only",
-    "tpm": "it concerns DPS only",
     "localid": "there are no local identities",
     "preloaded_keys": "nothing asks for preloaded keys in this version",
     "additional_info": "it is not sent to the hub",
     "imported_master_encryption_key": "nothing of version 1.1 is read",
     "manifest_trust_bundle_cert": "manifests are not signed",
 }
+OF_DPS = ("auto_reprovisioning_mode", "tpm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +135,19 @@ EdgeCa = EdgeCaFiles | QuickstartCa | IssuedCa
 
 
 @dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a provisioning service said: the hub (in lower case) and the device that this gateway is there."""
+
+    hub: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """One gateway. `hub` is in lower case; `warnings` are for the operator."""
+    """One gateway. `hub` is in lower case; `warnings` are for the operator.
+
+    With `dps`, hub and device are empty until a provisioning service has assigned them.
+    """
 
     source: Path
     hostname: str
@@ -156,20 +168,27 @@ class Settings:
     issuing: Issuing = Issuing()  # noqa: RUF009 - frozen
     serving: Serving = Serving()  # noqa: RUF009 - frozen
     token: TokenPlace | None = None
+    dps: Dps | None = None
     warnings: tuple[str, ...] = ()
+    file: ConfigFile | None = field(default=None, repr=False, compare=False)
+
+    def assigned_to(self, assignment: Assignment) -> Settings:
+        """The same gateway, as what a provisioning service has assigned it. Raises ConfigError."""
+        assert self.file is not None, "it was read from a file"
+        return replace(settings_from(self.file, self.source, assignment), listen=self.listen)
 
 
-def load_settings(path: Path) -> Settings:
+def load_settings(path: Path, assignment: Assignment | None = None) -> Settings:
     """Read `config.toml`. Raises ConfigError (exit code 2) that names the key and, where there is one, the fix."""
-    return settings_from(load_toml(path, ConfigFile), path)
+    return settings_from(load_toml(path, ConfigFile), path, assignment)
 
 
-def settings_from(file: ConfigFile, source: Path) -> Settings:
-    """Give the file its meaning. Raises ConfigError."""
+def settings_from(file: ConfigFile, source: Path, assignment: Assignment | None = None) -> Settings:
+    """Give the file its meaning; `assignment` is what a provisioning service has said. Raises ConfigError."""
     issuing = IssuingReader(source, file.cert_issuance)
     reader = _Reader(source, issuing)
     reader.refuse_what_is_not_offered(file)
-    hub, device, credential = reader.provisioning(file.provisioning)
+    hub, device, credential, dps = reader.provisioning(file, assignment)
     hostname = reader.hostname(file.hostname)
     edge_ca = reader.edge_ca(file.edge_ca, device)
     own = file.edgetrust
@@ -193,12 +212,16 @@ def settings_from(file: ConfigFile, source: Path) -> Settings:
         issuing=issuing.issuing,
         serving=read_serving(source, file),
         token=reader.token(file.aziot_keys),
+        dps=dps,
         warnings=tuple(_warnings(file, edge_ca)),
+        file=file,
     )
 
 
 def _warnings(file: ConfigFile, edge_ca: EdgeCa) -> list[str]:
     found = [f"{key} has no effect: {why}" for key, why in MEANINGLESS.items() if getattr(file, key) is not None]
+    if file.provisioning is None or file.provisioning.source != "dps":
+        found += [f"{key} has no effect: it concerns DPS only" for key in OF_DPS if getattr(file, key) is not None]
     if isinstance(edge_ca, QuickstartCa):
         found.append(
             "the quickstart Edge CA is not for production, nobody trusts it: set [edge_ca] cert and pk, or method"
@@ -221,7 +244,8 @@ class _Reader(Reading):
 
     # [provisioning] -------------------------------------------------------------------------------------------------
 
-    def provisioning(self, table: ProvisioningTable | None) -> tuple[str, str, Credential]:
+    def provisioning(self, file: ConfigFile, assignment: Assignment | None) -> tuple[str, str, Credential, Dps | None]:
+        table = file.provisioning
         if table is None:
             raise self.wrong(
                 "[provisioning] is missing",
@@ -230,13 +254,31 @@ class _Reader(Reading):
             )
         match table.source:
             case "manual" if table.connection_string is not None:
-                return self._connection_string(table.connection_string)
+                return (*self._connection_string(table.connection_string), None)
             case "manual":
-                return self._manual(table)
-            case "dps" | "none":
-                raise self.not_offered(f'provisioning.source = "{table.source}"', 'use source = "manual"')
+                return (*self._manual(table), None)
+            case "dps":
+                dps, attestation = AttestingReader(self.source).dps(table, file)
+                known = assignment or Assignment("", "")
+                return known.hub, known.device, self._attestation(attestation), dps
+            case "none":
+                raise self.not_offered('provisioning.source = "none"', 'use source = "manual" or "dps"')
             case other:
                 raise self.wrong(f"provisioning.source is {other!r}", fix='one of "manual", "dps", "none"')
+
+    def _attestation(self, table: AttestationTable) -> Credential:
+        name = "provisioning.attestation"
+        match table.method:
+            case "symmetric_key":
+                if table.registration_id is None:
+                    raise self.wrong(f"{name} by key needs registration_id", reason="config-missing-key")
+                return DeviceKey(self._key_location(f"{name}.symmetric_key", table.symmetric_key))
+            case "x509":
+                return self._x509(name, table, table.registration_id)
+            case "tpm":
+                raise self.not_offered(f'{name}.method = "tpm"', 'use "x509" or "symmetric_key"')
+            case other:
+                raise self.wrong(f"{name}.method is {other!r}", fix='one of "symmetric_key", "x509", "tpm"')
 
     def _connection_string(self, text: str) -> tuple[str, str, DeviceKey]:
         pairs = dict(part.partition("=")[::2] for part in text.split(";") if part)
@@ -264,29 +306,37 @@ class _Reader(Reading):
     def _authentication(self, table: AuthenticationTable, device: str) -> Credential:
         match table.method:
             case "sas":
-                return DeviceKey(self._key_location(table.device_id_pk))
+                return DeviceKey(self._key_location("provisioning.authentication.device_id_pk", table.device_id_pk))
             case "x509":
-                return self._x509(table, device)
+                return self._x509("provisioning.authentication", table, device)
             case other:
                 raise self.wrong(f"provisioning.authentication.method is {other!r}", fix='one of "sas", "x509"')
 
-    def _x509(self, table: AuthenticationTable, device: str) -> DeviceCertificate | IssuedIdentity:
-        name, certificate = "provisioning.authentication.identity_cert", table.identity_cert
+    def _x509(
+        self, name: str, table: AuthenticationTable | AttestationTable, common_name: str | None
+    ) -> DeviceCertificate | IssuedIdentity:
+        """`common_name` is the only one that the certificate can have; None: the one that is asked for."""
+        certificate = table.identity_cert
         if certificate is None or (table.identity_pk is None and isinstance(certificate, str)):
-            raise self.wrong(
-                "provisioning.authentication needs identity_cert and identity_pk", reason="config-missing-key"
+            raise self.wrong(f"{name} needs identity_cert and identity_pk", reason="config-missing-key")
+        if isinstance(certificate, str):
+            return DeviceCertificate(
+                self.path(f"{name}.identity_cert", certificate),
+                self.path(f"{name}.identity_pk", table.identity_pk or ""),
             )
-        if not isinstance(certificate, str):
-            order = self._issuing.order(name, DEVICE_ID, certificate, common_name=device)
-            renew = certificate.auto_renew
-            return IssuedIdentity(order, None if renew is None else self.auto_renew(f"{name}.auto_renew", renew))
-        return DeviceCertificate(
-            self.path(name, certificate),
-            self.path("provisioning.authentication.identity_pk", table.identity_pk or ""),
-        )
+        name = f"{name}.identity_cert"
+        wanted = common_name or certificate.common_name or (certificate.subject or {}).get("CN")
+        if wanted is None:
+            raise self.wrong(
+                f"{name} is to be issued and nothing says its common name",
+                reason="config-missing-key",
+                fix="add registration_id, which is the common name too",
+            )
+        order = self._issuing.order(name, DEVICE_ID, certificate, common_name=wanted)
+        renew = certificate.auto_renew
+        return IssuedIdentity(order, None if renew is None else self.auto_renew(f"{name}.auto_renew", renew))
 
-    def _key_location(self, location: KeyLocation | None) -> SecretBytes:
-        name = "provisioning.authentication.device_id_pk"
+    def _key_location(self, name: str, location: KeyLocation | None) -> SecretBytes:
         if location is None or (location.value is None) == (location.uri is None):
             raise self.wrong(f"{name} needs either value or uri", reason="config-missing-key")
         if location.value is not None:

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from edgetrust.clock import Clock
 from edgetrust.device.enroll import check_dates
 from edgetrust.edge.certd import GatewayCertificates
-from edgetrust.edge.files import EDGE_CA
+from edgetrust.edge.files import DEVICE_ID, EDGE_CA
 from edgetrust.edge.issuer import ConfiguredIssuer
 from edgetrust.edge.issuing import Order
 from edgetrust.edge.settings import IssuedCa, IssuedIdentity, QuickstartCa, Settings
@@ -100,9 +100,11 @@ class Upkeep:
     def _what_is_kept(self) -> list[_Kept]:
         kept, settings = [], self._settings
         if isinstance(settings.credential, IssuedIdentity):
-            wanted, device = settings.credential, settings.device
+            wanted, name = settings.credential, _name(settings.credential.order.subject)
             kept.append(
-                _Kept(wanted.order, wanted.auto_renew, (), lambda leaf: _is_of(leaf, device), self._prove_identity)
+                _Kept(
+                    wanted.order, wanted.auto_renew, (), lambda leaf: _name(leaf.subject) == name, self._prove_identity
+                )
             )
         if isinstance(settings.edge_ca, IssuedCa):
             ca = settings.edge_ca
@@ -112,12 +114,21 @@ class Upkeep:
     async def begin(self) -> None:
         """Have everything that is to be issued. Raises Error when something is missing and cannot be obtained."""
         for kept in self._kept:
-            identifier = kept.order.certificate_id
-            await asyncio.to_thread(self._certificates.pairs.recover, identifier)
-            stored = await asyncio.to_thread(self._certificates.store.load, identifier)
-            if stored is None or not kept.fits(stored.end_entity) or not self._keys.exists(identifier):
-                await self._obtain(kept, None)
+            await self._have(kept)
         await self.renew_due()
+
+    async def have_identity(self) -> None:
+        """Have the device's identity certificate, if it is to be issued. Errors as `begin`."""
+        for kept in self._kept:
+            if kept.order.certificate_id == DEVICE_ID:
+                await self._have(kept)
+
+    async def _have(self, kept: _Kept) -> None:
+        identifier = kept.order.certificate_id
+        await asyncio.to_thread(self._certificates.pairs.recover, identifier)
+        stored = await asyncio.to_thread(self._certificates.store.load, identifier)
+        if stored is None or not kept.fits(stored.end_entity) or not self._keys.exists(identifier):
+            await self._obtain(kept, None)
 
     async def renew_due(self) -> None:
         """Renew what is due. Failures are written down, and what is in use stays in use."""
@@ -186,8 +197,9 @@ class Upkeep:
         return [(identity.identity_id, identity.chain) for identity in self.issuer.identities()]
 
 
-def _is_of(leaf: x509.Certificate, device: str) -> bool:
-    return any(name.value == device for name in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME))
+def _name(subject: x509.Name) -> str | None:
+    found = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[0].value) if found else None
 
 
 def _is_issued(leaf: x509.Certificate) -> bool:

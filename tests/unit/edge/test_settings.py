@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from edgetrust.edge.attesting import Dps, Reprovision
 from edgetrust.edge.settings import (
+    Assignment,
     DeviceCertificate,
     DeviceKey,
     EdgeCaFiles,
+    IssuedIdentity,
     QuickstartCa,
     Settings,
     load_settings,
@@ -37,6 +40,20 @@ identity_pk = "file:///var/aziot/secrets/id%20key.pem"
 """
 
 
+DPS = f"""
+[provisioning]
+source = "dps"
+global_endpoint = "https://dps.example/"
+id_scope = "0neSCOPE"
+payload = {{ uri = "file:///var/payload.json" }}
+
+[provisioning.attestation]
+method = "symmetric_key"
+registration_id = "gateway-1"
+symmetric_key = {{ value = "{KEY}" }}
+"""
+
+
 def load(folder: Path, text: str) -> Settings:
     path = folder / "config.toml"
     path.write_text(text, "utf-8")
@@ -48,6 +65,32 @@ def refused(folder: Path, text: str) -> ConfigError:
         load(folder, text)
     assert "config.toml" in caught.value.message
     return caught.value
+
+
+def test_a_provisioning_service(tmp_path: Path) -> None:
+    settings = load(tmp_path, 'auto_reprovisioning_mode = "OnErrorOnly"\nhostname = "edgegateway.local"\n' + DPS)
+    assert settings.dps == Dps(
+        "https://dps.example", "0neSCOPE", "gateway-1", Path("/var/payload.json"), Reprovision.ON_ERROR
+    )
+    assert isinstance(settings.credential, DeviceKey)
+    assert (settings.hub, settings.device, settings.upstream.name) == ("", "", "")
+    assigned = settings.assigned_to(Assignment("contoso.azure-devices.net", "EdgeGateway"))
+    assert (assigned.hub, assigned.device) == ("contoso.azure-devices.net", "EdgeGateway")
+    assert assigned.upstream.host == "contoso.azure-devices.net"
+    assert KEY not in repr(assigned)
+
+
+def test_an_identity_for_a_provisioning_service_is_issued_by_its_registration(tmp_path: Path) -> None:
+    start, _, _ = DPS.partition('method = "symmetric_key"')
+    ca = '[cert_issuance.local_ca]\ncert = "file:///ca.pem"\npk = "file:///ca.key"\n'
+    wanted = '[provisioning.attestation.identity_cert]\nmethod = "local_ca"\n'
+    for said, name in (('registration_id = "gw"\n' + wanted, "gw"), (wanted + 'common_name = "cn"\n', "cn")):
+        settings = load(tmp_path, f'{start}method = "x509"\n{said}{ca}')
+        assert isinstance(settings.credential, IssuedIdentity)
+        assert settings.credential.order.subject.rfc4514_string() == f"CN={name}"
+    assert "nothing says its common name" in refused(tmp_path, f'{start}method = "x509"\n{wanted}{ca}').message
+    both = f'{start}method = "x509"\nregistration_id = "gw"\n{wanted}common_name = "cn"\n{ca}'
+    assert "common name 'cn'" in refused(tmp_path, both).message
 
 
 def test_a_connection_string(tmp_path: Path) -> None:
@@ -197,7 +240,17 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, near: str) 
     ("text", "words"),
     [
         ("", "[provisioning] is missing"),
-        ('[provisioning]\nsource = "dps"\nid_scope = "0ne"', "not offered yet"),
+        ('[provisioning]\nsource = "dps"\nid_scope = "0ne"', "needs global_endpoint, id_scope"),
+        ('parent_hostname = "above"\n' + DPS, "not supported in nested mode"),
+        (DPS.replace("https://dps.example/", "http://dps.example"), "is not https://NAME"),
+        (DPS.replace("https://dps.example/", "https://dps.example/path"), "is not https://NAME"),
+        (DPS.replace('"gateway-1"', '"gateway 1"'), "not a registration id"),
+        (DPS.replace("registration_id", "#registration_id"), "needs registration_id"),
+        (DPS.replace("symmetric_key =", "#symmetric_key ="), "needs either value or uri"),
+        (DPS.replace('"symmetric_key"', '"password"'), "attestation.method is 'password'"),
+        (DPS.replace('"symmetric_key"', '"x509"'), "identity_cert and identity_pk"),
+        ('auto_reprovisioning_mode = "Never"\n' + DPS, "auto_reprovisioning_mode is 'Never'"),
+        (DPS + "\n[provisioning.attestation.x]", "unknown"),
         ('[provisioning]\nsource = "none"', "not offered yet"),
         ('[provisioning]\nsource = "cloud"', "provisioning.source"),
         ('[provisioning]\nsource = "manual"', "needs a connection_string"),

@@ -1,0 +1,217 @@
+"""A gateway that asks a provisioning service which hub it belongs to, and remembers the answer.
+
+Rules (edge specification 4.2, 4.5). What was assigned is on the disk before it is used, and is good until the
+configuration names another service, scope or registration: a restart does not ask again, unless the configuration says
+so, and a service that is away or that refuses does not stop a gateway that was assigned once. A gateway that never was
+waits for the service, and ends when it is refused. Asked again because the hub refuses the device, the service is
+asked once per five minutes at most. A renewed identity certificate is registered here before it is stored.
+
+It must not know how certificates are issued, nor what the hub does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+from cryptography.x509.oid import NameOID
+
+from edgetrust.clock import Clock
+from edgetrust.device.provision import ByCertificate, ByKey, DpsAddress, register
+from edgetrust.edge.attesting import Dps, Reprovision
+from edgetrust.edge.files import DEVICE_ID, Layout, read_file
+from edgetrust.edge.hubapi import HubTrust
+from edgetrust.edge.issuer import tls_key
+from edgetrust.edge.pairs import CertificateStore
+from edgetrust.edge.settings import Assignment, DeviceKey, Settings
+from edgetrust.errors import ConfigError, Error, UnavailableError
+from edgetrust.limits import PROVISION_AGAIN_SECONDS, UPSTREAM_RETRY_SECONDS
+from edgetrust.pki.chain import Chain
+from edgetrust.pki.keys import KeyHandle, KeyStore
+from edgetrust.pki.softkeys import write_public
+from edgetrust.telemetry import EVENT_GATEWAY_ASSIGNED, EVENT_GATEWAY_DEGRADED
+
+_log = structlog.get_logger()
+
+
+class Provisioning:
+    """One gateway towards its provisioning service. `moved` is set when it belongs elsewhere than `current` says."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        dps: Dps,
+        layout: Layout,
+        keys: KeyStore,
+        clock: Clock,
+        *,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._settings = settings
+        self.dps = dps
+        self._keys = keys
+        self._store = CertificateStore(layout.certificates)
+        self._trust = HubTrust(settings.upstream, clock)
+        self._clock = clock
+        self._layout = layout
+        self._path = layout.assignment
+        self._pause = pause
+        self._asked_at: float | None = None
+        self.current: Assignment | None = None
+        self.moved = asyncio.Event()
+
+    async def begin(self) -> Assignment:
+        """What is remembered, or what the service says. Raises RefusedError or ConfigError without either."""
+        backup = await asyncio.to_thread(backup_of, self._settings, self._layout)
+        if backup is not None and self.dps.reprovision is not Reprovision.ALWAYS:
+            self.current = backup
+            return backup
+        attempt = 0
+        while True:
+            try:
+                found = await self._registered()
+            except Error as problem:
+                if backup is not None:
+                    self._degraded(problem, "going on with what was assigned")
+                    self.current = backup
+                    return backup
+                if not isinstance(problem, UnavailableError):
+                    raise
+                self._degraded(problem, "waiting to be provisioned")
+            else:
+                self.current = found
+                return found
+            await self._pause(UPSTREAM_RETRY_SECONDS[min(attempt, len(UPSTREAM_RETRY_SECONDS) - 1)])
+            attempt += 1
+
+    def _degraded(self, problem: Error, what: str) -> None:
+        _log.warning(
+            EVENT_GATEWAY_DEGRADED, detail=f"{what}: {problem.message}", reason=problem.reason, fix=problem.fix
+        )
+
+    # Asking again ---------------------------------------------------------------------------------------------------
+
+    async def again(self) -> Assignment:
+        """Ask the service now. What it says is stored; `moved` is set when it is another place. Raises Error."""
+        found = await self._registered()
+        if found != self.current:
+            self.moved.set()
+        return found
+
+    async def refused(self) -> bool:
+        """The hub does not take this device: ask the service, unless that was just done. Whether to try the hub once
+        more.
+        """
+        now = self._clock.monotonic()
+        if self._asked_at is not None and now - self._asked_at < PROVISION_AGAIN_SECONDS:
+            return False
+        try:
+            return await self.again() == self.current
+        except Error as problem:
+            self._degraded(problem, "the hub refuses the device, and it is not provisioned anew")
+            return False
+
+    async def register_identity(self, chain: Chain, key: KeyHandle) -> None:
+        """Make a new identity certificate known, before it becomes ours. Raises Error when it is not taken."""
+        found = await self._registered(ByCertificate(chain, tls_key(key)))
+        if found != self.current:
+            self.moved.set()
+
+    async def _registered(self, shown: ByCertificate | None = None) -> Assignment:
+        self._asked_at = self._clock.monotonic()
+        credential = await asyncio.to_thread(self._credential) if shown is None else shown
+        service = DpsAddress(self.dps.endpoint, self.dps.id_scope, await asyncio.to_thread(self._trust.bundle))
+        registration = self._registration(credential)
+        payload = await asyncio.to_thread(self._payload)
+        answer = await register(service, registration, credential, self._clock, payload=payload, pause=self._pause)
+        if not answer.hub or not answer.device:
+            raise UnavailableError("the provisioning service names no hub or no device", reason="answer-malformed")
+        found = Assignment(answer.hub.lower(), answer.device)
+        await asyncio.to_thread(self._remember, found, registration, answer.payload)
+        _log.info(EVENT_GATEWAY_ASSIGNED, hub=found.hub, device=found.device, registration=registration)
+        return found
+
+    def _credential(self) -> ByKey | ByCertificate:
+        if isinstance(self._settings.credential, DeviceKey):
+            return ByKey(self._settings.credential.key)
+        chain = self._store.load(DEVICE_ID)
+        if chain is None:
+            raise ConfigError("there is no identity certificate to register with", reason="device-identity-unusable")
+        return ByCertificate(chain, tls_key(self._keys.load(DEVICE_ID)))
+
+    def _registration(self, credential: ByKey | ByCertificate) -> str:
+        if self.dps.registration is not None:
+            return self.dps.registration
+        assert isinstance(credential, ByCertificate), "a key is registered by name"
+        name = _common_name(credential.chain)
+        if name is None:
+            raise ConfigError(
+                "the identity certificate has no common name to register by",
+                reason="config-missing-key",
+                fix="add registration_id to [provisioning.attestation]",
+            )
+        return name
+
+    def _payload(self) -> Any:
+        if self.dps.payload is None:
+            return None
+        try:
+            return json.loads(read_file(self.dps.payload))
+        except ValueError as problem:
+            raise ConfigError(f"{self.dps.payload} is no JSON", reason="config-wrong-value") from problem
+
+    # Remembering ----------------------------------------------------------------------------------------------------
+
+    def _remember(self, found: Assignment, registration: str, payload: Any) -> None:
+        content = {
+            "endpoint": self.dps.endpoint,
+            "id_scope": self.dps.id_scope,
+            "registration_id": registration,
+            "hub": found.hub,
+            "device": found.device,
+            "payload": payload,
+        }
+        write_public(self._path, json.dumps(content, indent=2).encode() + b"\n")
+
+    def remembered(self) -> dict[str, Any] | None:
+        """Everything that was stored, if it was for this service, scope and registration."""
+        return _remembered(self.dps, self._path, self._store)
+
+
+def backup_of(settings: Settings, layout: Layout) -> Assignment | None:
+    """What was assigned at the last time, if it is still good."""
+    if settings.dps is None:
+        return None
+    content = _remembered(settings.dps, layout.assignment, CertificateStore(layout.certificates)) or {}
+    hub, device = content.get("hub"), content.get("device")
+    return Assignment(hub, device) if isinstance(hub, str) and isinstance(device, str) and hub and device else None
+
+
+def as_assigned(settings: Settings, layout: Layout) -> Settings:
+    """A configuration as it was last served: with hub and device, if a provisioning service has named them."""
+    backup = backup_of(settings, layout)
+    return settings if backup is None else settings.assigned_to(backup)
+
+
+def _remembered(dps: Dps, path: Path, store: CertificateStore) -> dict[str, Any] | None:
+    try:
+        content = json.loads(read_file(path))
+    except (ConfigError, ValueError):
+        return None
+    named = dps.registration
+    if named is None and (chain := store.load(DEVICE_ID)) is not None:
+        named = _common_name(chain)
+    same = isinstance(content, dict) and (
+        (content.get("endpoint"), content.get("id_scope")) == (dps.endpoint, dps.id_scope)
+        and named in (None, content.get("registration_id"))
+    )
+    return content if same else None
+
+
+def _common_name(chain: Chain) -> str | None:
+    names = chain.end_entity.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[0].value) if names else None

@@ -1,0 +1,195 @@
+"""A gateway that a provisioning service sends to its hub: by key, by certificate, by an issued one; away and moved."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from support.edge_world import Gateway, World, edgetrust, wait_until, write_holder
+from support.est_server import Served, TestEst
+from support.pki import Holder, self_signed
+
+NAME = "EdgeGateway"
+LONG = TestEst(life=timedelta(hours=1), begin=timedelta(seconds=-60))
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    made = Served(tmp_path, LONG)
+    yield made
+    made.stop()
+
+
+def enroll(world: World, *arguments: str) -> dict[str, Any]:
+    command = [*arguments, "--edge", "--keys", "--json", "--dir", str(world.hub_folder)]
+    return dict(json.loads(edgetrust(*command).stdout))
+
+
+def gateway(world: World, attestation: str, *, root: str = "", extra: str = "", name: str = "gateway") -> Gateway:
+    """A gateway whose config.toml knows a provisioning service and no hub."""
+    folder, ready = world.folder / name, world.hub.ready
+    folder.mkdir(exist_ok=True)
+    trust = folder / "root.pem"
+    trust.write_text(world.pki.bundle.pem())
+    ca = write_holder(folder, "edge-ca", world.edge_ca(), root=True)
+    config = folder / "config.toml"
+    config.write_text(
+        f"""
+hostname = "localhost"
+trust_bundle_cert = "file://{trust}"
+{root}
+
+[provisioning]
+source = "dps"
+global_endpoint = "https://localhost:{ready["dps"]["https_port"]}/"
+id_scope = "{ready["dps"]["id_scope"]}"
+{attestation}
+
+[edge_ca]
+cert = "file://{ca[0]}"
+pk = "file://{ca[1]}"
+
+[edgetrust.listen]
+host = "127.0.0.1"
+mqtt_port = 0
+https_port = 0
+
+[edgetrust.upstream]
+host = "127.0.0.1"
+mqtt_port = {ready["hub"]["mqtt_port"]}
+https_port = {ready["hub"]["https_port"]}
+ca = "file://{ready["trust_bundle"]}"
+{extra}
+"""
+    )
+    arguments = ["edge", "serve", "-c", str(config), "--root", str(folder / "root"), "--json"]
+    log = folder / "gateway.log"
+    made = Gateway(arguments, log, root=folder / "root", hostname="localhost", trust=trust)
+    world.gateways.append(made)
+    return made
+
+
+def by_key(key: str, name: str = NAME, payload: Path | None = None) -> str:
+    sent = "" if payload is None else f'payload = {{ uri = "file://{payload}" }}\n'
+    return (
+        f'{sent}[provisioning.attestation]\nmethod = "symmetric_key"\nregistration_id = "{name}"\n'
+        f'symmetric_key = {{ value = "{key}" }}'
+    )
+
+
+def by_files(folder: Path, holder: Holder, name: str | None = NAME) -> str:
+    certificate, key = write_holder(folder, "identity", holder)
+    named = "" if name is None else f'registration_id = "{name}"\n'
+    return (
+        f'[provisioning.attestation]\nmethod = "x509"\n{named}'
+        f'identity_cert = "file://{certificate}"\nidentity_pk = "file://{key}"'
+    )
+
+
+def serves(world: World, made: Gateway, sensor: str = "TempSensor") -> None:
+    """A sensor below the gateway reaches the hub."""
+    holder = self_signed(sensor, now=world.pki.now)
+    world.thumbprint_device(sensor, holder, "--parent", NAME)
+    done = made.publish(sensor, "21", holder=holder)
+    assert done.returncode == 0, done.stdout + done.stderr + made.text()[-2000:]
+    world.wait_for_events(["21"], sensor)
+
+
+def ask(made: Gateway, method: str, path: str, body: Any = None, socket: str = "identityd") -> tuple[int, Any]:
+    """Ask a service of the gateway on its socket."""
+
+    async def go() -> tuple[int, Any]:
+        connector = aiohttp.UnixConnector(str(made.root / f"run/aziot/{socket}.sock"))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            url = f"http://gateway{path}{'&' if '?' in path else '?'}api-version=2022-08-01"
+            async with session.request(method, url, json=body) as answer:
+                return answer.status, await answer.json() if answer.status != 204 else None
+
+    return asyncio.run(go())
+
+
+def test_by_key_then_without_the_service_then_moved(world: World, tmp_path: Path) -> None:
+    payload = tmp_path / "payload.json"
+    payload.write_text('{"model": "dtmi:contoso:gateway;1"}')
+    key = enroll(world, "enrollment", "create", NAME)["attestation"]["symmetricKey"]["primaryKey"]
+    made = gateway(world, by_key(key, payload=payload))
+    made.start()
+    assert made.state()["identity"]["device"] == NAME
+    serves(world, made)
+    status, told = ask(made, "GET", "/identities/provisioning")
+    assert (status, told["source"], told["auth"], told["registration_id"]) == (200, "dps", "symmetric_key", NAME)
+    assert ask(made, "POST", "/identities/device/reprovision", {"type": "aziot"}) == (204, None)
+    made.stop()
+
+    edgetrust("enrollment", "disable", NAME, "--dir", str(world.hub_folder))  # a restart does not ask
+    made.start()
+    status, refused = ask(made, "POST", "/identities/device/reprovision", {"type": "aziot"})
+    assert status == 404
+    assert "refused" in refused["message"]
+    made.stop()
+
+    config = made.root.parent / "config.toml"
+    always = 'auto_reprovisioning_mode = "AlwaysOnStartup"\n[provisioning]'
+    config.write_text(config.read_text().replace("[provisioning]", always))
+    made.start()  # now it asks, is refused, and goes on
+    assert "going on with what was assigned" in made.text()
+    assert made.state()["identity"]["device"] == NAME
+    made.stop()
+
+    edgetrust("enrollment", "enable", NAME, "--dir", str(world.hub_folder))
+    edgetrust("enrollment", "update", NAME, "--device-id", "Another", "--dir", str(world.hub_folder))
+    made.start()
+    assert made.state()["identity"]["device"] == "Another"
+
+
+def test_a_derived_key_of_a_group_and_a_wrong_one(world: World) -> None:
+    enroll(world, "group", "create", "fleet")
+    derived = edgetrust("group", "key", "fleet", NAME, "--dir", str(world.hub_folder)).stdout.strip()
+    made = gateway(world, by_key(derived))
+    made.start()
+    serves(world, made)
+    wrong = gateway(world, by_key("d3Jvbmcga2V5IHdyb25nIGtleSB3cm9uZyBrZXkgISE=", "Other"), name="wrong")
+    with pytest.raises(AssertionError, match="the provisioning service refused: 401000"):
+        wrong.start()
+    assert wrong.stop() != 0
+
+
+def test_by_certificate_replaced_while_it_runs(world: World, tmp_path: Path) -> None:
+    """A certificate of a group's CA, without a registration id: the common name is it. The next one heals itself."""
+    (tmp_path / "ca.pem").write_text(world.pki.root.chain.pem())
+    dps = ["--dir", str(world.hub_folder)]
+    edgetrust("dps", "ca", "add", "contoso", str(tmp_path / "ca.pem"), "--verified", *dps)
+    enroll(world, "group", "create", "fleet", "--ca-name", "contoso")
+    made = gateway(world, by_files(tmp_path, world.pki.device(NAME), name=None))
+    made.start()
+    serves(world, made)
+    made.stop()
+    write_holder(tmp_path, "identity", world.pki.device(NAME))
+    made.start()  # the hub knows the thumbprint of the old one; the provisioning service tells it the new one
+    wait_until(lambda: made.state()["upstream"]["degraded"] == "")
+    assert ask(made, "POST", "/identities/modules", {"type": "aziot", "moduleId": "m"})[0] == 200
+
+
+def test_an_identity_by_est(world: World, served: Served, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(served.est.pki.root.chain.pem())
+    dps = ["--dir", str(world.hub_folder)]
+    edgetrust("dps", "ca", "add", "est", str(tmp_path / "ca.pem"), "--verified", *dps)
+    enroll(world, "group", "create", "fleet", "--ca-name", "est")
+    attestation = (
+        f'[provisioning.attestation]\nmethod = "x509"\nregistration_id = "{NAME}"\n'
+        '[provisioning.attestation.identity_cert]\nmethod = "est"\n'
+        f'common_name = "{NAME}"\n'
+        'auto_renew = { rotate_key = true, threshold = "80%", retry = "4%" }'
+    )
+    made = gateway(world, attestation, extra=served.issuance())
+    made.start()
+    serves(world, made)
+    assert [one.client for one in served.est.asked] == ["CN=bootstrap", f"CN={NAME}"]
