@@ -22,6 +22,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from edgetrust.ca import rotation as rotating
 from edgetrust.ca.authority import CertificateAuthority, Order
 from edgetrust.ca.settings import load_settings
 from edgetrust.cli.at_ca import opened
@@ -369,6 +370,50 @@ ca = "file://{self.trust_file}"
         while any(one.state()["queue"]["messages"] for one in self.gateways):
             assert time.monotonic() < deadline, [one.state()["queue"] for one in self.gateways]
             time.sleep(0.1)
+
+    # A new root -----------------------------------------------------------------------------------------------------
+
+    def advance(self, *options: str) -> str:
+        """The next step of the root's rotation; at which stage it is now. RefusedError's text is in the assertion."""
+        (after,) = json.loads(self.ca_command("rotate", "advance", "root", "--json", *options))
+        return str(after["stage"])
+
+    def lacking(self) -> set[str]:
+        """Whose evidence the next step of the root's rotation waits for, as `edgetrust ca rotate show` says it."""
+
+        async def look() -> set[str]:
+            async with opened(load_settings(self.config)) as ca:
+                step = await rotating.preview(ca, await rotating.named(ca, "root"))
+                return {one.who for one in step.lacks}
+
+        return asyncio.run(look())
+
+    def wait_lacking(self, wanted: set[str], seconds: float = 90) -> None:
+        """Until the next step waits for these only."""
+        deadline = time.monotonic() + seconds
+        while (lacking := self.lacking()) != wanted:
+            assert time.monotonic() < deadline, f"evidence is missing from {sorted(lacking)[:10]}"
+            time.sleep(1)
+
+    def distribute_new_root(self) -> None:
+        """The new root beside the old one, for whatever does not fetch it: gateways' files, and the hub's CAs."""
+        self.ca_command("rotate", "start", "root")
+        assert self.advance() == "distributed"
+        self.export_trust()
+        self.trust_root("root-2")
+
+    def activate_new_root(self) -> None:
+        """The new root issues, and what an operator has issued by hand is issued again."""
+        assert self.advance("--despite-missing") == "active"  # the hub has its certificate and the new root by hand
+        self.issue_hub_certificate()
+        for gateway in self.gateways:
+            self.issue_bootstrap(gateway.root.parent, gateway.device)
+
+    def retire_old_root(self) -> None:
+        """Nobody uses it any more, and nobody accepts it from now on."""
+        assert self.advance() == "retired"
+        self.export_trust()
+        self.hub_command("hub", "ca", "remove", "root")
 
     # Faults ---------------------------------------------------------------------------------------------------------
 

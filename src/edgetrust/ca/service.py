@@ -214,11 +214,14 @@ class CaService:
         return ServerContext(Chain.from_pem(certificate.read_bytes()), load_key_file(key_file))
 
     async def _renew(self, slot: ContextSlot[ServerContext]) -> None:
+        """Also when another CA issues from now on: those who trust a new root only must get in before the old one is
+        retired.
+        """
         while True:
-            await asyncio.sleep(limits.CERTIFICATE_CHECK_SECONDS)
+            await asyncio.sleep(limits.AUTHORITIES_REREAD_SECONDS)
             try:
                 slot.current = await self._context()
-            except Error as problem:  # the next minute is another attempt, and the old certificate has a third to live
+            except Error as problem:  # there is always another attempt, and the old certificate has a third to live
                 _log.warning(EVENT_STORE_UNAVAILABLE, reason=problem.reason, detail=problem.message)
 
 

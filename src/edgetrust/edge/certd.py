@@ -26,7 +26,9 @@ from edgetrust.edge.files import (
     EDGE_CA,
     TRUST_BUNDLE_USER,
     Layout,
+    Stamp,
     server_certificate_id,
+    stamp_of,
 )
 from edgetrust.edge.pairs import CertificateStore, Pairs, read_chain
 from edgetrust.edge.settings import (
@@ -82,6 +84,7 @@ class GatewayCertificates:
         self.device_identity: Chain | None = None
         self._issuer: Issuer | None = None
         self._bundle: TrustBundle | None = None
+        self._trust_stamp: Stamp | None = None
 
     # Start ----------------------------------------------------------------------------------------------------------
 
@@ -283,6 +286,13 @@ class GatewayCertificates:
         self._bundle = self._trust_bundle()
         return True
 
+    def refresh_trust_bundle(self) -> bool:
+        """Take up a replaced `trust_bundle_cert`. Whether there are other anchors now. Raises ConfigError."""
+        if self._settings.trust_bundle is None or stamp_of(self._settings.trust_bundle) == self._trust_stamp:
+            return False
+        before, self._bundle = self.trust_bundle, self._trust_bundle()
+        return before.version != self._bundle.version
+
     def server_is_due(self, current: ServerCertificate) -> bool:
         """Whether a new server certificate would help: it is due, and the Edge CA can give it a longer life."""
         leaf, now = current.chain.end_entity, self._clock.now()
@@ -323,6 +333,7 @@ class GatewayCertificates:
     def _trust_bundle(self) -> TrustBundle:
         anchors = self.issuer.chain.certificates
         if self._settings.trust_bundle is not None:
+            self._trust_stamp = stamp_of(self._settings.trust_bundle)
             user = read_chain(self._settings.trust_bundle)
             self.store.save(TRUST_BUNDLE_USER, user)
             anchors = (*anchors, *user.certificates)

@@ -133,6 +133,18 @@ def read_file(path: Path) -> bytes:
     return content
 
 
+Stamp = tuple[int, int, int]
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """What is different when a file was replaced or written; None when it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
 def make_private_directory(path: Path) -> None:
     """Make a directory (and those above it) for this user only, mode 0700. Raises ConfigError."""
     try:

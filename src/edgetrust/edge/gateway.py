@@ -367,7 +367,8 @@ class Gateway:
         await self._upkeep.renew_due()
         if await asyncio.to_thread(certificates.refresh_device_identity):
             self._hub_side.identities.api.forget_certificate()
-        if await asyncio.to_thread(certificates.refresh_edge_ca):
+        edge_ca = await asyncio.to_thread(certificates.refresh_edge_ca)
+        if await asyncio.to_thread(certificates.refresh_trust_bundle) or edge_ca:
             self._changed(None)
         if certificates.server_is_due(self._server):
             await self._swap_server()

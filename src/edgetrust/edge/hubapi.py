@@ -23,6 +23,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from edgetrust.clock import Clock
+from edgetrust.edge.files import Stamp, stamp_of
 from edgetrust.edge.pairs import read_chain
 from edgetrust.edge.settings import Settings, UpstreamAddress
 from edgetrust.errors import ConfigError, UnavailableError
@@ -66,19 +67,24 @@ class Answer:
 
 
 class HubTrust:
-    """The trust anchors that the hub is verified by, read again every minute: replacing the file needs no restart."""
+    """The trust anchors that the hub is verified by. Replacing them needs no restart: a file is read again when it has
+    changed, the machine's trust store every minute.
+    """
 
     def __init__(self, address: UpstreamAddress, clock: Clock) -> None:
         self._address = address
         self._clock = clock
         self._bundle: TrustBundle | None = None
         self._read_at = 0.0
+        self._stamp: Stamp | None = None
 
     def bundle(self) -> TrustBundle:
         """The anchors now. Raises ConfigError when they cannot be read."""
-        now = self._clock.monotonic()
-        if self._bundle is None or now - self._read_at > TRUST_REREAD_SECONDS:
-            self._bundle, self._read_at = self._read(), now
+        now, file = self._clock.monotonic(), self._address.ca
+        stamp = None if file is None else stamp_of(file)
+        outdated = now - self._read_at > TRUST_REREAD_SECONDS if file is None else stamp != self._stamp
+        if self._bundle is None or outdated:
+            self._bundle, self._read_at, self._stamp = self._read(), now, stamp
         return self._bundle
 
     def _read(self) -> TrustBundle:

@@ -276,6 +276,23 @@ def test_replaced_edge_ca_files_are_taken_up_and_bad_ones_are_not(bench: Bench) 
     assert new.certificate in certificates.trust_bundle.anchors
 
 
+def test_a_replaced_trust_bundle_is_taken_up_and_a_bad_one_is_not(bench: Bench) -> None:
+    user = bench.folder / "user.pem"
+    user.write_text(bench.pki.root.chain.pem())
+    bench.settings = replace(bench.settings, trust_bundle=user)
+    certificates = bench.open()
+    assert not certificates.refresh_trust_bundle()
+    user.write_text("half a fi")
+    with pytest.raises(ConfigError):
+        certificates.refresh_trust_bundle()
+    assert bench.pki.root.certificate in certificates.trust_bundle.anchors
+    other = Pki(root_name="New Root").root
+    user.write_text(bench.pki.root.chain.pem() + other.chain.pem())
+    assert certificates.refresh_trust_bundle()
+    assert {bench.pki.root.certificate, other.certificate} <= set(certificates.trust_bundle.anchors)
+    assert not certificates.refresh_trust_bundle()
+
+
 def test_the_trust_bundle_is_the_edge_ca_file_and_the_users(bench: Bench) -> None:
     user = bench.folder / "user.pem"
     user.write_text(Pki(root_name="Another").root.chain.pem())

@@ -128,19 +128,30 @@ async def test_an_answer_without_json_has_no_body(hub: FakeHub, settings_for: Se
     await made.close()
 
 
-def test_trust_is_read_again_every_minute(hub_files: tuple[Settings, Path]) -> None:
+def test_a_replaced_trust_file_is_read_at_once(hub_files: tuple[Settings, Path]) -> None:
     settings, file = hub_files
-    clock = ManualClock()
-    trust = HubTrust(settings.upstream, clock)
+    trust = HubTrust(settings.upstream, ManualClock())
     first = trust.bundle()
+    assert trust.bundle() is first
     file.write_text(Pki(root_name="New Root").root.chain.pem())
+    assert trust.bundle().version != first.version
+    file.unlink()
+    with pytest.raises(ConfigError, match="does not exist"):
+        trust.bundle()
+
+
+def test_the_machines_trust_store_is_read_again_every_minute(
+    hub_files: tuple[Settings, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = replace(hub_files[0].upstream, ca=None)
+    clock = ManualClock()
+    trust = HubTrust(address, clock)
+    monkeypatch.setenv("SSL_CERT_FILE", str(hub_files[1]))
+    first = trust.bundle()
+    hub_files[1].write_text(Pki(root_name="New Root").root.chain.pem())
     assert trust.bundle() is first
     clock.advance(61)
     assert trust.bundle().version != first.version
-    file.unlink()
-    clock.advance(61)
-    with pytest.raises(ConfigError, match="does not exist"):
-        trust.bundle()
 
 
 @pytest.fixture
