@@ -32,7 +32,7 @@ UV_COMPILE = .tools/uv/bin/uv pip compile --quiet --universal --python-version 3
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test check bench fuzz coverage docs prerequisites install lock clean
+.PHONY: help demo test check bench fuzz soak coverage docs prerequisites install lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -56,6 +56,9 @@ bench: $(DEV) ## measure against mosquitto and others, in one run; prints ratios
 
 fuzz: $(DEV) ## damaged input for every parser that a peer can reach, 10 s each (ARGS="--target tls --seconds 60")
 	.venv/bin/python -m fuzz $(ARGS)
+
+soak: $(DEV) ## a thousand devices under renewals, a new root, cuts and kills (ARGS="--minutes 15 --json")
+	.venv/bin/python tests/soak.py $(ARGS)
 
 coverage: $(DEV) ## branch coverage of the packages that decide
 	.venv/bin/coverage run --branch --source=edgetrust.pki,edgetrust.protocol,edgetrust.trust,edgetrust.broker \

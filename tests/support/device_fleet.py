@@ -25,7 +25,7 @@ from support.raw_mqtt import CONNACK, PUBACK, packet, publish, text
 
 KEEP_ALIVE = 120
 HANDSHAKES_AT_ONCE = 16
-RETRY_SECONDS = 0.3
+RETRY_SECONDS, RETRY_MAX_SECONDS = 0.3, 3.0
 WINDOW = 20  # unacknowledged messages of one device; it waits when there are more
 IN_TIME = 30.0  # from the dial to the answer: longer is a refusal
 _DISCONNECT = b"\xe0\x00"
@@ -95,7 +95,8 @@ class Device(asyncio.Protocol):
     # Connection -----------------------------------------------------------------------------------------------------
 
     async def keep(self, context: Callable[[Device], ssl.SSLContext], gate: asyncio.Semaphore) -> None:
-        """Be connected as long as that is `wanted`."""
+        """Be connected as long as that is `wanted`; try again after a while that grows."""
+        pause = RETRY_SECONDS
         while self.wanted:
             async with gate:
                 there = await self._open(context(self))
@@ -103,8 +104,9 @@ class Device(asyncio.Protocol):
                 self._again()
                 assert self._over is not None
                 await self._over
+            pause = RETRY_SECONDS if there else min(2 * pause, RETRY_MAX_SECONDS)
             if self.wanted:
-                await asyncio.sleep(RETRY_SECONDS * (0.5 + random.random()))
+                await asyncio.sleep(pause * (0.5 + random.random()))
 
     async def _open(self, context: ssl.SSLContext) -> bool:
         loop = asyncio.get_running_loop()

@@ -8,7 +8,9 @@ The CA's root can be rotated step by step; `rotation` does by hand what an opera
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import secrets
 import signal
 import socket
 import ssl
@@ -34,7 +36,7 @@ from edgetrust.pki.keys import KeyAlgorithm
 from edgetrust.pki.names import Names
 from edgetrust.pki.profiles import DEVICE
 from edgetrust.pki.softkeys import SoftKey, load_key_file, write_private, write_public
-from edgetrust.protocol.sas import decode_key, resource_text, sign
+from edgetrust.protocol.sas import resource_text, sign
 from support.device_fleet import Credentials
 from support.edge_world import Gateway, Process, edgetrust, free_port
 from support.proxy import Proxy
@@ -284,27 +286,21 @@ ca = "file://{self.trust_file}"
     def register(self, names: Iterable[str], gateway: str, *, by_ca: bool = False) -> list[Credentials]:
         """Devices below a gateway: with keys, or with a certificate of our CA."""
         (parent,) = self.ask_hub(("GET", ("devices", gateway), None))
-        kind = "certificateAuthority" if by_ca else "sas"
-        wanted, made = list(names), list[Credentials]()
-        for start in range(0, len(wanted), BULK):
-            part = wanted[start : start + BULK]
-            body = [
-                {
-                    "id": name,
-                    "importMode": "create",
-                    "authentication": {"type": kind},
-                    "deviceScope": parent["deviceScope"],
-                }
-                for name in part
-            ]
-            reads = [("GET", ("devices", name), None) for name in part if not by_ca]
-            _, *found = self.ask_hub(("POST", ("devices",), body), *reads)
-            made += [self._with_token(device) for device in found]
-        return made + (self.certify(wanted) if by_ca else [])
+        keys = {} if by_ca else {name: secrets.token_bytes(32) for name in names}
+        wanted = list(names) if by_ca else list(keys)
+        entries = [self._entry(name, parent["deviceScope"], keys.get(name)) for name in wanted]
+        parts = [entries[start : start + BULK] for start in range(0, len(entries), BULK)]
+        self.ask_hub(*(("POST", ("devices",), part) for part in parts))
+        if by_ca:
+            return self.certify(wanted)
+        return [Credentials(name, HUB, sign(key, resource_text(HUB, name), FOR_EVER)) for name, key in keys.items()]
 
-    def _with_token(self, device: dict[str, Any]) -> Credentials:
-        name, key = str(device["deviceId"]), decode_key(device["authentication"]["symmetricKey"]["primaryKey"])
-        return Credentials(name, HUB, sign(key, resource_text(HUB, name), FOR_EVER))
+    def _entry(self, name: str, scope: str, key: bytes | None) -> dict[str, Any]:
+        authentication: dict[str, Any] = {"type": "certificateAuthority"}
+        if key is not None:
+            text = base64.b64encode(key).decode()
+            authentication = {"type": "sas", "symmetricKey": {"primaryKey": text, "secondaryKey": text}}
+        return {"id": name, "importMode": "create", "authentication": authentication, "deviceScope": scope}
 
     def certify(self, names: Iterable[str]) -> list[Credentials]:
         """Certificates for devices, as `edgetrust ca issue --days 30` makes them, without a process for each."""
