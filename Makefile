@@ -21,8 +21,8 @@ NODE := .node-azure/.installed
 UV := .tools/uv/.installed
 
 TEST_PROGRAMS := ca-certificates curl faketime gnutls-bin iproute2 libstrongswan-extra-plugins \
-	libstrongswan-standard-plugins mosquitto mosquitto-clients nodejs npm openssl procps softhsm2 strongswan-pki \
-	swtpm tpm2-tools
+	libstrongswan-standard-plugins libtpm2-pkcs11-1 libtpm2-pkcs11-tools mosquitto mosquitto-clients nodejs npm \
+	opensc openssl procps softhsm2 strace strongswan-pki swtpm tpm2-tools
 
 NPM_QUIET = --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
 

@@ -90,6 +90,7 @@ EVENT_ROUTED = "event.routed"  # an event, as an endpoint of type log writes it
 EVENT_ROUTE_FAILED = "route.failed"  # an endpoint does not take events; it is tried again until it does
 EVENT_ROUTE_RECOVERED = "route.recovered"  # the endpoint takes events again
 EVENT_SERVICE_FAILED = "service.failed"  # a local service answered `internal error`; with the number in the answer
+EVENT_SERVICE_WAITING = "service.waiting"  # a service of a gateway waits for another one to start
 EVENT_SERVICE_THROTTLED = "service.throttled"  # a user has too many requests open; the connection was closed
 EVENT_MODULE_STARTED = "module.started"  # a module's process runs
 EVENT_MODULE_ENDED = "module.ended"  # a module's process ended or could not be started; it is started again

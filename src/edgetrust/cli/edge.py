@@ -9,12 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from edgetrust.cli.edge_check import ConfigOption, apply, check
+from edgetrust.cli.edge_services import HttpsPort, MqttPort, certd, edged, identityd, keyd
 from edgetrust.cli.output import Json, print_block, print_facts, print_json, print_json_line, say
 from edgetrust.limits import REFUSALS_KEPT
 
 app = typer.Typer(help="Serve an edge gateway; show what it is doing.", no_args_is_help=True)
 app.command("check")(check)
 app.command("apply")(apply)
+for _process in (keyd, certd, identityd, edged):
+    app.command(_process.__name__)(_process)
 
 Root = Annotated[
     Path,
@@ -26,16 +29,19 @@ Root = Annotated[
 def serve(
     config: ConfigOption = None,
     root: Root = Path("/"),
-    mqtt_port: Annotated[
-        int | None, typer.Option("--mqtt-port", min=0, max=65535, help="Instead of the file's; 0: any free one.")
-    ] = None,
-    https_port: Annotated[
-        int | None, typer.Option("--https-port", min=0, max=65535, help="Instead of the file's; 0: any free one.")
-    ] = None,
+    mqtt_port: MqttPort = None,
+    https_port: HttpsPort = None,
     *,
     json: Json = False,
 ) -> None:
     """Serve a gateway until it is told to stop. With --json prints one object when it is ready."""
+    serve_gateway(config, root, mqtt_port, https_port, json=json, alone=True)
+
+
+def serve_gateway(
+    config: Path | None, root: Path, mqtt_port: int | None, https_port: int | None, *, json: bool, alone: bool
+) -> None:
+    """Serve a gateway: `alone` in one process, or by the key, certificate and identity services of others."""
     from dataclasses import replace
 
     from edgetrust.cli.ports import https_port as choose
@@ -43,11 +49,12 @@ def serve(
     from edgetrust.clock import SystemClock
     from edgetrust.edge.files import Layout
     from edgetrust.edge.gateway import Gateway
+    from edgetrust.edge.processes import start_runtime
     from edgetrust.edge.settings import load_settings
     from edgetrust.telemetry import set_up_logging
 
     set_up_logging("json" if json else "text")
-    settings = load_settings(config or Layout(root.absolute()).config)
+    settings = load_settings(config or Layout(root.absolute()).config, keys_elsewhere=not alone)
     listen = replace(
         settings.listen,
         mqtt_port=settings.listen.mqtt_port if mqtt_port is None else mqtt_port,
@@ -62,7 +69,8 @@ def serve(
             where = f"MQTT on {gateway.mqtt_port}, HTTPS on {gateway.https_port}"
             say(f"ready: {settings.hostname}, {where}, pid {os.getpid()}")
 
-    run(lambda: Gateway.start(replace(settings, listen=listen), layout, SystemClock()), ready, Gateway.wait_moved)
+    start = Gateway.start if alone else start_runtime
+    run(lambda: start(replace(settings, listen=listen), layout, SystemClock()), ready, Gateway.wait_moved)
 
 
 def describe(gateway: Any) -> dict[str, Any]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import uvloop
@@ -48,14 +51,26 @@ async def _serve(
             return
         try:
             ready(actor)
+            _tell_supervisor("READY=1")
             waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(told.wait())]
             if again is not None:
                 waits.append(asyncio.ensure_future(again(actor)))
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for one in waits:
                 one.cancel()
+            if told.is_set():
+                _tell_supervisor("STOPPING=1")
         finally:
             await actor.stop()
+
+
+def _tell_supervisor(state: str) -> None:
+    """Say so to systemd, or to whoever speaks its protocol (sd_notify(3)); nobody need be listening."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify, suppress(OSError):
+        notify.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
 
 
 async def _started(start: Callable[[], Awaitable[S]], told: asyncio.Event) -> S | None:

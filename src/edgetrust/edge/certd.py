@@ -30,20 +30,22 @@ from edgetrust.edge.files import (
     server_certificate_id,
     stamp_of,
 )
-from edgetrust.edge.pairs import CertificateStore, Pairs, read_chain
+from edgetrust.edge.keyd import SecretsElsewhere
+from edgetrust.edge.pairs import Certificates, CertificateStore, Pairs, read_chain
 from edgetrust.edge.settings import (
     DeviceCertificate,
     DeviceKey,
     EdgeCaFiles,
     IssuedCa,
     IssuedIdentity,
+    KeptByIdentityService,
     QuickstartCa,
     Settings,
 )
 from edgetrust.errors import ConfigError, Error, IntegrityError
 from edgetrust.pki.chain import Chain, TrustBundle, key_matches
 from edgetrust.pki.issue import Issuer, self_signed
-from edgetrust.pki.keys import KeyAlgorithm, KeyStore
+from edgetrust.pki.keys import KeyAlgorithm, KeyHandle, KeyStore
 from edgetrust.pki.names import Names
 from edgetrust.pki.profiles import EDGE_CA_SELF_SIGNED, GATEWAY_SERVER
 from edgetrust.pki.renewal import AutoRenew, is_due
@@ -75,8 +77,15 @@ class ServerCertificate:
 class GatewayCertificates:
     """Holds and renews the certificates of one gateway."""
 
-    def __init__(self, layout: Layout, keys: KeyStore, settings: Settings, clock: Clock) -> None:
-        self.store = CertificateStore(layout.certificates)
+    def __init__(
+        self,
+        layout: Layout,
+        keys: KeyStore,
+        settings: Settings,
+        clock: Clock,
+        store: Certificates | None = None,
+    ) -> None:
+        self.store = CertificateStore(layout.certificates) if store is None else store
         self.pairs = Pairs(keys, self.store)
         self._keys = keys
         self._settings = settings
@@ -116,7 +125,7 @@ class GatewayCertificates:
         match self._settings.credential:
             case DeviceCertificate(certificate, key):
                 self.device_identity = self._take(DEVICE_ID, certificate, key)
-            case IssuedIdentity():
+            case IssuedIdentity() | KeptByIdentityService():
                 self.device_identity = self.store.load(DEVICE_ID)
             case DeviceKey():
                 pass
@@ -127,7 +136,7 @@ class GatewayCertificates:
         match self._settings.credential:
             case DeviceCertificate(certificate):
                 current = read_chain(certificate)
-            case IssuedIdentity():
+            case IssuedIdentity() | KeptByIdentityService():
                 current = self.store.load(DEVICE_ID)
             case DeviceKey():
                 pass
@@ -137,7 +146,7 @@ class GatewayCertificates:
         return True
 
     def _take(self, identifier: str, certificate: Path, key_file: Path) -> Chain:
-        chain, key = read_chain(certificate), load_key_file(key_file)
+        chain, key = read_chain(certificate), self._key_of(identifier, key_file)
         try:
             key_matches(chain, key)
         except IntegrityError as problem:
@@ -146,9 +155,14 @@ class GatewayCertificates:
                 reason=problem.reason,
                 fix=f"compare: openssl x509 -noout -pubkey -in {certificate}; openssl pkey -pubout -in {key_file}",
             ) from problem
-        self._keys.import_pem(identifier, key.private_pem())
+        if isinstance(key, SoftKey):
+            self._keys.import_pem(identifier, key.private_pem())
         self.store.save(identifier, chain)
         return chain
+
+    def _key_of(self, identifier: str, key_file: Path) -> KeyHandle:
+        """The key of a file that the configuration names; the key service reads it when that is another process."""
+        return self._keys.load(identifier) if isinstance(self._keys, SecretsElsewhere) else load_key_file(key_file)
 
     # The Edge CA ----------------------------------------------------------------------------------------------------
 
@@ -271,7 +285,7 @@ class GatewayCertificates:
             case EdgeCaFiles() as files:
                 if read_chain(files.certificate).end_entity == before:
                     return False
-                chain, key = read_chain(files.certificate), load_key_file(files.key)
+                chain, key = read_chain(files.certificate), self._key_of(EDGE_CA, files.key)
                 self.checked(Issuer(key, chain), str(files.certificate))  # before anything in use is replaced
                 self._issuer = self._from_files(files)
             case QuickstartCa() as quickstart:

@@ -9,7 +9,7 @@ issuing failed is in the log only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,7 @@ from aiohttp import web
 from edgetrust.clock import Clock
 from edgetrust.edge.api import NO_CONTENT, ServiceError, Who, answer, bad_parameter, caller, read, service
 from edgetrust.edge.files import read_file
-from edgetrust.edge.handles import HandleError, Handles, KeyPairId
+from edgetrust.edge.handles import HandleError
 from edgetrust.edge.issuer import ConfiguredIssuer
 from edgetrust.edge.issuing import Order
 from edgetrust.edge.pairs import CertificateStore
@@ -28,13 +28,16 @@ from edgetrust.errors import ConfigError, IntegrityError
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.csr import Csr, CsrError, parse_csr
 from edgetrust.pki.issue import Issuer
-from edgetrust.pki.keys import KeyStore
+from edgetrust.pki.keys import KeyHandle
 from edgetrust.pki.softkeys import write_public
 from edgetrust.transport.unix import peer
 
 VERSIONS = frozenset({"2020-09-01"})
 _CREATED = 201
 _TEMPORARY = "-temp"
+
+KeyPairOf = Callable[[str], KeyHandle]
+"""The key pair of a handle; raises HandleError or IntegrityError."""
 
 Preloaded = Mapping[str, Path | tuple[str, ...]]
 """Identifiers that stand for a file, or for several other identifiers."""
@@ -49,6 +52,7 @@ class _Wanted(msgspec.Struct, rename="camel"):
     cert_id: str
     csr: str
     issuer: _NamedIssuer | None = None
+    keep: bool = True  # our own: issue without storing, for who proves a certificate before it is used
 
 
 class _Pem(msgspec.Struct):
@@ -61,8 +65,7 @@ class CertificateService:
     def __init__(
         self,
         store: CertificateStore,
-        keys: KeyStore,
-        handles: Handles,
+        key_pair: KeyPairOf,
         issuer: ConfiguredIssuer,
         orders: Mapping[str, Order],
         preloaded: Preloaded,
@@ -70,8 +73,7 @@ class CertificateService:
         clock: Clock,
     ) -> None:
         self._store = store
-        self._keys = keys
-        self._handles = handles
+        self._key_pair = key_pair
         self._issuer = issuer
         self._orders = orders
         self._preloaded = preloaded
@@ -95,7 +97,8 @@ class CertificateService:
         csr = _csr(body.csr)
         async with self._one_at_a_time:
             chain = await self._issued(certificate_id, csr, body)
-            await asyncio.to_thread(self._save, certificate_id, chain.pem())
+            if body.keep:
+                await asyncio.to_thread(self._save, certificate_id, chain.pem())
         return answer({"pem": chain.pem()}, _CREATED)
 
     async def _issued(self, certificate_id: str, csr: Csr, body: _Wanted) -> Chain:
@@ -117,14 +120,8 @@ class CertificateService:
         if text is None:
             raise bad_parameter("issuer.certId", f"there is no certificate {named.cert_id[:200]!r}")
         try:
-            key = self._handles.read(named.private_key_handle)
-        except HandleError as problem:
-            raise bad_parameter("issuer.privateKeyHandle", problem.message) from problem
-        if not isinstance(key, KeyPairId):
-            raise bad_parameter("issuer.privateKeyHandle", "it is not the handle of a key pair")
-        try:
-            return Issuer(self._keys.load(key.key_id), Chain.from_pem(text))
-        except IntegrityError as problem:
+            return Issuer(self._key_pair(named.private_key_handle), Chain.from_pem(text))
+        except (HandleError, IntegrityError) as problem:
             raise bad_parameter("issuer.privateKeyHandle", problem.message) from problem
 
     async def _get(self, request: web.Request) -> web.Response:

@@ -192,6 +192,14 @@ class PrincipalTable(msgspec.Struct, frozen=True):
     idtype: list[str] | None = None
 
 
+class UsersTable(msgspec.Struct, frozen=True):
+    """`[edgetrust.users]`: the users of the services that are processes of their own, by name or uid."""
+
+    certd: str | int = "aziotcs"
+    identityd: str | int = "aziotid"
+    edged: str | int = "iotedge"
+
+
 class EdgetrustTable(msgspec.Struct, frozen=True):
     """`[edgetrust]`: all our extensions of the real file."""
 
@@ -200,6 +208,7 @@ class EdgetrustTable(msgspec.Struct, frozen=True):
     gateway: GatewayTable = GatewayTable()
     modules: dict[str, ModuleTable] = {}
     principal: list[PrincipalTable] = []
+    users: UsersTable = UsersTable()
 
 
 class ConfigFile(msgspec.Struct, frozen=True):

@@ -7,7 +7,6 @@ edge specification 0.4, 0.5.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from edgetrust.errors import ConfigError
 from edgetrust.limits import PEM_BYTES
+from edgetrust.pki.softkeys import user_name
 
 DEVICE_ID = "device-id"
 EDGE_CA = "aziot-edged-ca"
@@ -95,6 +95,10 @@ class Layout:
     def status(self) -> Path:
         return self.own / "status.json"
 
+    def socket(self, service: str) -> Path:
+        """Where `keyd`, `certd` or `identityd` serves."""
+        return self.root / f"run/aziot/{service}.sock"
+
     def make(self) -> None:
         """Make what is missing, open to this user only. Raises ConfigError naming the user and the command that mends
         it.
@@ -157,7 +161,7 @@ def make_private_directory(path: Path) -> None:
 
 
 def _not_permitted(path: Path) -> ConfigError:
-    user, place = getpass.getuser(), _first_closed(path)
+    user, place = user_name(os.geteuid()), _first_closed(path)
     owned = place.stat().st_uid == os.geteuid()
     fix = f"chmod u+rwX {place}" if owned else f"sudo chown {user} {place}"
     return ConfigError(f"user {user} may not use {path}", reason="config-unreadable", fix=fix)

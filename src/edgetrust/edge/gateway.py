@@ -33,23 +33,27 @@ from edgetrust.edge.certd import GatewayCertificates
 from edgetrust.edge.children import Children
 from edgetrust.edge.commands import PassedCommands
 from edgetrust.edge.door import GatewayDoor
-from edgetrust.edge.files import DEVICE_ID, EDGE_CA, MASTER_ENCRYPTION_KEY, Layout
+from edgetrust.edge.elsewhere import Elsewhere
+from edgetrust.edge.files import DEVICE_ID, EDGE_CA, MASTER_ENCRYPTION_KEY, Layout, make_private_directory
 from edgetrust.edge.housekeeping import keep_house
 from edgetrust.edge.https import build_app
 from edgetrust.edge.hubside import HubSide
-from edgetrust.edge.issuer import tls_key
-from edgetrust.edge.keyd import ensure_secret, open_keys
+from edgetrust.edge.identityclient import IdentityClient
+from edgetrust.edge.identityd import Identities
+from edgetrust.edge.issuer import ConfiguredIssuer, tls_key
+from edgetrust.edge.keyd import derived, open_keys
 from edgetrust.edge.nested import Nested
+from edgetrust.edge.pairs import CertificateStore
 from edgetrust.edge.provisioning import Provisioning
 from edgetrust.edge.scope import ScopeRegistry
-from edgetrust.edge.services import Services
+from edgetrust.edge.services import InProcess, Services
 from edgetrust.edge.settings import Settings
 from edgetrust.edge.status import StateFile, describe_certificate
 from edgetrust.edge.upkeep import Renewing, Upkeep
 from edgetrust.errors import ConfigError, Error, RefusedError
 from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, REAUTHENTICATE_SECONDS, UPSTREAM_STOP_SECONDS
 from edgetrust.pki.chain import Chain
-from edgetrust.pki.keys import KeyHandle
+from edgetrust.pki.keys import KeyHandle, KeyStore
 from edgetrust.pki.remember import VerifiedChains
 from edgetrust.pki.renewal import AutoRenew, RenewalState
 from edgetrust.pki.softkeys import SoftKey
@@ -77,6 +81,7 @@ from edgetrust.trust.identity import Identity
 
 HTTPS_PORT = 443
 _TICK_SECONDS = 1.0
+_COPIES = b"edgetrust copies"  # what is derived for them seals the copies of scope and twins
 LEAST_CHECK_SECONDS = 1.0  # however short a certificate lives
 _log = structlog.get_logger()
 
@@ -84,25 +89,33 @@ _log = structlog.get_logger()
 class Gateway:
     """One running gateway. `await Gateway.start(settings, layout, clock)`, later `await gateway.stop()`."""
 
-    def __init__(self, settings: Settings, layout: Layout, clock: Clock) -> None:
+    def __init__(self, settings: Settings, layout: Layout, clock: Clock, elsewhere: Elsewhere | None) -> None:
         self.settings = settings
+        self._elsewhere = elsewhere
         self.layout = layout
         self._clock = clock
         self._open = AsyncExitStack()
         self._tasks = LoopTasks()
         self._sessions = Sessions(self._seen)
-        self._keys = open_keys(layout, settings.token)
-        self._certificates = GatewayCertificates(layout, self._keys, settings, clock)
+        self._keys: KeyStore
+        if elsewhere is None:
+            self._keys, store = open_keys(layout, settings.token), None
+        else:
+            self._keys, store = elsewhere.keys, elsewhere.certificates
+        self._certificates = GatewayCertificates(layout, self._keys, settings, clock, store)
         self._provisioning: Provisioning | None = None
         self._state = StateFile(layout.status)
         self._started_at = clock.now()
 
     @classmethod
-    async def start(cls, settings: Settings, layout: Layout, clock: Clock) -> Gateway:
-        """Open everything. Raises ConfigError, EdgeCaError, UnavailableError, IntegrityError, RefusedError; then
+    async def start(
+        cls, settings: Settings, layout: Layout, clock: Clock, elsewhere: Elsewhere | None = None
+    ) -> Gateway:
+        """Open everything; keys, certificates and identities are `elsewhere` when those services are processes of
+        their own. Raises ConfigError, EdgeCaError, UnavailableError, IntegrityError, RefusedError; then
         nothing stays open.
         """
-        gateway = cls(settings, layout, clock)
+        gateway = cls(settings, layout, clock, elsewhere)
         try:
             await gateway._begin()
         except BaseException as problem:
@@ -134,14 +147,21 @@ class Gateway:
     async def _begin(self) -> None:
         for warning in self.settings.warnings:
             _log.warning(EVENT_CONFIG_WARNING, detail=warning)
-        self.layout.make()
+        if self._elsewhere is None:
+            self.layout.make()
+        else:
+            make_private_directory(self.layout.own)
         self._open.callback(self._locked().close)
         await self._be_assigned()
         key = asyncio.create_task(asyncio.to_thread(self._certificates.new_server_key))
         self._open.callback(key.cancel)
-        self._hub_side = HubSide(self.settings, self.layout, self._keys, self._clock, self._refused_by_hub())
+        others = self._elsewhere
+        identities, issuer = (None, None) if others is None else (others.identities, others.issuer)
+        self._hub_side = HubSide(
+            self.settings, self.layout, self._keys, self._clock, self._refused_by_hub(), identities=identities
+        )
         self._open.push_async_callback(self._hub_side.close)
-        self._upkeep = Upkeep(self.settings, self._keys, self._certificates, self._clock, self._try_identity)
+        self._upkeep = Upkeep(self.settings, self._keys, self._certificates, self._clock, self._try_identity, issuer)
         await self._upkeep.begin()
         await asyncio.to_thread(self._certificates.prepare)
         await self._open_store()
@@ -197,7 +217,7 @@ class Gateway:
         self._open.push_async_callback(self._trail.flush)
         self._stored_sessions = StoredSessions(self._database, self._clock)
         await self._stored_sessions.preload()
-        key = ensure_secret(self._keys, MASTER_ENCRYPTION_KEY)
+        key = await asyncio.to_thread(derived, self._keys, MASTER_ENCRYPTION_KEY, _COPIES)
         self._registry = ScopeRegistry(
             self._hub_side.source,
             ScopeSnapshot(self._database, key, settings.hub, settings.device),
@@ -246,14 +266,20 @@ class Gateway:
             self.layout,
             self._keys,
             self._certificates.store,
-            self._upkeep.issuer,
-            self._hub_side.identities.api,
+            self._behind(),
             lambda: self._certificates.issuer,
             self._clock,
-            self._provisioning,
         )
         await self.services.open()
         self._open.push_async_callback(self.services.close)
+
+    def _behind(self) -> InProcess | IdentityClient:
+        identities, issuer, store = self._hub_side.identities, self._upkeep.issuer, self._certificates.store
+        if isinstance(identities, IdentityClient):
+            return identities
+        assert isinstance(issuer, ConfiguredIssuer), "one process issues by itself"
+        assert isinstance(store, CertificateStore), "one process keeps its certificates itself"
+        return InProcess(store, issuer, identities.api, self._provisioning)
 
     def _accept(self) -> mqtt.MqttServerProtocol:
         client = Client(self._door)
@@ -360,13 +386,15 @@ class Gateway:
     async def _try_identity(self, chain: Chain, key: KeyHandle) -> None:
         if self._provisioning is not None:  # which makes it known to the hub
             await self._provisioning.register_identity(chain, key)
-        await self._hub_side.identities.try_certificate(chain, tls_key(key))
+        identities = self._hub_side.identities
+        assert isinstance(identities, Identities), "who renews the device's identity asks the hub itself"
+        await identities.try_certificate(chain, tls_key(key))
 
     async def _renew_what_is_due(self) -> None:
         certificates = self._certificates
         await self._upkeep.renew_due()
         if await asyncio.to_thread(certificates.refresh_device_identity):
-            self._hub_side.identities.api.forget_certificate()
+            self._hub_side.identities.forget_certificate()
         edge_ca = await asyncio.to_thread(certificates.refresh_edge_ca)
         if await asyncio.to_thread(certificates.refresh_trust_bundle) or edge_ca:
             self._changed(None)

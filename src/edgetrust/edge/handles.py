@@ -13,7 +13,7 @@ import hmac
 import json
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from edgetrust.errors import PeerError
 from edgetrust.pki.keys import SecretBytes
@@ -53,6 +53,12 @@ class DerivedId:
 
 
 AnyKey = KeyPairId | KeyId | DerivedId
+
+
+class HandleMaker(Protocol):
+    """Who makes handles: the key service, here or in another process."""
+
+    def make(self, key: AnyKey) -> str: ...
 
 
 class Handles:

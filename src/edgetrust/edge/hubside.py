@@ -19,6 +19,7 @@ import structlog
 from edgetrust.clock import Clock
 from edgetrust.edge.files import Layout
 from edgetrust.edge.hubapi import HubApi, HubTrust
+from edgetrust.edge.identityclient import IdentityClient
 from edgetrust.edge.identityd import DeviceRefusedError, EdgeHub, Identities
 from edgetrust.edge.scope import ScopeRegistry
 from edgetrust.edge.scopesource import ScopeSource
@@ -63,12 +64,16 @@ class HubSide:
         keys: KeyStore,
         clock: Clock,
         refused: Callable[[], Awaitable[bool]] | None = None,
+        *,
+        identities: IdentityClient | None = None,
     ) -> None:
         self._refused = refused
         self._settings = settings
         self._clock = clock
         self._trust = HubTrust(settings.upstream, clock)
-        self.identities = Identities(settings, layout, keys, self._trust, clock)
+        self.identities: Identities | IdentityClient = identities or Identities(
+            settings, layout, keys, self._trust, clock
+        )
         self.api = HubApi(settings, self._trust, authorization=self._token)
         self.source = ScopeSource(settings.hub, settings.device, self.api, clock)
         self._edge_hub: EdgeHub | None = None
@@ -81,7 +86,7 @@ class HubSide:
 
     async def close(self) -> None:
         """Close the connections to the hub."""
-        await self.identities.api.close()
+        await self.identities.close()
         await self.api.close()
 
     @property

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from edgetrust.clock import Clock
-from edgetrust.edge.files import DEVICE_ID, MASTER_IDENTITY_KEY, Layout, certificate_file_name, key_file_name, read_file
+from edgetrust.edge.files import DEVICE_ID, Layout, certificate_file_name, key_file_name, read_file
 from edgetrust.edge.hubapi import MODULE_API, Answer, ClientFiles, HubApi, HubTrust, hub_path
-from edgetrust.edge.keyd import derive_module_key, ensure_secret
+from edgetrust.edge.keyd import SecretsElsewhere, module_key
 from edgetrust.edge.settings import DeviceKey, Settings
 from edgetrust.errors import ConfigError, RefusedError, UnavailableError
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.keys import KeyStore, SecretBytes, TlsKey
 from edgetrust.pki.softkeys import write_private, write_public
-from edgetrust.protocol.sas import resource_text, sign
+from edgetrust.protocol.sas import SasToken, format_token, resource_text, sign, string_to_sign
 from edgetrust.trust.authorize import EDGE_HUB
 
 DEVICE_TOKEN_SECONDS = 30  # as aziot-identityd's tokens live
@@ -67,7 +67,19 @@ class Identities:
         if not isinstance(credential, DeviceKey):
             return None
         expires_at = int(self._clock.now().timestamp()) + DEVICE_TOKEN_SECONDS
-        return sign(credential.key.reveal(), resource_text(settings.hub, settings.device), expires_at)
+        resource = resource_text(settings.hub, settings.device)
+        if isinstance(self._keys, SecretsElsewhere):
+            signature = self._keys.mac(DEVICE_ID, string_to_sign(resource, expires_at))
+            return format_token(SasToken(resource, signature, expires_at))
+        return sign(credential.key.reveal(), resource, expires_at)
+
+    async def close(self) -> None:
+        """Close the connection to the hub."""
+        await self.api.close()
+
+    def forget_certificate(self) -> None:
+        """The device has another certificate: show it at the next request."""
+        self.api.forget_certificate()
 
     # With the hub ---------------------------------------------------------------------------------------------------
 
@@ -170,12 +182,8 @@ class Identities:
         _write_changed(self._device_info, f"{info}device_id = {json.dumps(settings.device)}\n".encode())
 
     def _derived(self, generation: str) -> EdgeHub:
-        master = ensure_secret(self._keys, MASTER_IDENTITY_KEY)
-        return EdgeHub(
-            generation,
-            derive_module_key(master, EDGE_HUB, generation, "primary"),
-            derive_module_key(master, EDGE_HUB, generation, "secondary"),
-        )
+        primary, secondary = (module_key(self._keys, EDGE_HUB, generation, slot) for slot in ("primary", "secondary"))
+        return EdgeHub(generation, primary, secondary)
 
 
 def _write_changed(path: Path, content: bytes) -> None:

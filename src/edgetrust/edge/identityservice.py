@@ -14,8 +14,8 @@ from aiohttp import web
 
 from edgetrust.edge.api import NO_CONTENT, ServiceError, Who, answer, bad_parameter, caller, read, service
 from edgetrust.edge.files import DEVICE_ID, MASTER_IDENTITY_KEY
-from edgetrust.edge.handles import DerivedId, Handles, KeyId, KeyPairId
-from edgetrust.edge.keyd import ensure_secret
+from edgetrust.edge.handles import DerivedId, HandleMaker, KeyId, KeyPairId
+from edgetrust.edge.keyd import SecretsElsewhere, ensure_secret
 from edgetrust.edge.moduleids import Module, ModuleIdentities, ModuleUnknownError
 from edgetrust.edge.principals import Principals
 from edgetrust.edge.provisioning import Provisioning
@@ -46,7 +46,7 @@ class IdentityService:
         settings: Settings,
         modules: ModuleIdentities,
         keys: KeyStore,
-        handles: Handles,
+        handles: HandleMaker,
         principals: Principals,
         provisioning: Provisioning | None = None,
     ) -> None:
@@ -56,7 +56,7 @@ class IdentityService:
         self._keys = keys
         self._handles = handles
         self._principals = principals
-        if isinstance(settings.credential, DeviceKey):
+        if isinstance(settings.credential, DeviceKey) and not isinstance(keys, SecretsElsewhere):
             keys.import_secret(DEVICE_ID, settings.credential.key)
 
     def app(self, who: Who = peer) -> web.Application:
@@ -77,7 +77,8 @@ class IdentityService:
 
     def primary_key(self, module: Module) -> str:
         """A handle of a module's primary key."""
-        ensure_secret(self._keys, MASTER_IDENTITY_KEY)
+        if not isinstance(self._keys, SecretsElsewhere):
+            ensure_secret(self._keys, MASTER_IDENTITY_KEY)
         master = self._handles.make(KeyId(MASTER_IDENTITY_KEY))
         return self._handles.make(DerivedId(master, f"{module.module_id}:{module.generation}:primary".encode()))
 

@@ -23,7 +23,8 @@ from edgetrust.device.enroll import check_dates
 from edgetrust.device.est import EstServer, Shown, ca_certificates, enroll
 from edgetrust.edge.files import LOCAL_CA
 from edgetrust.edge.issuing import EstAuth, EstOrder, Files, Issuing, Method, Order
-from edgetrust.edge.pairs import CertificateStore, Pairs, read_chain
+from edgetrust.edge.keyd import SecretsElsewhere
+from edgetrust.edge.pairs import Certificates, Pairs, read_chain
 from edgetrust.edge.signing import sign_by, sign_itself
 from edgetrust.errors import ConfigError, Error, IntegrityError
 from edgetrust.pki.chain import Chain, load_system_bundle
@@ -50,7 +51,7 @@ class EstIdentity:
 class ConfiguredIssuer:
     """Issues the certificates that a configuration orders."""
 
-    def __init__(self, issuing: Issuing, keys: KeyStore, store: CertificateStore, clock: Clock) -> None:
+    def __init__(self, issuing: Issuing, keys: KeyStore, store: Certificates, clock: Clock) -> None:
         self._issuing = issuing
         self._keys = keys
         self._store = store
@@ -80,7 +81,9 @@ class ConfiguredIssuer:
         files = self._issuing.local_ca
         if files is None:
             raise ConfigError("there is no [cert_issuance.local_ca]", reason="config-missing-key")
-        issuer = Issuer(load_key_file(files.key), read_chain(files.certificate))
+        held = isinstance(self._keys, SecretsElsewhere)
+        key = self._keys.load(LOCAL_CA) if held else load_key_file(files.key)
+        issuer = Issuer(key, read_chain(files.certificate))
         self._store.save(LOCAL_CA, issuer.chain)
         return issuer
 

@@ -171,6 +171,13 @@ class KeyService:
         pair: KeyHandle = await self._by_id(self._keys.load, key.key_id)
         return pair
 
+    def key_pair(self, handle: str) -> KeyHandle:
+        """The key pair of a handle, for the other services of this process. Raises HandleError, IntegrityError."""
+        key = self.handles.read(handle)
+        if not isinstance(key, KeyPairId):
+            raise HandleError("it is not the handle of a key pair")
+        return self._keys.load(key.key_id)
+
     async def secret(self, handle: str) -> SecretBytes:
         """The symmetric or derived key of a handle; it must not leave the services. Raises ServiceError."""
         match self._read(handle):

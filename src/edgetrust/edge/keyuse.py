@@ -12,6 +12,7 @@ import base64
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from typing import Final, Protocol, runtime_checkable
 
 from cryptography.exceptions import InvalidTag
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import utils as asymmetric_utils
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edgetrust.errors import PeerError
-from edgetrust.pki.keys import KeyHandle, PublicKey, SecretBytes, TlsKey
+from edgetrust.pki.keys import KeyHandle, KeyUnfitError, PublicKey, SecretBytes, TlsKey
 
 _VERSION_TAG_LAST, _VERSION_TAG_FIRST = 2, 1
 _TAG_BYTES, _IV_BYTES, _KEY_BYTES = 16, range(8, 129), 32
@@ -43,10 +44,17 @@ class DigestSigner(Protocol):
     def sign_digest(self, digest: bytes) -> bytes: ...
 
 
+@runtime_checkable
+class PaddingSigner(Protocol):
+    """An RSA key outside this process that signs what was hashed by its caller."""
+
+    def sign_padded(self, content: bytes) -> bytes: ...
+
+
 def sign_digest(handle: KeyHandle, digest: bytes) -> bytes:
     """ECDSA over a digest, DER. Raises KeyUseError."""
     if isinstance(handle, DigestSigner):
-        return handle.sign_digest(digest)
+        return _by_holder(handle.sign_digest, digest)
     key, algorithm = _private(handle), _DIGESTS.get(len(digest))
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise KeyUseError("ECDSA needs an elliptic curve key")
@@ -57,6 +65,8 @@ def sign_digest(handle: KeyHandle, digest: bytes) -> bytes:
 
 def rsa_pkcs1(handle: KeyHandle, content: bytes) -> bytes:
     """The private-key operation with type 1 padding around `content`, usually a DigestInfo. Raises KeyUseError."""
+    if isinstance(handle, PaddingSigner):
+        return _by_holder(handle.sign_padded, content)
     key = _private(handle)
     if not isinstance(key, rsa.RSAPrivateKey):
         raise KeyUseError("RSA-PKCS1 needs an RSA key")
@@ -119,6 +129,13 @@ def parameter(public: PublicKey, name: str) -> str | None:
     numbers = public.public_numbers()
     known = {"algorithm": "RSA", "rsa-modulus": _base64(_unsigned(numbers.n))}
     return {**known, "rsa-exponent": _base64(_unsigned(numbers.e))}.get(name)
+
+
+def _by_holder(sign: Callable[[bytes], bytes], content: bytes) -> bytes:
+    try:
+        return sign(content)
+    except KeyUnfitError as problem:
+        raise KeyUseError(problem.message) from problem
 
 
 def _private(handle: KeyHandle) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:

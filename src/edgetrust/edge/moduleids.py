@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgetrust.clock import Clock
-from edgetrust.edge.files import MASTER_IDENTITY_KEY, Layout, read_file
+from edgetrust.edge import keyuse
+from edgetrust.edge.files import Layout, read_file
 from edgetrust.edge.hubapi import MODULE_API, Answer, HubApi, hub_path
-from edgetrust.edge.keyd import derive_module_key, ensure_secret
+from edgetrust.edge.keyd import module_key
 from edgetrust.edge.settings import Settings
 from edgetrust.errors import ConfigError, Error, RefusedError
 from edgetrust.limits import MODULE_ASK_SECONDS
@@ -85,7 +86,9 @@ class ModuleIdentities:
         return [self._read(one) for one in body if isinstance(one, dict)] if isinstance(body, list) else []
 
     async def _ask(self, module_id: str) -> Module:
-        answer = await self._api.call("GET", self._path(module_id), api_version=MODULE_API)
+        return self._answered(module_id, await self._api.call("GET", self._path(module_id), api_version=MODULE_API))
+
+    def _answered(self, module_id: str, answer: Answer) -> Module:
         if answer.status == _NOT_FOUND:
             self._forget(module_id)
             raise ModuleUnknownError(module_id)
@@ -104,8 +107,11 @@ class ModuleIdentities:
         return await self._told(self._read(self._expect(answer, f"creating the module {module_id!r}")))
 
     async def update(self, module_id: str) -> Module:
-        """Tell the hub the keys of a module that is there. Raises Error."""
-        return await self._told(await self._ask(module_id))
+        """Tell the hub the keys of a module that is there, unless it has them. Raises Error."""
+        answer = await self._api.call("GET", self._path(module_id), api_version=MODULE_API)
+        module = self._answered(module_id, answer)
+        told = (_base64(self._key(module, slot)) for slot in ("primary", "secondary"))
+        return module if _keys_of(answer.body) == tuple(told) else await self._told(module)
 
     async def delete(self, module_id: str) -> None:
         """Delete a module at the hub and here. Raises Error."""
@@ -133,8 +139,11 @@ class ModuleIdentities:
         return module
 
     def _key(self, module: Module, slot: str) -> SecretBytes:
-        master = ensure_secret(self._keys, MASTER_IDENTITY_KEY)
-        return derive_module_key(master, module.module_id, module.generation, slot)
+        return module_key(self._keys, module.module_id, module.generation, slot)
+
+    def sign(self, module: Module, data: bytes) -> bytes:
+        """HMAC-SHA256 with a module's primary key."""
+        return keyuse.mac(self._key(module, "primary"), data)
 
     def _path(self, *module: str) -> str:
         return hub_path("devices", self._settings.device, "modules", *module)
@@ -186,6 +195,15 @@ class ModuleIdentities:
     def _forget(self, module_id: str) -> None:
         self._asked.pop(module_id, None)
         self._layout.module_backup(self._settings.hub, self._settings.device, module_id).unlink(missing_ok=True)
+
+
+def _keys_of(module: Any) -> tuple[Any, Any] | None:
+    """The keys that the hub has, when the module authenticates by keys."""
+    authentication = module.get("authentication") if isinstance(module, dict) else None
+    keys = authentication.get("symmetricKey") if isinstance(authentication, dict) else None
+    if not isinstance(keys, dict) or not isinstance(authentication, dict) or authentication.get("type") != "sas":
+        return None
+    return keys.get("primaryKey"), keys.get("secondaryKey")
 
 
 def _base64(secret: SecretBytes) -> str:

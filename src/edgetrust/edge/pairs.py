@@ -12,6 +12,7 @@ It must not know who issues, or when.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from edgetrust.edge.files import certificate_file_name, read_file
 from edgetrust.errors import ConfigError, IntegrityError
@@ -23,6 +24,22 @@ from edgetrust.pki.softkeys import write_public
 def temporary(identifier: str) -> str:
     """What a successor is kept under until it takes its place."""
     return f"{identifier}-temp"
+
+
+class Certificates(Protocol):
+    """Where certificates are kept: files of this process, or the certificate service of another."""
+
+    def path(self, certificate_id: str) -> Path: ...
+
+    def load(self, certificate_id: str) -> Chain | None: ...
+
+    def save(self, certificate_id: str, chain: Chain) -> None: ...
+
+    def text(self, certificate_id: str) -> str | None: ...
+
+    def save_text(self, certificate_id: str, pem: str) -> None: ...
+
+    def delete(self, certificate_id: str) -> None: ...
 
 
 class CertificateStore:
@@ -64,7 +81,7 @@ class CertificateStore:
 class Pairs:
     """Certificates and keys of the same identifier, which change together."""
 
-    def __init__(self, keys: KeyStore, store: CertificateStore) -> None:
+    def __init__(self, keys: KeyStore, store: Certificates) -> None:
         self._keys = keys
         self._store = store
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import pwd
 import re
 from dataclasses import dataclass
 
@@ -22,6 +23,38 @@ class Principal:
     keys: tuple[str, ...] = ()
     certs: tuple[str, ...] = ()
     idtype: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceUsers:
+    """The users of the services that are processes of their own, by name or uid."""
+
+    certd: str | int = "aziotcs"
+    identityd: str | int = "aziotid"
+    edged: str | int = "iotedge"
+
+    def principals(self) -> tuple[Principal, ...]:
+        """What each may do, as the real product's configuration grants it (edge specification 7.3)."""
+        certd, identityd, edged = (_uid(name) for name in (self.certd, self.identityd, self.edged))
+        wanted = (
+            (certd, None, ("aziot-edged-ca*", "device-id*", "est-*", "local-ca"), ()),
+            (identityd, None, ("aziot_identityd_master_id", "device-id*"), ("device-id*",)),
+            (edged, "aziot-edge", _OF_EDGED, ("aziot-edged-ca*", "aziot-edged/module/*", "trust-bundle-user")),
+        )
+        return tuple(Principal(uid, name, keys, certs) for uid, name, keys, certs in wanted if uid is not None)
+
+
+_OF_EDGED = ("aziot-edged-ca*", "iotedge_master_encryption_id")
+
+
+def _uid(user: str | int) -> int | None:
+    """The uid of a user; None for one that this machine does not have, who then cannot ask either."""
+    if isinstance(user, int):
+        return user
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

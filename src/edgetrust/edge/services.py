@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
@@ -19,12 +20,13 @@ from edgetrust.clock import Clock
 from edgetrust.edge.certservice import CertificateService
 from edgetrust.edge.files import TRUST_BUNDLE, Layout
 from edgetrust.edge.hubapi import HubApi
+from edgetrust.edge.identityclient import IdentityClient
 from edgetrust.edge.identityservice import IdentityService
 from edgetrust.edge.issuer import ConfiguredIssuer
 from edgetrust.edge.keyservice import KeyService
 from edgetrust.edge.moduleids import ModuleIdentities, ModuleUnknownError
 from edgetrust.edge.modules import Modules
-from edgetrust.edge.pairs import CertificateStore
+from edgetrust.edge.pairs import Certificates, CertificateStore
 from edgetrust.edge.provisioning import Provisioning
 from edgetrust.edge.settings import Settings
 from edgetrust.edge.workload import Workload
@@ -32,55 +34,82 @@ from edgetrust.pki.issue import Issuer
 from edgetrust.pki.keys import KeyStore
 from edgetrust.transport.unix import serve_unix
 
-_SERVICE, _WORKLOAD = 0o660, 0o666
+SERVICE_MODE, _WORKLOAD = 0o660, 0o666
 _API_VERSION = "2022-08-03"
 
 
+@dataclass(frozen=True, slots=True)
+class InProcess:
+    """What the services of one process are made of. `api` calls the hub as the device."""
+
+    store: CertificateStore
+    issuer: ConfiguredIssuer
+    api: HubApi
+    provisioning: Provisioning | None = None
+
+
 class Services:
-    """The services of one gateway. `api` calls the hub as the device, `edge_ca` gives the Edge CA in use."""
+    """The services of one gateway. `edge_ca` gives the Edge CA in use. `behind` is what the key, certificate and
+    identity services are made of, or who asks them when they are processes of their own.
+    """
 
     def __init__(
         self,
         settings: Settings,
         layout: Layout,
         keys: KeyStore,
-        store: CertificateStore,
-        issuer: ConfiguredIssuer,
-        api: HubApi,
+        certificates: Certificates,
+        behind: InProcess | IdentityClient,
         edge_ca: Callable[[], Issuer],
         clock: Clock,
-        provisioning: Provisioning | None = None,
     ) -> None:
         serving = settings.serving
         self._settings = settings
         self._layout = layout
         self._open = AsyncExitStack()
-        self._keys = KeyService(keys, serving.principals)
-        self._certificates = CertificateService(
-            store,
+        self._apps: dict[str, web.Application] = {}
+        self._trust_bundle: Callable[[], str | None]
+        if isinstance(behind, InProcess):
+            self._module_ids: ModuleIdentities | IdentityClient = self._served_here(behind, keys, clock)
+        else:
+            self._module_ids = behind
+            self._trust_bundle = lambda: certificates.text(TRUST_BUNDLE)
+        self.modules = Modules(serving.modules, self._environment)
+        self._workload = Workload(
+            settings,
             keys,
-            self._keys.handles,
-            issuer,
+            certificates,
+            self._module_ids,
+            self.modules,
+            edge_ca,
+            self._trust_bundle,
+            clock,
+        )
+
+    def _served_here(self, parts: InProcess, keys: KeyStore, clock: Clock) -> ModuleIdentities:
+        """The key, certificate and identity services, in this process."""
+        settings, serving = self._settings, self._settings.serving
+        key_service = KeyService(keys, serving.principals)
+        certificate_service = CertificateService(
+            parts.store,
+            key_service.key_pair,
+            parts.issuer,
             settings.issuing.orders,
             serving.preloaded,
             serving.principals,
             clock,
         )
-        self._modules_ids = ModuleIdentities(settings, layout, keys, api, clock)
-        self._identities = IdentityService(
-            settings, self._modules_ids, keys, self._keys.handles, serving.principals, provisioning
+        modules = ModuleIdentities(settings, self._layout, keys, parts.api, clock)
+        identity_service = IdentityService(
+            settings, modules, keys, key_service.handles, serving.principals, parts.provisioning
         )
-        self.modules = Modules(serving.modules, self._environment)
-        self._workload = Workload(
-            settings,
-            keys,
-            store,
-            self._modules_ids.get,
-            self.modules,
-            edge_ca,
-            lambda: self._certificates.read(TRUST_BUNDLE),
-            clock,
-        )
+        self._apps = {
+            "keyd": key_service.app(),
+            "certd": certificate_service.app(),
+            "identityd": identity_service.app(),
+        }
+        self._trust_bundle = lambda: certificate_service.read(TRUST_BUNDLE)
+        return modules
 
     @property
     def workload_socket(self) -> Path:
@@ -90,12 +119,8 @@ class Services:
     async def open(self) -> None:
         """Serve, then start the modules. Raises ConfigError; then nothing stays open."""
         try:
-            for name, app in (
-                ("keyd", self._keys.app()),
-                ("certd", self._certificates.app()),
-                ("identityd", self._identities.app()),
-            ):
-                await self._serve(app, self._layout.root / f"run/aziot/{name}.sock", _SERVICE)
+            for name, app in self._apps.items():
+                await self._serve(app, self._layout.socket(name), SERVICE_MODE)
             await self._serve(self._workload.app(), self.workload_socket, _WORKLOAD)
             for module in self.modules.names():
                 await self._serve(self._workload.app(), self._socket_of(module), _WORKLOAD)
@@ -120,9 +145,9 @@ class Services:
         """What a module is told (edge specification 5.9); it is made at the hub when it is not there."""
         settings = self._settings
         try:
-            known = await self._modules_ids.get(module)
+            known = await self._module_ids.get(module)
         except ModuleUnknownError:
-            known = await self._modules_ids.create(module)
+            known = await self._module_ids.create(module)
         above = {} if settings.upstream.name == settings.hub else {"IOTEDGE_PARENTHOSTNAME": settings.upstream.name}
         return {
             **above,

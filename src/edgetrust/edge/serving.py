@@ -11,7 +11,7 @@ from edgetrust.edge.certservice import Preloaded
 from edgetrust.edge.configfile import ConfigFile, ModuleTable, PrincipalTable
 from edgetrust.edge.files import EDGE_CA, TRUST_BUNDLE, TRUST_BUNDLE_USER
 from edgetrust.edge.modules import ModuleCommand
-from edgetrust.edge.principals import Principal, Principals
+from edgetrust.edge.principals import Principal, Principals, ServiceUsers
 from edgetrust.edge.reading import Reading
 from edgetrust.protocol.iothub import valid_identifier
 
@@ -27,6 +27,7 @@ class Serving:
     """The services of one gateway."""
 
     principals: Principals = Principals()  # noqa: RUF009 - frozen
+    users: ServiceUsers = ServiceUsers()  # noqa: RUF009 - frozen
     preloaded: Preloaded = field(default_factory=_bundle)
     modules: Mapping[str, ModuleCommand] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -36,6 +37,7 @@ def read_serving(source: Path, file: ConfigFile) -> Serving:
     reader = _Reader(source)
     return Serving(
         principals=Principals(tuple(reader.principal(one) for one in file.edgetrust.principal)),
+        users=ServiceUsers(file.edgetrust.users.certd, file.edgetrust.users.identityd, file.edgetrust.users.edged),
         preloaded=reader.preloaded(file.preloaded_certs or {}),
         modules=MappingProxyType({name: reader.module(name, one) for name, one in file.edgetrust.modules.items()}),
     )

@@ -62,7 +62,9 @@ OF_DPS = ("auto_reprovisioning_mode", "tpm")
 
 @dataclass(frozen=True, slots=True)
 class DeviceKey:
-    """The device authenticates to the hub with SAS tokens made with this key."""
+    """The device authenticates to the hub with SAS tokens made with this key; it is empty where another process has
+    it.
+    """
 
     key: SecretBytes
 
@@ -130,7 +132,12 @@ class UpstreamAddress:
     ca: Path | None
 
 
-Credential = DeviceKey | DeviceCertificate | IssuedIdentity
+@dataclass(frozen=True, slots=True)
+class KeptByIdentityService:
+    """The identity service, another process, acts as the device."""
+
+
+Credential = DeviceKey | DeviceCertificate | IssuedIdentity | KeptByIdentityService
 EdgeCa = EdgeCaFiles | QuickstartCa | IssuedCa
 
 
@@ -178,15 +185,20 @@ class Settings:
         return replace(settings_from(self.file, self.source, assignment), listen=self.listen)
 
 
-def load_settings(path: Path, assignment: Assignment | None = None) -> Settings:
-    """Read `config.toml`. Raises ConfigError (exit code 2) that names the key and, where there is one, the fix."""
-    return settings_from(load_toml(path, ConfigFile), path, assignment)
+def load_settings(path: Path, assignment: Assignment | None = None, *, keys_elsewhere: bool = False) -> Settings:
+    """Read `config.toml`. Raises ConfigError (exit code 2) that names the key and, where there is one, the fix.
+
+    With `keys_elsewhere` no file of a key is opened: another process has it.
+    """
+    return settings_from(load_toml(path, ConfigFile), path, assignment, keys_elsewhere=keys_elsewhere)
 
 
-def settings_from(file: ConfigFile, source: Path, assignment: Assignment | None = None) -> Settings:
+def settings_from(
+    file: ConfigFile, source: Path, assignment: Assignment | None = None, *, keys_elsewhere: bool = False
+) -> Settings:
     """Give the file its meaning; `assignment` is what a provisioning service has said. Raises ConfigError."""
     issuing = IssuingReader(source, file.cert_issuance)
-    reader = _Reader(source, issuing)
+    reader = _Reader(source, issuing, keys_elsewhere=keys_elsewhere)
     reader.refuse_what_is_not_offered(file)
     hub, device, credential, dps = reader.provisioning(file, assignment)
     hostname = reader.hostname(file.hostname)
@@ -234,9 +246,10 @@ def _warnings(file: ConfigFile, edge_ca: EdgeCa) -> list[str]:
 class _Reader(Reading):
     """Turns the tables into values."""
 
-    def __init__(self, source: Path, issuing: IssuingReader) -> None:
+    def __init__(self, source: Path, issuing: IssuingReader, *, keys_elsewhere: bool) -> None:
         super().__init__(source)
         self._issuing = issuing
+        self._keys_elsewhere = keys_elsewhere
 
     def refuse_what_is_not_offered(self, file: ConfigFile) -> None:
         if file.local_gateway_hostname is not None:
@@ -341,7 +354,10 @@ class _Reader(Reading):
             raise self.wrong(f"{name} needs either value or uri", reason="config-missing-key")
         if location.value is not None:
             return self._key(name, location.value)
-        content = read_file(self.path(name, location.uri or ""))
+        place = self.path(name, location.uri or "")
+        if self._keys_elsewhere:
+            return SecretBytes(b"")
+        content = read_file(place)
         if not content:
             raise self.wrong(f"{name}: the file is empty")
         return SecretBytes(content)  # the real product reads raw bytes there, not base64

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 from cryptography import x509
@@ -22,7 +23,7 @@ from edgetrust.clock import Clock
 from edgetrust.device.enroll import check_dates
 from edgetrust.edge.certd import GatewayCertificates
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA
-from edgetrust.edge.issuer import ConfiguredIssuer
+from edgetrust.edge.issuer import ConfiguredIssuer, EstIdentity
 from edgetrust.edge.issuing import Order
 from edgetrust.edge.settings import IssuedCa, IssuedIdentity, QuickstartCa, Settings
 from edgetrust.edge.trial import try_edge_ca
@@ -33,6 +34,17 @@ from edgetrust.pki.issue import Issuer
 from edgetrust.pki.keys import KeyAlgorithm, KeyHandle, KeyStore
 from edgetrust.pki.renewal import AutoRenew, RenewalState, next_attempt
 from edgetrust.telemetry import EVENT_CERTIFICATE_ISSUED, EVENT_CERTIFICATE_NOT_RENEWED
+
+
+class Issues(Protocol):
+    """Who issues by configuration: this process, or the certificate service of another."""
+
+    async def issue(self, order: Order, csr: bytes, *, key_id: str | None = None) -> Chain: ...
+
+    async def keep_identities(self) -> None: ...
+
+    def identities(self) -> list[EstIdentity]: ...
+
 
 Extensions = tuple[tuple[x509.ExtensionType, bool], ...]
 TryIdentity = Callable[[Chain, KeyHandle], Awaitable[None]]
@@ -88,14 +100,16 @@ class Upkeep:
         certificates: GatewayCertificates,
         clock: Clock,
         try_identity: TryIdentity,
+        issuer: Issues | None = None,
+        kept: frozenset[str] = frozenset({DEVICE_ID, EDGE_CA}),
     ) -> None:
-        self.issuer = ConfiguredIssuer(settings.issuing, keys, certificates.store, clock)
+        self.issuer = issuer or ConfiguredIssuer(settings.issuing, keys, certificates.store, clock)
         self._settings = settings
         self._keys = keys
         self._certificates = certificates
         self._clock = clock
         self._try_identity = try_identity
-        self._kept = self._what_is_kept()
+        self._kept = [one for one in self._what_is_kept() if one.order.certificate_id in kept]
 
     def _what_is_kept(self) -> list[_Kept]:
         kept, settings = [], self._settings

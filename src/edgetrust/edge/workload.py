@@ -12,7 +12,7 @@ import asyncio
 import base64
 import binascii
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -21,20 +21,19 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgetrust.clock import Clock
-from edgetrust.edge import keyuse
 from edgetrust.edge.api import ServiceError, Who, answer, bad_parameter, caller, read, service
-from edgetrust.edge.files import MASTER_ENCRYPTION_KEY, MASTER_IDENTITY_KEY, TRUST_BUNDLE, server_certificate_id
-from edgetrust.edge.keyd import derive_module_key, ensure_secret
+from edgetrust.edge.files import MASTER_ENCRYPTION_KEY, TRUST_BUNDLE, server_certificate_id
+from edgetrust.edge.keyd import decrypt, encrypt
 from edgetrust.edge.keyuse import KeyUseError
 from edgetrust.edge.moduleids import Module, ModuleUnknownError
-from edgetrust.edge.pairs import CertificateStore
+from edgetrust.edge.pairs import Certificates
 from edgetrust.edge.settings import Settings
 from edgetrust.edge.signing import sign_by
 from edgetrust.errors import Error
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.csr import parse_csr, request_for
 from edgetrust.pki.issue import Issuer
-from edgetrust.pki.keys import KeyAlgorithm, KeyStore, SecretBytes
+from edgetrust.pki.keys import KeyAlgorithm, KeyStore
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS
 from edgetrust.pki.softkeys import SoftKey
 from edgetrust.transport.unix import peer
@@ -43,7 +42,13 @@ VERSIONS = frozenset({"2018-06-28", "2019-01-30", "2019-10-22", "2019-11-05", "2
 _CREATED, _FORBIDDEN, _INTERNAL = 201, 403, 500
 _KEY = KeyAlgorithm.RSA2048
 
-Get = Callable[[str], Awaitable[Module]]
+
+class Identified(Protocol):
+    """Who the modules are, and their signatures."""
+
+    async def get(self, module_id: str) -> Module: ...
+
+    def sign(self, module: Module, data: bytes) -> bytes: ...
 
 
 class Processes(Protocol):
@@ -84,8 +89,8 @@ class Workload:
         self,
         settings: Settings,
         keys: KeyStore,
-        store: CertificateStore,
-        module: Get,
+        store: Certificates,
+        identities: Identified,
         processes: Processes,
         edge_ca: Callable[[], Issuer],
         trust_bundle: Callable[[], str | None],
@@ -94,7 +99,7 @@ class Workload:
         self._settings = settings
         self._keys = keys
         self._store = store
-        self._module = module
+        self._identities = identities
         self._processes = processes
         self._edge_ca = edge_ca
         self._trust_bundle_text = trust_bundle
@@ -185,42 +190,36 @@ class Workload:
         module, body = self._own(request), await read(request, _Sign)
         data = _decoded("data", body.data)
         try:
-            known = await self._module(module)
+            known = await self._identities.get(module)
         except ModuleUnknownError as problem:
             raise ServiceError(404, problem.message, reason=problem.reason) from problem
         except Error as problem:
             raise ServiceError(_INTERNAL, problem.message, reason=problem.reason) from problem
-        key = await asyncio.to_thread(self._primary, known)
-        return answer({"digest": _encoded(keyuse.mac(key, data))})
-
-    def _primary(self, module: Module) -> SecretBytes:
-        master = ensure_secret(self._keys, MASTER_IDENTITY_KEY)
-        return derive_module_key(master, module.module_id, module.generation, "primary")
+        return answer({"digest": _encoded(await asyncio.to_thread(self._identities.sign, known, data))})
 
     async def _encrypt(self, request: web.Request) -> web.Response:
         self._own(request)
         body = await read(request, _Encrypt)
         plaintext = _decoded("plaintext", body.plaintext)
-        return answer({"ciphertext": _encoded(await self._aead(request, keyuse.encrypt, body, plaintext))})
+        return answer({"ciphertext": _encoded(await self._aead(request, encrypt, body, plaintext))})
 
     async def _decrypt(self, request: web.Request) -> web.Response:
         self._own(request)
         body = await read(request, _Decrypt)
         ciphertext = _decoded("ciphertext", body.ciphertext)
-        return answer({"plaintext": _encoded(await self._aead(request, keyuse.decrypt, body, ciphertext))})
+        return answer({"plaintext": _encoded(await self._aead(request, decrypt, body, ciphertext))})
 
     async def _aead(
         self,
         request: web.Request,
-        operation: Callable[[SecretBytes, bytes, bytes, bytes], bytes],
+        operation: Callable[[KeyStore, str, bytes, bytes, bytes], bytes],
         body: _Encrypt | _Decrypt,
         content: bytes,
     ) -> bytes:
         owner = f"{request.match_info['module']}{request.match_info['generation']}".encode()
         iv = _decoded("initializationVector", body.initialization_vector)
-        key = await asyncio.to_thread(ensure_secret, self._keys, MASTER_ENCRYPTION_KEY)
         try:
-            return operation(key, iv, owner, content)
+            return await asyncio.to_thread(operation, self._keys, MASTER_ENCRYPTION_KEY, iv, owner, content)
         except KeyUseError as problem:
             raise bad_parameter("body", problem.message) from problem
 

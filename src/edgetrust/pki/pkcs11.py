@@ -237,13 +237,29 @@ class Pkcs11Key:
 
     def sign(self, data: bytes) -> bytes:
         """As `KeyHandle.sign`. Raises UnavailableError (`pkcs11-failed`) when the token does not answer."""
+        if not isinstance(self._public, rsa.RSAPublicKey):
+            return self.sign_digest(hashlib.sha256(data).digest())
         pkcs11 = _library()
         with self._turn, _translated():
-            if isinstance(self._public, rsa.RSAPublicKey):
-                return bytes(self._private.sign(data, mechanism=pkcs11.Mechanism.SHA256_RSA_PKCS))
-            raw = bytes(self._private.sign(hashlib.sha256(data).digest(), mechanism=pkcs11.Mechanism.ECDSA))
+            return bytes(self._private.sign(data, mechanism=pkcs11.Mechanism.SHA256_RSA_PKCS))
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """ECDSA over a digest, DER. Raises KeyUnfitError for an RSA key, UnavailableError when the token fails."""
+        if isinstance(self._public, rsa.RSAPublicKey):
+            raise KeyUnfitError(f"the key {self._key_id!r} is RSA; ECDSA needs an elliptic curve", reason="key-unfit")
+        pkcs11 = _library()
+        with self._turn, _translated():
+            raw = bytes(self._private.sign(digest, mechanism=pkcs11.Mechanism.ECDSA))
         half = len(raw) // 2
         return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
+
+    def sign_padded(self, content: bytes) -> bytes:
+        """RSA PKCS#1 v1.5 around what the caller hashed. Raises KeyUnfitError, UnavailableError."""
+        if not isinstance(self._public, rsa.RSAPublicKey):
+            raise KeyUnfitError(f"the key {self._key_id!r} is not RSA", reason="key-unfit")
+        pkcs11 = _library()
+        with self._turn, _translated():
+            return bytes(self._private.sign(content, mechanism=pkcs11.Mechanism.RSA_PKCS))
 
     def __repr__(self) -> str:
         return f"Pkcs11Key({self._key_id!r})"

@@ -315,7 +315,7 @@ def _read_bounded(path: Path) -> SecretBytes:
 
 def _not_permitted(path: Path, error: PermissionError) -> ConfigError:
     """Name who tried, and the one command that lets this user in."""
-    user = _user_name(os.geteuid())
+    user = user_name(os.geteuid())
     place = _first_closed(path)
     wanted = "rwx" if place.is_dir() else "rw"
     fix = f"chmod u+{wanted} {place}" if place.lstat().st_uid == os.geteuid() else f"chown {user} {place}"
@@ -336,7 +336,8 @@ def _first_closed(path: Path) -> Path:
     return place
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """The name of a user; its number when it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -21,6 +21,7 @@ from edgetrust import limits
 from edgetrust.errors import ConfigError
 
 _CREDENTIALS = struct.Struct("3i")
+_FIRST_INHERITED = 3  # SD_LISTEN_FDS_START
 _ADDRESS_BYTES = 107  # of a socket's path, without the final zero (unix(7))
 
 
@@ -46,6 +47,20 @@ def peer(request: web.BaseRequest) -> Caller | None:
         return None
 
 
+def inherited(path: Path) -> socket.socket | None:
+    """The listening socket for `path` that a supervisor opened for this process (sd_listen_fds(3)), if there is one."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    for number in range(_FIRST_INHERITED, _FIRST_INHERITED + int(os.environ.get("LISTEN_FDS") or "0")):
+        found = socket.socket(fileno=os.dup(number))
+        if found.family == socket.AF_UNIX and os.path.realpath(found.getsockname() or "") == os.path.realpath(path):
+            os.set_inheritable(number, False)
+            found.setblocking(False)
+            return found
+        found.close()
+    return None
+
+
 @contextmanager
 def address_of(path: Path) -> Iterator[str]:
     """An address for a socket, however long its path: through its directory, while the block runs. Raises OSError."""
@@ -60,21 +75,27 @@ def address_of(path: Path) -> Iterator[str]:
 class UnixServer:
     """An application that is being served on a socket. Made by `serve_unix`."""
 
-    __slots__ = ("_runner", "path")
+    __slots__ = ("_ours", "_runner", "path")
 
-    def __init__(self, runner: web.AppRunner, path: Path) -> None:
+    def __init__(self, runner: web.AppRunner, path: Path, *, ours: bool) -> None:
         self._runner = runner
+        self._ours = ours
         self.path = path
 
     async def close(self) -> None:
-        """Let requests in progress finish, close the application, remove the socket."""
+        """Let requests in progress finish, close the application, remove the socket unless a supervisor keeps it."""
         await self._runner.cleanup()
-        self.path.unlink(missing_ok=True)
+        if self._ours:
+            self.path.unlink(missing_ok=True)
 
 
 async def serve_unix(app: web.Application, path: Path, *, mode: int = 0o660) -> UnixServer:
-    """Serve `app` on the socket `path`, which gets `mode`. Raises ConfigError when another process serves there."""
-    listening = _bound(path, mode)
+    """Serve `app` on the socket `path`: on one that a supervisor opened, or else on a new one, which gets `mode`.
+
+    Raises ConfigError when another process serves there.
+    """
+    held = inherited(path)
+    listening = _bound(path, mode) if held is None else held
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -90,7 +111,7 @@ async def serve_unix(app: web.Application, path: Path, *, mode: int = 0o660) -> 
     except BaseException:
         await runner.cleanup()
         raise
-    return UnixServer(runner, path)
+    return UnixServer(runner, path, ours=held is None)
 
 
 def _bound(path: Path, mode: int) -> socket.socket:

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from edgetrust.clock import ManualClock
 from edgetrust.edge.certd import EdgeCaError, GatewayCertificates
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, Layout
-from edgetrust.edge.keyd import derive_module_key, ensure_secret, open_keys
+from edgetrust.edge.keyd import ensure_secret, module_key, open_keys
 from edgetrust.edge.pairs import CertificateStore, read_chain
 from edgetrust.edge.settings import (
     DeviceCertificate,
@@ -106,7 +106,7 @@ def test_a_module_key_is_the_hmac_of_its_name_generation_and_slot(bench: Bench) 
     master = ensure_secret(bench.keys, "aziot_identityd_master_id")
     assert ensure_secret(bench.keys, "aziot_identityd_master_id") == master
     assert len(master) == 32
-    derived = derive_module_key(master, "$edgeHub", "638", "primary")
+    derived = module_key(bench.keys, "$edgeHub", "638", "primary")
     assert derived.reveal() == hmac.digest(master.reveal(), b"$edgeHub:638:primary", "sha256")
 
 

@@ -17,14 +17,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from edgetrust.clock import ManualClock
 from edgetrust.edge.certservice import CertificateService
 from edgetrust.edge.files import EDGE_CA, certificate_file_name, key_file_name
-from edgetrust.edge.handles import Handles, KeyId, KeyPairId
+from edgetrust.edge.handles import HandleError, Handles, KeyId, KeyPairId
 from edgetrust.edge.issuer import ConfiguredIssuer
 from edgetrust.edge.issuing import Files, Issuing, Method, Order
 from edgetrust.edge.pairs import CertificateStore
 from edgetrust.edge.principals import Principal, Principals
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.csr import build_csr, request_for
-from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
+from edgetrust.pki.keys import KeyAlgorithm, KeyHandle, SecretBytes
 from edgetrust.pki.names import Names
 from edgetrust.pki.softkeys import FileKeyStore, SoftKey
 from support.pki import NOW, Pki, name, openssl
@@ -80,8 +80,15 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     }
     handles = Handles(SecretBytes(b"v" * 32))
     issuer = ConfiguredIssuer(issuing, keys, store, clock)
+
+    def key_pair(handle: str) -> KeyHandle:
+        key = handles.read(handle)
+        if not isinstance(key, KeyPairId):
+            raise HandleError("it is not the handle of a key pair")
+        return keys.load(key.key_id)
+
     principals = Principals((Principal(OTHER, certs=("own*",)),))
-    made = CertificateService(store, keys, handles, issuer, orders, preloaded, principals, clock)
+    made = CertificateService(store, key_pair, issuer, orders, preloaded, principals, clock)
     async with served(made.app(who), tmp_path / "certd.sock", VERSION) as client:
         yield Bench(client, who, store, keys, handles, tmp_path, pki)
 

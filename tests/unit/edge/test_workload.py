@@ -102,7 +102,7 @@ async def bench(hub: FakeHub, settings_for: Callable[[FakeHub], Settings], tmp_p
     edge_ca = pki.authority("the edge ca", path_length=0)
     issuers, bundle = [Issuer(edge_ca.key, edge_ca.full_chain)], ["PEM\n"]
     workload = Workload(
-        settings, keys, store, modules.get, Processes(), lambda: issuers[0], lambda: bundle[0] or None, clock
+        settings, keys, store, modules, Processes(), lambda: issuers[0], lambda: bundle[0] or None, clock
     )
     identity = IdentityService(settings, modules, keys, handles, principals)
     master = ensure_secret(keys, MASTER_IDENTITY_KEY).reveal()

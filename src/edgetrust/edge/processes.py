@@ -1,0 +1,205 @@
+"""The key, the certificate and the identity service, each as a process of its own.
+
+    keyd        the keys, and nobody else reads them
+    certd       the certificates; asks keyd to sign
+    identityd   the device and its modules at the hub; asks keyd and certd
+
+The module runtime (`gateway`) asks all three. Rules. No order of starts: who needs another waits for it. What each
+keeps lies in a directory that only its user may enter, and what it must not lose is on disk before it answers, so that
+each may be ended and started again by itself. Source: edge specification 0.1, 0.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Self, TypeVar
+
+import structlog
+from aiohttp import web
+
+from edgetrust.clock import Clock
+from edgetrust.edge.certclient import CertificateClient, IssuerClient
+from edgetrust.edge.certd import GatewayCertificates
+from edgetrust.edge.certservice import CertificateService
+from edgetrust.edge.elsewhere import Elsewhere
+from edgetrust.edge.files import DEVICE_ID, Layout, make_private_directory
+from edgetrust.edge.gateway import Gateway
+from edgetrust.edge.hubapi import HubTrust
+from edgetrust.edge.identityd import Identities
+from edgetrust.edge.identityservice import IdentityService
+from edgetrust.edge.issuer import ConfiguredIssuer, tls_key
+from edgetrust.edge.keyclient import KeyClient
+from edgetrust.edge.keyd import open_keys
+from edgetrust.edge.keyservice import KeyService
+from edgetrust.edge.moduleids import ModuleIdentities
+from edgetrust.edge.pairs import CertificateStore
+from edgetrust.edge.principals import Principals
+from edgetrust.edge.services import SERVICE_MODE
+from edgetrust.edge.settings import DeviceKey, KeptByIdentityService, Settings
+from edgetrust.edge.upkeep import Upkeep
+from edgetrust.edge.userkeys import UserKeys, user_key_files
+from edgetrust.errors import ConfigError, Error, UnavailableError
+from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, SERVICE_WAIT_SECONDS
+from edgetrust.pki.chain import Chain
+from edgetrust.pki.keys import KeyHandle, SecretBytes
+from edgetrust.telemetry import EVENT_CERTIFICATE_EXPIRING, EVENT_READY, EVENT_SERVICE_WAITING, EVENT_STOPPED
+from edgetrust.transport.unix import serve_unix
+
+T = TypeVar("T")
+_log = structlog.get_logger()
+
+
+class ServiceProcess:
+    """One service that serves on its socket. `await KeyProcess.start(...)`, later `await process.stop()`."""
+
+    name = ""
+
+    def __init__(self, settings: Settings, layout: Layout, clock: Clock) -> None:
+        _refuse_what_is_not_offered(settings)
+        self.settings = settings
+        self.layout = layout
+        self._clock = clock
+        self._open = AsyncExitStack()
+        serving = settings.serving
+        self._principals = Principals((*serving.principals.entries, *serving.users.principals()))
+
+    @classmethod
+    async def start(cls, settings: Settings, layout: Layout, clock: Clock) -> Self:
+        """Open what is kept, and serve. Raises Error; then nothing stays open."""
+        process = cls(settings, layout, clock)
+        try:
+            app = await _patiently(process._app)
+            server = await serve_unix(app, layout.socket(cls.name), mode=SERVICE_MODE)
+            process._open.push_async_callback(server.close)
+        except BaseException:
+            await process._open.aclose()
+            raise
+        _log.info(EVENT_READY, service=cls.name, socket=str(server.path))
+        return process
+
+    async def stop(self) -> None:
+        """Let requests in progress finish, and close."""
+        await self._open.aclose()
+        _log.info(EVENT_STOPPED, service=self.name)
+
+    async def _app(self) -> web.Application:
+        raise NotImplementedError
+
+    def _keep(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it every now and then, until the process ends."""
+        task = asyncio.create_task(_repeated(work))
+        self._open.callback(task.cancel)
+
+
+class KeyProcess(ServiceProcess):
+    """The key service."""
+
+    name = "keyd"
+
+    async def _app(self) -> web.Application:
+        layout, credential = self.layout, self.settings.credential
+        for directory in (layout.keys.parent, layout.keys):
+            make_private_directory(directory)
+        keys = UserKeys(open_keys(layout, self.settings.token), user_key_files(self.settings))
+        if isinstance(credential, DeviceKey):
+            _adopt(keys, credential.key)
+        return KeyService(keys, self._principals).app()
+
+
+class CertificateProcess(ServiceProcess):
+    """The certificate service."""
+
+    name = "certd"
+
+    async def _app(self) -> web.Application:
+        layout, settings, serving = self.layout, self.settings, self.settings.serving
+        for directory in (layout.certificates.parent, layout.certificates):
+            make_private_directory(directory)
+        store, keys = CertificateStore(layout.certificates), KeyClient(layout.socket("keyd"))
+        issuer = ConfiguredIssuer(settings.issuing, keys, store, self._clock)
+        self._keep(issuer.keep_identities)
+        return CertificateService(
+            store, keys.pair, issuer, settings.issuing.orders, serving.preloaded, self._principals, self._clock
+        ).app()
+
+
+class IdentityProcess(ServiceProcess):
+    """The identity service."""
+
+    name = "identityd"
+
+    async def _app(self) -> web.Application:
+        layout, settings, clock = self.layout, self.settings, self._clock
+        make_private_directory(layout.identities)
+        keys = KeyClient(layout.socket("keyd"))
+        store = CertificateClient(layout.socket("certd"), layout.certificates)
+        self._certificates = GatewayCertificates(layout, keys, settings, clock, store)
+        self._identities = Identities(settings, layout, keys, HubTrust(settings.upstream, clock), clock)
+        self._open.push_async_callback(self._identities.close)
+        issuer = IssuerClient(store, settings.issuing.orders)
+        self._upkeep = Upkeep(
+            settings, keys, self._certificates, clock, self._try_identity, issuer, kept=frozenset({DEVICE_ID})
+        )
+        await self._upkeep.begin()
+        await asyncio.to_thread(self._certificates.take_device_identity)
+        self._keep(self._renew)
+        modules = ModuleIdentities(settings, layout, keys, self._identities.api, clock)
+        return IdentityService(settings, modules, keys, keys, self._principals).app()
+
+    async def _renew(self) -> None:
+        await self._upkeep.renew_due()
+        if await asyncio.to_thread(self._certificates.refresh_device_identity):
+            self._identities.forget_certificate()
+
+    async def _try_identity(self, chain: Chain, key: KeyHandle) -> None:
+        await self._identities.try_certificate(chain, tls_key(key))
+
+
+async def start_runtime(settings: Settings, layout: Layout, clock: Clock) -> Gateway:
+    """The module runtime and gateway, by the services below the same root. Raises as `Gateway.start`."""
+    _refuse_what_is_not_offered(settings)
+    without_device = replace(settings, credential=KeptByIdentityService())
+    elsewhere = Elsewhere.below(layout, settings.issuing)
+    return await _patiently(lambda: Gateway.start(without_device, layout, clock, elsewhere))
+
+
+def _refuse_what_is_not_offered(settings: Settings) -> None:
+    if settings.dps is not None:
+        raise ConfigError(
+            f'{settings.source}: provisioning.source = "dps" is not offered to services in processes of their own',
+            reason="config-not-offered",
+            fix='serve all in one process (edgetrust edge serve), or use source = "manual"',
+        )
+
+
+def _adopt(keys: UserKeys, key: SecretBytes) -> None:
+    if not keys.exists(DEVICE_ID) or keys.load_secret(DEVICE_ID) != key:
+        keys.import_secret(DEVICE_ID, key)
+
+
+async def _patiently(start: Callable[[], Awaitable[T]]) -> T:
+    """Start, again and again while another service of this machine is not there yet."""
+    pause, said = SERVICE_WAIT_SECONDS[0], ""
+    while True:
+        try:
+            return await start()
+        except UnavailableError as problem:
+            if problem.reason not in ("service-unavailable", "service-failed"):
+                raise
+            if problem.message != said:
+                _log.warning(EVENT_SERVICE_WAITING, detail=problem.message, reason=problem.reason)
+            said = problem.message
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, SERVICE_WAIT_SECONDS[1])
+
+
+async def _repeated(work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(CERTIFICATE_CHECK_SECONDS)
+        try:
+            await work()
+        except Error as problem:  # what is in use stays in use; there is always another attempt
+            _log.error(EVENT_CERTIFICATE_EXPIRING, reason=problem.reason, detail=problem.message, fix=problem.fix)

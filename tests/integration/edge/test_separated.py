@@ -1,0 +1,247 @@
+"""A gateway as four processes of four users: only the key service reads a private key, and no order of starts matters.
+
+The device authenticates by key, the Edge CA comes by EST, a device connects and a module has something signed, all
+under strace.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.edge_world import Gateway, World, edgetrust, wait_until
+from support.est_server import Served
+from support.module_process import ask, curl_arguments, parsed
+from support.pki import Holder, self_signed
+from support.separated import NAMES, Separated, uid
+from support.sockets import curl
+
+_OPENED = re.compile(r'(?:open|openat|openat2|execve)\((?:AT_FDCWD, )?"([^"]+)"')
+EDGE_CA = "iotedged workload ca edgegateway"
+
+
+@dataclass
+class Site:
+    world: World
+    served: Served
+    edge: Separated
+    sensor: Holder
+    control: Path
+
+    @property
+    def gateway(self) -> Gateway:
+        """The running one, for clients."""
+        folder = self.world.folder / "clients"
+        folder.mkdir(exist_ok=True)
+        made = Gateway([], folder / "log", root=folder / "root", hostname="localhost", trust=self.served.trust)
+        lines = self.edge.log("edged", "out").read_text().splitlines()
+        made.ready = json.loads(lines[-1])
+        return made
+
+    def publish(self, message: str) -> None:
+        done = self.gateway.publish("TempSensor", message, holder=self.sensor)
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.world.wait_for_events([message], "TempSensor")
+
+    def opened(self, name: str) -> set[str]:
+        return set(_OPENED.findall(self.edge.log(name, "trace").read_text()))
+
+
+def _config(world: World, served: Served, edge: Path, control: Path, key: Path) -> str:
+    ports = world.hub.ready["hub"]
+    command = json.dumps([sys.executable, "-m", "support.module_process", str(control)])
+    return f"""
+hostname = "localhost"
+trust_bundle_cert = "file://{served.trust}"
+[provisioning]
+source = "manual"
+iothub_hostname = "localhost"
+device_id = "EdgeGateway"
+[provisioning.authentication]
+method = "sas"
+device_id_pk = {{ uri = "file://{edge}/{key.name}" }}
+[cert_issuance.est]
+trusted_certs = ["file://{served.trust}"]
+[cert_issuance.est.auth]
+username = "gateway"
+password = "enrols"
+[cert_issuance.est.urls]
+default = "{served.est.url}"
+[edge_ca]
+method = "est"
+common_name = "{EDGE_CA}"
+[edgetrust.listen]
+host = "127.0.0.1"
+[edgetrust.upstream]
+host = "127.0.0.1"
+mqtt_port = {ports["mqtt_port"]}
+https_port = {ports["https_port"]}
+ca = "file://{edge}/hub.pem"
+[edgetrust.modules.grafana]
+command = {command}
+env = {{ PYTHONPATH = "{Path(__file__).parents[2]}" }}
+"""
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    folder = Path(tempfile.mkdtemp(prefix="separated-"))
+    folder.chmod(0o755)
+    served, world, edge = Served(folder), World(folder), None
+    try:
+        world.hub.start()
+        device = world.device("EdgeGateway", "--edge")
+        sensor = self_signed("TempSensor", now=world.pki.now)
+        world.thumbprint_device("TempSensor", sensor, "--parent", "EdgeGateway")
+        key = folder / "device-key"
+        key.write_bytes(base64.b64decode(device["authentication"]["symmetricKey"]["primaryKey"]))
+        control = Path(tempfile.mkdtemp(prefix="module-"))
+        os.chown(control, uid("edged"), -1)
+        edge = Separated(trace=True)
+        edge.configure(_config(world, served, edge.file(""), control / "control.sock", key))
+        edge.give(key, "keyd")
+        edge.file("hub.pem").write_bytes(Path(world.hub.ready["trust_bundle"]).read_bytes())
+        edge.start(reversed(NAMES))  # whoever needs another waits for it
+        edge.ready("edged", seconds=60)
+        wait_until((control / "control.sock").exists, 30)
+        yield Site(world, served, edge, sensor, control / "control.sock")
+    finally:
+        if edge is not None:
+            edge.close()
+        world.close()
+        served.stop()
+
+
+def test_a_device_connects_and_its_telemetry_is_at_the_hub(site: Site) -> None:
+    site.publish("21")
+    assert {one.request.subject.rfc4514_string() for one in site.served.est.asked} == {f"CN={EDGE_CA}"}
+    shown = site.gateway.s_client("-showcerts", "-verify_hostname", "localhost", "-nameopt", "RFC2253")
+    assert f"i:CN={EDGE_CA}" in shown
+    assert "Verify return code: 0 (ok)" in shown
+
+
+def test_a_module_signs_with_the_key_that_the_hub_has(site: Site) -> None:
+    """`identityd` names the key, `keyd` uses it, and `edged` never has the master key."""
+    told: dict[str, str] = json.loads(ask(site.control, "environment"))
+    route = f"/modules/grafana/genid/{told['IOTEDGE_MODULEGENERATIONID']}/sign"
+    body = {"keyId": "primary", "algo": "HMACSHA256", "data": base64.b64encode(b"to sign").decode()}
+    socket = told["IOTEDGE_WORKLOADURI"].removeprefix("unix://")
+    status, answered = parsed(ask(site.control, *curl_arguments(socket, "POST", route, body, "2022-08-03")))
+    shown = edgetrust(
+        "module", "show", "EdgeGateway", "grafana", "--keys", "--json", "--dir", str(site.world.hub_folder)
+    )
+    key = base64.b64decode(json.loads(shown.stdout)["authentication"]["symmetricKey"]["primaryKey"])
+    assert status == 200
+    assert base64.b64decode(answered["digest"]) == hmac.new(key, b"to sign", hashlib.sha256).digest()
+
+
+def test_what_a_module_encrypts_only_it_can_read(site: Site) -> None:
+    told: dict[str, str] = json.loads(ask(site.control, "environment"))
+    socket, generation = told["IOTEDGE_WORKLOADURI"].removeprefix("unix://"), told["IOTEDGE_MODULEGENERATIONID"]
+    iv = base64.b64encode(b"i" * 16).decode()
+
+    def call(what: str, generation: str, **body: str) -> tuple[int, Any]:
+        route, body = f"/modules/grafana/genid/{generation}/{what}", {**body, "initializationVector": iv}
+        return parsed(ask(site.control, *curl_arguments(socket, "POST", route, body, "2022-08-03")))
+
+    plaintext = base64.b64encode(b"secret").decode()
+    _, sealed = call("encrypt", generation, plaintext=plaintext)
+    assert call("decrypt", generation, ciphertext=sealed["ciphertext"]) == (200, {"plaintext": plaintext})
+    status, refused = call("decrypt", "1", ciphertext=sealed["ciphertext"])
+    assert status == 400
+    assert "was not made with this key" in refused["message"]
+
+
+def test_only_the_key_service_opens_a_private_key(site: Site) -> None:
+    """Since the start: enrolment, connections, signatures; as strace saw it."""
+    site.publish("22")
+    keys = str(site.edge.root / "var/lib/aziot/keyd/")
+    wanted = {name: {path for path in site.opened(name) if _is_key(path, keys)} for name in NAMES}
+    assert {name for name, paths in wanted.items() if paths} == {"keyd"}, wanted
+    assert all(site.opened(name) for name in NAMES), "every process was watched"
+
+
+def _is_key(path: str, keys: str) -> bool:
+    return path.startswith(keys) or path.endswith((".key", "/device-key"))
+
+
+def test_the_files_let_nobody_else_read_a_key(site: Site) -> None:
+    """Every file with a private or symmetric key belongs to the key service's user, who alone may read it."""
+    keys = list((site.edge.root / "var/lib/aziot/keyd/keys").glob("*.key"))
+    assert len(keys) >= 4
+    for path in keys:
+        assert path.stat().st_uid == uid("keyd")
+        assert path.stat().st_mode & 0o777 == 0o600
+    for path in site.edge.root.rglob("*"):
+        if path.is_file() and b"PRIVATE KEY" in path.read_bytes():
+            assert path.stat().st_uid == uid("keyd"), path
+    assert os.geteuid() == 0, "run the tests as root: with one user for all nothing is shown"
+    for name in ("certd", "identityd", "edged"):
+        read = subprocess.run(
+            ["setpriv", f"--reuid={uid(name)}", "cat", str(keys[0])], capture_output=True, check=False
+        )
+        assert read.returncode != 0
+        assert b"Permission denied" in read.stderr
+
+
+def test_each_user_has_the_keys_and_certificates_of_its_service_only(site: Site) -> None:
+    keyd, certd = (site.edge.root / f"run/aziot/{name}.sock" for name in ("keyd", "certd"))
+    assert curl(keyd, "GET", "/key/aziot_identityd_master_id", version="2021-05-01")[0] == 200  # root may
+    for name, path, allowed in (
+        ("identityd", "/key/aziot_identityd_master_id", True),
+        ("edged", "/key/aziot_identityd_master_id", False),
+        ("certd", "/key/iotedge_master_encryption_id", False),
+        ("edged", "/key/iotedge_master_encryption_id", True),
+        ("edged", "/keypair/aziot-edged-ca", True),
+        ("certd", "/key/device-id", True),
+        ("edged", "/key/device-id", False),
+    ):
+        assert (_asked_as(name, keyd, path) == 200) is allowed, (name, path)
+    assert _asked_as("edged", certd, "/certificates/aziot-edged-ca", "2020-09-01") == 200
+    assert _asked_as("keyd", certd, "/certificates/aziot-edged-ca", "2020-09-01") == 0, "not in the group"
+
+
+def _asked_as(name: str, socket: Path, path: str, version: str = "2021-05-01") -> int:
+    groups = ",".join(str(uid(one)) for one in (NAMES[: NAMES.index(name)] or (name,)))
+    url = f"http://localhost{path}?api-version={version}"
+    done = subprocess.run(
+        ["setpriv", f"--reuid={uid(name)}", f"--regid={uid(name)}", f"--groups={groups}",
+         "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket", str(socket), url],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_may_be_killed_and_started_again(site: Site, name: str) -> None:
+    """The others go on, and nothing is lost: same keys, same certificates, devices connect."""
+    state = site.edge.root / "var/lib/edgetrust/status.json"
+    before = _identity_of(state)
+    started = len(site.edge.log(name, "out").read_text().splitlines())
+    site.edge.notified()
+    site.edge.end(name, signal.SIGKILL)
+    site.edge.start((name,))
+    site.edge.ready(name, started + 1)
+    assert site.edge.notified() == ["READY=1"]
+    site.publish(f"after {name}")
+    assert _identity_of(state) == before
+
+
+def _identity_of(state: Path) -> tuple[str, str]:
+    content = json.loads(state.read_text())
+    edge_ca = next(one for one in content["certificates"] if one["id"] == "aziot-edged-ca")
+    return content["identity"]["generation"], edge_ca["thumbprint"]
