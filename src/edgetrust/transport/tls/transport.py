@@ -212,12 +212,15 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         inner = self._inner = self._owner.shaken(self)
         inner.connection_made(self)
         self._calling = False
+        self.flush()  # the end of the handshake goes out whatever the protocol has to say
         self._deliver(engine.read())
         if engine.closed:
             self._ended(None)
 
     def _deliver(self, plain: bytes) -> None:
-        """Hand up one wake-up's plaintext, and send what that made the protocol write."""
+        """Hand up one wake-up's plaintext, and send what that made the protocol write. TLS itself may have something to
+        say when no plaintext came; beside plaintext it has time until the next write.
+        """
         if plain and not self._closing:
             if self._paused:
                 self._held += plain
@@ -227,7 +230,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                     self._inner.data_received(plain)  # type: ignore[union-attr]  # the protocol above is a streaming one
                 finally:
                     self._calling = False
-        self.flush()
+        if self._out or not plain:
+            self.flush()
 
     def _ended(self, cause: Exception | None) -> None:
         """The peer sends no more: by close_notify, or else by `cause`."""
@@ -244,6 +248,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             return
         self._cause = ConnectionCutError(error.message)
         self._deliver(engine.read())
+        self.flush()  # the alert
         self._close_lower()
 
     def _fail(self, error: Error) -> None:
