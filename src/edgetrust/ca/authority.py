@@ -221,7 +221,8 @@ class CertificateAuthority:
                 reason="no-issuer",
             )
         now = self.clock.now()
-        profile = replace(order.profile, extras=(*order.profile.extras, *_extras(self.settings, authority.name)))
+        extras = _extras(self.settings, authority.name)
+        profile = replace(order.profile, extras=(*order.profile.extras, *extras)) if extras else order.profile
         validity = order.validity or self.settings.lifetimes.get(order.profile.name)
         chain = authority.issuer.issue(order.subject_key, profile, order.names, now, validity=validity)
         certificate = chain.end_entity
@@ -267,7 +268,7 @@ def _entry(row: IssuedRow, order: Order, now: datetime) -> chained.Entry:
         "profile": row.profile,
         "operation": row.operation,
         "credential": row.credential,
-        "subject": row.certificate.subject.rfc4514_string(),
+        "subject": row.subject,
         "not_after": f"{row.not_after:%Y-%m-%dT%H:%M:%SZ}",
         "checks": checks_as_data(order.checks),
     }

@@ -368,23 +368,23 @@ def _renewal(case: _Case) -> _Finding:
     old, asked = certificate.certificate, case.asked
     if not same_name(old.subject, asked.csr.subject):
         return Why.NAMES_CHANGED, f"the subject was {old.subject.rfc4514_string()!r}"
-    if _alternatives(old.extensions) != _alternatives(asked.csr.extensions):
+    if _shown_alternatives(old) != _alternatives(asked.csr.alternative):
         return Why.NAMES_CHANGED, "the subject alternative names are not those of the certificate"
     return None, "the names are those of the certificate"
 
 
 def same_name(one: x509.Name, other: x509.Name) -> bool:
-    """Whether two names say the same, however their strings are encoded."""
-    return _decoded(one) == _decoded(other)
+    """Whether two names say the same, however their strings are encoded: types and values are compared."""
+    return one == other
 
 
-def _decoded(name: x509.Name) -> list[list[tuple[str, object]]]:
-    return [sorted((attribute.oid.dotted_string, attribute.value) for attribute in rdn) for rdn in name.rdns]
+def _alternatives(found: x509.SubjectAlternativeName | None) -> frozenset[object]:
+    return frozenset(() if found is None else found)
 
 
-def _alternatives(extensions: Sequence[x509.Extension[x509.ExtensionType]] | x509.Extensions) -> frozenset[object]:
-    found = next((e.value for e in extensions if isinstance(e.value, x509.SubjectAlternativeName)), ())
-    return frozenset(found)
+def _shown_alternatives(certificate: x509.Certificate) -> frozenset[object]:
+    values = (extension.value for extension in certificate.extensions)
+    return _alternatives(next((value for value in values if type(value) is x509.SubjectAlternativeName), None))
 
 
 _CHECKS: Final[tuple[tuple[str, Callable[[_Case], _Finding]], ...]] = (

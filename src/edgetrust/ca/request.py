@@ -108,15 +108,14 @@ def read_request(der: bytes, instead: PublicKey | None = None) -> Asked:
 
 
 def _wants_ca(csr: Csr) -> tuple[bool, int | None]:
-    basic = next((e.value for e in csr.extensions if isinstance(e.value, x509.BasicConstraints)), None)
-    usage = next((e.value for e in csr.extensions if isinstance(e.value, x509.KeyUsage)), None)
+    basic, usage = csr.find(x509.BasicConstraints), csr.find(x509.KeyUsage)
     wants = (basic is not None and basic.ca) or (usage is not None and (usage.key_cert_sign or usage.crl_sign))
     return wants, None if basic is None else basic.path_length
 
 
 def _usages(csr: Csr) -> tuple[x509.ObjectIdentifier, ...]:
-    found = next((e.value for e in csr.extensions if isinstance(e.value, x509.ExtendedKeyUsage)), ())
-    return tuple(found)
+    found = csr.find(x509.ExtendedKeyUsage)
+    return () if found is None else tuple(found)
 
 
 def _fault(csr: Csr, common_name: str) -> Fault | None:
@@ -131,7 +130,7 @@ def _fault(csr: Csr, common_name: str) -> Fault | None:
 
 
 def _alternative_fault(csr: Csr) -> Fault | None:
-    found = next((e.value for e in csr.extensions if isinstance(e.value, x509.SubjectAlternativeName)), None)
+    found = csr.alternative
     names = [] if found is None else list(found)
     if len(names) > CERTIFICATE_NAMES:
         return Fault(IssuanceReason.TOO_MANY_NAMES, f"{len(names)} names, at most {CERTIFICATE_NAMES} are possible")

@@ -8,6 +8,7 @@ their extensions count as absent and everything else still holds. Must not know 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -20,6 +21,8 @@ from edgetrust.errors import PeerError
 from edgetrust.pki.keys import KeyHandle, PublicKey, key_fault, signing_key
 from edgetrust.pki.names import Names
 from edgetrust.pki.oddities import accept_oddities
+
+E = TypeVar("E", bound=x509.ExtensionType)
 
 
 class CsrError(PeerError):
@@ -44,24 +47,32 @@ class Csr:
 
     @property
     def dns(self) -> tuple[str, ...]:
-        return tuple(self._alternative().get_values_for_type(x509.DNSName))
+        found = self.alternative
+        return () if found is None else tuple(found.get_values_for_type(x509.DNSName))
 
     @property
     def ips(self) -> tuple[str, ...]:
-        return tuple(str(ip) for ip in self._alternative().get_values_for_type(x509.IPAddress))
+        found = self.alternative
+        return () if found is None else tuple(str(ip) for ip in found.get_values_for_type(x509.IPAddress))
 
     @property
     def uris(self) -> tuple[str, ...]:
-        return tuple(self._alternative().get_values_for_type(x509.UniformResourceIdentifier))
+        found = self.alternative
+        return () if found is None else tuple(found.get_values_for_type(x509.UniformResourceIdentifier))
+
+    @property
+    def alternative(self) -> x509.SubjectAlternativeName | None:
+        """The subject alternative name that is asked for."""
+        return self.find(x509.SubjectAlternativeName)
+
+    def find(self, kind: type[E]) -> E | None:
+        """The value of an extension that is asked for."""
+        found: E | None = next((one.value for one in self.extensions if type(one.value) is kind), None)
+        return found
 
     def pem(self) -> str:
         """The request as PEM text."""
         return x509.load_der_x509_csr(self.der).public_bytes(serialization.Encoding.PEM).decode("ascii")
-
-    def _alternative(self) -> x509.SubjectAlternativeName:
-        values = (extension.value for extension in self.extensions)
-        found = next((value for value in values if isinstance(value, x509.SubjectAlternativeName)), None)
-        return x509.SubjectAlternativeName([]) if found is None else found
 
 
 def build_csr(

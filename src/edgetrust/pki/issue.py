@@ -43,6 +43,7 @@ class Issuer:
         """Raises IntegrityError (`key-certificate-mismatch`) if the key is not the chain's."""
         key_matches(chain, key)
         self.key, self.chain = key, chain
+        self._signing, self._identifier = signing_key(key), _authority(chain.end_entity)
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -80,8 +81,8 @@ class Issuer:
         end = min(end, issuer.not_valid_after_utc)
         key = subject_key.public_key if isinstance(subject_key, Csr) else subject_key
         builder = _builder(key, profile, names, begin, end).issuer_name(issuer.subject)
-        builder = builder.add_extension(_authority(issuer), critical=False)
-        certificate = _sign(builder, self.key)
+        builder = builder.add_extension(self._identifier, critical=False)
+        certificate = builder.sign(self._signing, hashes.SHA256())
         _insist(certificate, profile, issuer, now)
         return Chain((certificate, *self.chain.certificates))
 
@@ -100,7 +101,8 @@ def self_signed(
     if not profile.self_signed:
         raise UsageError(f"a certificate of profile {profile.name!r} needs an issuer", reason="profile-needs-issuer")
     begin, end = _dates(profile, now, validity, not_before, not_after)
-    certificate = _sign(_builder(key.public_key(), profile, names, begin, end).issuer_name(names.subject()), key)
+    builder = _builder(key.public_key(), profile, names, begin, end).issuer_name(names.subject())
+    certificate = builder.sign(signing_key(key), hashes.SHA256())
     _insist(certificate, profile, None, now)
     return Chain((certificate,))
 
@@ -157,10 +159,6 @@ def _authority(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     except x509.ExtensionNotFound:
         identifier = x509.SubjectKeyIdentifier.from_public_key(issuer.public_key())
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
-
-
-def _sign(builder: x509.CertificateBuilder, key: KeyHandle) -> x509.Certificate:
-    return builder.sign(signing_key(key), hashes.SHA256())
 
 
 def _insist(certificate: x509.Certificate, profile: Profile, issuer: x509.Certificate | None, now: datetime) -> None:

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from cryptography import x509
@@ -66,7 +67,7 @@ class AuthorityRow:
     profiles: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class IssuedRow:
     """One certificate. `revoked_at` None: it is not. `credential` is what convinced us, `operation` what was asked."""
 
@@ -84,6 +85,11 @@ class IssuedRow:
     @property
     def not_after(self) -> datetime:
         return self.certificate.not_valid_after_utc
+
+    @cached_property
+    def subject(self) -> str:
+        """The subject in words (RFC 4514)."""
+        return self.certificate.subject.rfc4514_string()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,15 +221,16 @@ def next_crl_number(connection: Connection, name: str) -> int:
 def add_issued(connection: Connection, row: IssuedRow) -> None:
     """Store a certificate with its names. The primary key refuses a serial number that was used before."""
     certificate = row.certificate
+    der = certificate.public_bytes(Encoding.DER)
     values = {
         "authority": row.authority,
         "serial": row.serial,
         "profile": row.profile,
         "identity": row.identity,
-        "subject": certificate.subject.rfc4514_string(),
+        "subject": row.subject,
         "public_key": key_digest(certificate.public_key()),
-        "thumbprint": thumbprint_of(certificate),
-        "der": certificate.public_bytes(Encoding.DER),
+        "thumbprint": hashlib.sha256(der).hexdigest(),
+        "der": der,
         "not_before_ms": milliseconds(certificate.not_valid_before_utc),
         "not_after_ms": milliseconds(certificate.not_valid_after_utc),
         "issued_ms": milliseconds(row.issued_at),
@@ -238,9 +245,9 @@ def add_issued(connection: Connection, row: IssuedRow) -> None:
 
 
 def _names(certificate: x509.Certificate) -> list[tuple[str, str]]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+    values = (extension.value for extension in certificate.extensions)
+    names = next((value for value in values if type(value) is x509.SubjectAlternativeName), None)
+    if names is None:
         return []
     found = [("dns", name) for name in names.get_values_for_type(x509.DNSName)]
     found += [("ip", str(ip)) for ip in names.get_values_for_type(x509.IPAddress)]
