@@ -184,7 +184,7 @@ CRL_SECONDS = 86_400  # how long a CRL is good for: a day, so that a revocation 
 OCSP_SECONDS = 3_600  # how long an OCSP answer is good for
 OCSP_REQUEST_BYTES = 16 * 1024  # one request for one certificate is under 300 bytes
 CERTIFICATES_MEASURE_SECONDS = 300.0  # between two counts for the gauges of what ends first: a fleet is one query
-AUTHORITIES_REREAD_SECONDS = 5.0  # until a running server sees what `edgetrust ca` changed
+AUTHORITIES_REREAD_SECONDS = 2.0  # until a running server sees what `edgetrust ca` changed
 
 # Transport ----------------------------------------------------------------------------------------------------------
 DEADLINE_TICK_SECONDS = 0.25  # deadlines of connections are late by up to this; a turn of an empty wheel costs 2 us

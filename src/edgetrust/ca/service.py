@@ -8,10 +8,11 @@ within seconds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -43,7 +44,8 @@ from edgetrust.transport.http import HttpServer, serve_http
 from edgetrust.transport.tasks import LoopTasks
 from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
 
-_RENEW_AFTER = 2 / 3  # of the life of the listener's certificate
+Follow = Callable[[CertificateAuthority], Awaitable[None]]  # called with the authorities as they are, again and again
+RENEW_AFTER = 2 / 3  # of the life of a listener's certificate
 _log = structlog.get_logger()
 
 
@@ -72,22 +74,34 @@ class Opened:
     tasks: LoopTasks
 
 
-async def open_authority(settings: CaSettings, clock: Clock, database: Database, registry: Registry) -> Opened:
-    """An authority over a migrated database, with its application. Raises ConfigError, IntegrityError."""
+async def nothing(_authority: CertificateAuthority) -> None:
+    """Nobody follows."""
+
+
+async def open_authority(
+    settings: CaSettings, clock: Clock, database: Database, registry: Registry, follow: Follow = nothing
+) -> Opened:
+    """An authority over a migrated database, with its application. Raises ConfigError, IntegrityError.
+
+    `follow` takes over what others trust and serve: at once, and whenever the authorities were read again.
+    """
     authority = await CertificateAuthority.open(settings, database, clock)
+    await follow(authority)
     enroller = Enroller(authority, registry, _bootstrap(settings.bootstrap_authorities))
     app = web.Application(middlewares=[est.errors_answered], client_max_size=limits.EST_BODY_BYTES)
     app.router.add_route("*", PREFIX + "{tail:.*}", est.EstServer(enroller, clock).answer)
     app.add_routes(status.StatusServer(authority).routes())
     opened = Opened(authority, enroller, app, LoopTasks())
-    opened.tasks.start(_reread(authority))
+    opened.tasks.start(_reread(authority, follow))
     opened.tasks.start(_measure(authority))
     return opened
 
 
-async def open_guest(settings: CaSettings, clock: Clock, database: Database, registry: Registry) -> Guest:
+async def open_guest(
+    settings: CaSettings, clock: Clock, database: Database, registry: Registry, follow: Follow = nothing
+) -> Guest:
     """The same as a guest of a hub."""
-    opened = await open_authority(settings, clock, database, registry)
+    opened = await open_authority(settings, clock, database, registry, follow)
     return Guest("ca", opened.app, _claims, close=opened.tasks.close)
 
 
@@ -95,11 +109,12 @@ def _claims(path: str) -> bool:
     return est.claims(path) or status.claims(path)
 
 
-async def _reread(authority: CertificateAuthority) -> None:
+async def _reread(authority: CertificateAuthority, follow: Follow) -> None:
     while True:
         await asyncio.sleep(limits.AUTHORITIES_REREAD_SECONDS)
         try:
             await authority.refresh()
+            await follow(authority)
         except Error as problem:  # the next time is another attempt
             _log.warning(EVENT_STORE_UNAVAILABLE, reason=problem.reason, detail=problem.message)
 
@@ -122,6 +137,16 @@ def _bootstrap(files: Sequence[Path]) -> tuple[x509.Certificate, ...]:
         except OSError as problem:
             raise ConfigError(f"{file} cannot be read: {problem.strerror}", reason="config-unreadable") from problem
     return tuple(found)
+
+
+async def _write_bundle(file: Path, authority: CertificateAuthority) -> None:
+    """The file that `edgetrust ca init` made for clients holds the roots that are in circulation now."""
+    await asyncio.to_thread(_rewrite, file, authority.bundle().pem().encode())
+
+
+def _rewrite(file: Path, content: bytes) -> None:
+    if file.exists() and file.read_bytes() != content:
+        write_public(file, content)
 
 
 class CaService:
@@ -163,7 +188,8 @@ class CaService:
         database = Database(settings.database)
         self._running.push_async_callback(database.close)
         await database.migrate()
-        self._opened = await open_authority(settings, self._clock, database, await self._registry())
+        registry, follow = await self._registry(), partial(_write_bundle, settings.data / "root.cert.pem")
+        self._opened = await open_authority(settings, self._clock, database, registry, follow)
         self._running.push_async_callback(self._opened.tasks.close)
         if not self.authority.authorities:
             raise ConfigError(f"there is no CA in {settings.data}", reason="no-issuer", fix="edgetrust ca init")
@@ -246,4 +272,4 @@ def _serves(certificate: Path, key: Path, names: Sequence[str], issuer: x509.Cer
         *map(str, alternative.get_values_for_type(x509.IPAddress)),
     }
     same = held.issuer == issuer.subject
-    return same and set(names) <= good_for and now < begin + (end - begin) * _RENEW_AFTER
+    return same and set(names) <= good_for and now < begin + (end - begin) * RENEW_AFTER

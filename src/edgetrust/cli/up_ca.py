@@ -2,8 +2,7 @@
 EST on the hub's HTTPS listener.
 
 One user name and password, made once, may enrol any name; an Edge CA only goes to a device that is registered as a
-gateway. The hub is told to accept devices below the CAs that issue device certificates, so that whoever is registered
-with `--auth ca` can connect with what EST gave it.
+gateway. What the hub takes over from it while both run is in `up_trust`.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from edgetrust.ca.ceremony import make_hierarchy, store
 from edgetrust.ca.service import open_guest, registry_of
 from edgetrust.ca.settings import CaSettings
 from edgetrust.cli.certificates import read_chain
+from edgetrust.cli.up_trust import HubFollows
 from edgetrust.clock import SystemClock
 from edgetrust.hub.service import Hub
 from edgetrust.pki.keys import SecretText
-from edgetrust.pki.profiles import DEVICE, ROOT
+from edgetrust.pki.profiles import ROOT
 from edgetrust.pki.softkeys import write_private
 from edgetrust.store.engine import Database
 from edgetrust.store.issuance import AuthorityRow
 from edgetrust.store.passwords import UNLIMITED, find_password, matches, new_password, put_password
-from edgetrust.store.records import RegistryError
 from edgetrust.transport.guests import Guest
 
 USERNAME = "est"
@@ -47,9 +46,9 @@ async def invited(hub: Hub) -> Guest:
     authority = await CertificateAuthority.open(settings, hub.database, clock)
     if not authority.authorities:
         await _found(authority, hub.settings.trust_bundle)
-    await _accept_devices(hub, authority)
     await _password(hub.database, password_file(hub.settings.data))
-    return await open_guest(settings, clock, hub.database, registry_of(hub.parts.identities))
+    follow = HubFollows(hub).follow
+    return await open_guest(settings, clock, hub.database, registry_of(hub.parts.identities), follow)
 
 
 def _write_config(settings: CaSettings) -> None:
@@ -67,17 +66,6 @@ async def _found(authority: CertificateAuthority, root_file: Path) -> None:
     await authority.database.write(lambda connection: store(connection, row, now, "install"))
     await authority.refresh()
     await make_hierarchy(authority, _ORGANIZATION, below="root")
-
-
-async def _accept_devices(hub: Hub, authority: CertificateAuthority) -> None:
-    certificates = hub.parts.certificates
-    for one in authority.authorities.values():
-        if DEVICE.name in one.row.profiles and one.row.state == ACTIVE:
-            name = f"est-{one.name}"
-            try:
-                await certificates.certificate(name)
-            except RegistryError:
-                await certificates.put(name, one.row.certificate, verified=True)
 
 
 async def _password(database: Database, path: Path) -> None:

@@ -38,15 +38,21 @@ def ensure_pki(directory: Path, hosts: tuple[str, ...], now: datetime) -> HubPki
     for.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    root = _authority(directory, "root", None, now)
-    issuing = _authority(directory, "issuing", root, now)
     files = HubPki(directory / "hub.cert.pem", directory / "hub.key.pem", directory / "root.cert.pem")
-    if not _still_good(files, hosts, now):
+    if not files.trust_bundle.exists() or not _still_good(files, hosts, now):
+        issuing = _issuing(directory, now)
         key = SoftKey.generate("hub", KeyAlgorithm.P256)
         chain = issuing.issue(key.public_key(), HUB_SERVER, Names.for_hosts(*hosts), now)
         write_private(files.key, key.private_pem().reveal())
         write_public(files.certificate, chain.pem().encode())
     return files
+
+
+def _issuing(directory: Path, now: datetime) -> Issuer:
+    """Its file holds the root too: that of the trust bundle may hold others by now."""
+    known = (directory / "issuing.cert.pem").exists() and (directory / "root.cert.pem").exists()
+    root = None if known else _authority(directory, "root", None, now)
+    return _authority(directory, "issuing", root, now)
 
 
 def _authority(directory: Path, name: str, parent: Issuer | None, now: datetime) -> Issuer:

@@ -78,8 +78,19 @@ def test_killed_between_key_and_certificate(made: HubPki) -> None:
     assert chain(made) != before
 
 
-@pytest.mark.parametrize("gone", ["hub.cert.pem", "hub.key.pem", "issuing.cert.pem", "root.key.pem"])
-def test_what_is_missing_is_made(made: HubPki, gone: str) -> None:
-    (made.key.parent / gone).unlink()
+@pytest.mark.parametrize("gone", [("hub.cert.pem",), ("hub.key.pem",), ("hub.cert.pem", "issuing.cert.pem")])
+def test_what_is_missing_is_made(made: HubPki, gone: tuple[str, ...]) -> None:
+    for name in gone:
+        (made.key.parent / name).unlink()
     ensure_pki(made.key.parent, HOSTS, NOW)
-    assert (made.key.parent / gone).exists()
+    for name in gone:
+        assert (made.key.parent / name).exists()
+
+
+def test_a_root_whose_key_was_taken_away_stays_the_root(made: HubPki) -> None:
+    (made.key.parent / "root.key.pem").unlink()
+    before = made.trust_bundle.read_bytes()
+    made.certificate.unlink()
+    ensure_pki(made.key.parent, HOSTS, NOW)
+    assert made.trust_bundle.read_bytes() == before
+    assert not (made.key.parent / "root.key.pem").exists()
