@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import secrets
 import signal
@@ -16,6 +17,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +31,7 @@ from edgetrust.ca.authority import CertificateAuthority, Order
 from edgetrust.ca.settings import load_settings
 from edgetrust.cli.at_ca import opened
 from edgetrust.cli.client import HubClient, find_hub
+from edgetrust.cli.main import run
 from edgetrust.device.est import EstServer, Shown, ca_certificates
 from edgetrust.pki.chain import Chain, TrustBundle
 from edgetrust.pki.csr import request_for
@@ -38,7 +41,7 @@ from edgetrust.pki.profiles import DEVICE
 from edgetrust.pki.softkeys import SoftKey, load_key_file, write_private, write_public
 from edgetrust.protocol.sas import resource_text, sign
 from support.device_fleet import Credentials
-from support.edge_world import Gateway, Process, edgetrust, free_port
+from support.edge_world import Gateway, Process, free_port
 from support.proxy import Proxy
 
 HUB = "localhost"
@@ -46,6 +49,15 @@ FOR_EVER = 4_000_000_000  # when a device's token ends
 BULK = 100
 PAGE = 1000
 _MQTT, _HTTPS = ("hub", 8883), ("hub", 443)
+
+
+def command(*arguments: str) -> str:
+    """What `edgetrust` prints; in this process, since starting one costs more than most commands do."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = run(list(arguments))
+    assert code == 0, f"{arguments}: {err.getvalue()}"
+    return out.getvalue()
 
 
 @dataclass
@@ -115,7 +127,7 @@ class Field:
 
     def begin(self) -> None:
         """Make the CA and the hub, and start them."""
-        edgetrust("ca", "init", "--dir", str(self.ca_folder), "--organization", "Field")
+        command("ca", "init", "--dir", str(self.ca_folder), "--organization", "Field")
         self.hub_folder.mkdir()
         database = f"sqlite:///{self.hub_folder / 'hub.sqlite'}"
         lives = "\n".join(f'{kind} = "{self.life.minutes} min"' for kind in ("device", "edge-ca"))
@@ -144,12 +156,12 @@ class Field:
 
     # Commands -------------------------------------------------------------------------------------------------------
 
-    def ca_command(self, *arguments: str, ok: bool = True) -> str:
-        return edgetrust("ca", *arguments, "-c", str(self.config), ok=ok).stdout
+    def ca_command(self, *arguments: str) -> str:
+        return command("ca", *arguments, "-c", str(self.config))
 
     def hub_command(self, *arguments: str) -> str:
         place = ("--hub", f"https://localhost:{self.hub_ports[1]}", "--connection-string-file", str(self.secret_file))
-        return edgetrust(*arguments, *place, "--ca", str(self.trust_file)).stdout
+        return command(*arguments, *place, "--ca", str(self.trust_file))
 
     def ask_hub(self, *requests: tuple[str, Sequence[str], Any]) -> list[Any]:
         """Requests to the hub's REST interface, one after the other."""
@@ -323,7 +335,9 @@ ca = "file://{self.trust_file}"
         return Credentials(name, HUB, certificate=(str(certificate), str(certificate.with_suffix(".key"))))
 
     def fetch_trust(self, devices: Iterable[Credentials]) -> None:
-        """Each asks for the CA certificates with its own certificate, as a device does now and then."""
+        """Each asks for the CA certificates with its own certificate, now and then, until it has all roots: a server
+        hears of a new one within seconds.
+        """
 
         bundle = TrustBundle.from_pem(self.trust_file.read_bytes(), as_of=datetime.now(UTC))
 
@@ -332,7 +346,8 @@ ca = "file://{self.trust_file}"
                 assert device.certificate is not None
                 chain, key = (Path(file) for file in device.certificate)
                 shown = Shown(Chain.from_pem(chain.read_bytes()), load_key_file(key))
-                await ca_certificates(EstServer(self.est_url, bundle), shown)
+                while not set(bundle.anchors) <= set(await ca_certificates(EstServer(self.est_url, bundle), shown)):
+                    await asyncio.sleep(0.5)
 
         asyncio.run(fetch())
 
