@@ -1,5 +1,5 @@
 """`python -m bench` (what `make bench` runs): the same as `python bench/run.py`; with `scale`, `roundtrips`,
-`provisioning` or `enroll` as first argument, those instead.
+`provisioning`, `enroll` or `gateway` as first argument, those instead.
 """
 
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-OTHERS = ("scale", "roundtrips", "provisioning", "enroll")
+OTHERS = ("scale", "roundtrips", "provisioning", "enroll", "gateway")
 
 if __name__ == "__main__":
     wanted = sys.argv[1] if sys.argv[1:2] and sys.argv[1] in OTHERS else "run"

@@ -28,6 +28,7 @@ HUB = "localhost"
 GATEWAY = "localhost"
 _API = {"api-version": "2021-04-12"}
 _REQUESTS = 16  # at the same time
+_BULK = 100
 _COMMAND = ("-m", "edgetrust.cli")
 
 
@@ -85,6 +86,28 @@ class Hub:
         answer = asyncio.run(self._single("PUT", f"/devices/{name}", body))
         return str(answer["authentication"]["symmetricKey"]["primaryKey"])
 
+    def fill_below(self, gateway: str, material: Material) -> None:
+        """Register the devices that have a CA's certificate below a gateway, and the CA."""
+        asyncio.run(self._fill_below(gateway, material))
+
+    async def _fill_below(self, gateway: str, material: Material) -> None:
+        certificate = base64.b64encode(material.root.read_bytes()).decode()
+        async with self._session() as session:
+            upload = {"properties": {"certificate": certificate, "isVerified": True}}
+            await self._request(session, "PUT", "/certificates/bench", upload)
+            scope = (await self._request(session, "GET", f"/devices/{gateway}", None))["deviceScope"]
+            entries = [
+                {
+                    "id": device.name,
+                    "importMode": "create",
+                    "authentication": {"type": "certificateAuthority"},
+                    "deviceScope": scope,
+                }
+                for device in material.by_ca
+            ]
+            for start in range(0, len(entries), _BULK):
+                await self._request(session, "POST", "/devices", entries[start : start + _BULK])
+
     async def _single(self, method: str, path: str, body: object = None, **query: str) -> Any:
         async with self._session() as session:
             return await self._request(session, method, path, body, **query)
@@ -135,7 +158,9 @@ class Hub:
         return f"SharedAccessSignature sr={HUB}&sig={signature}&se={until}&skn={self._policy}"
 
 
-def start_gateway(hub: Hub, device: str, key: str, directory: Path) -> tuple[Server, float]:
+def start_gateway(
+    hub: Hub, device: str, key: str, directory: Path, *, pinned: bool = False, profile: Path | None = None
+) -> tuple[Server, float]:
     """`edgetrust edge serve` below `directory`, a quickstart gateway of `hub`; and the seconds until it was ready."""
     directory.mkdir(exist_ok=True)
     file = directory / "config.toml"
@@ -149,8 +174,10 @@ def start_gateway(hub: Hub, device: str, key: str, directory: Path) -> tuple[Ser
         f'[edgetrust.listen]\nhost = "127.0.0.1"\nmqtt_port = {free_port()}\nhttps_port = {free_port()}\n'
         f"[edgetrust.upstream]\n{upstream}"
     )
+    profiling = () if profile is None else ("-m", "cProfile", "-o", str(profile))
     command: list[str | Path] = [
         sys.executable,
+        *profiling,
         *_COMMAND,
         "edge",
         "serve",
@@ -160,9 +187,9 @@ def start_gateway(hub: Hub, device: str, key: str, directory: Path) -> tuple[Ser
         directory / "root",
         "--json",
     ]
-    server = Server("edgetrust edge serve", command, directory / "gateway.log", pinned=False)
+    server = Server("edgetrust edge serve", command, directory / "gateway.log", pinned=pinned)
     try:
-        server.first_line()
+        server.said = server.first_line()
     except BaseException:
         server.stop()
         raise

@@ -202,14 +202,14 @@ def _publish(device: str, packet_id: int) -> bytes:
     return _packet(0x32, _text(f"devices/{device}/messages/events/") + pack("!H", packet_id) + PAYLOAD)
 
 
-def _opened(port: int, devices: Iterable[Device], host_name: str) -> Iterator[Connection]:
-    """Connections as the server accepts them, AT_ONCE in progress."""
+def _opened(port: int, devices: Iterable[Device], host_name: str, at_once: int = AT_ONCE) -> Iterator[Connection]:
+    """Connections as the server accepts them, `at_once` in progress."""
     waiting = iter(devices)
     pending: dict[int, tuple[Connection, bytes]] = {}
     meter = _Meter()
     with select.epoll() as epoll:
         while True:
-            for device in islice(waiting, AT_ONCE - len(pending)):
+            for device in islice(waiting, at_once - len(pending)):
                 connection = Connection(port, device, host_name)
                 pending[connection.fd] = connection, _connect(device.name, host_name)
                 connection.advance(pending[connection.fd][1])
@@ -240,10 +240,10 @@ def handshakes(
     return load, cpu() - before
 
 
-def connect(port: int, devices: Sequence[Device], host_name: str) -> list[Connection]:
+def connect(port: int, devices: Sequence[Device], host_name: str, at_once: int = AT_ONCE) -> list[Connection]:
     """All of `devices` connected."""
     connections: list[Connection] = []
-    for connection in _opened(port, devices, host_name):
+    for connection in _opened(port, devices, host_name, at_once):
         connection.take_keys()
         connections.append(connection)
     return connections

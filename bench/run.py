@@ -312,7 +312,7 @@ def measure(bench: Bench) -> None:
         handshakes(bench, servers)
         publishes(bench, servers)
         if bench.profile is not None:
-            _print_profile(servers[0][0], bench.profile)
+            print_profile(servers[0][0], bench.profile)
             return
         if bench.ours == "hub" and bench.acknowledged:
             durable(bench, hub, before)
@@ -324,7 +324,7 @@ def measure(bench: Bench) -> None:
             ready(bench)
 
 
-def _print_profile(server: Server, file: Path) -> None:
+def print_profile(server: Server, file: Path) -> None:
     """Where our server spent its time: its threads, then the functions of the first one."""
     threads = ", ".join(f"{seconds:.2f}" for seconds in server.threads())
     server.stop()

@@ -50,6 +50,7 @@ class Server:
 
     def __init__(self, name: str, command: Sequence[str | Path], log: Path, *, pinned: bool = True) -> None:
         self.name = name
+        self.said = ""
         self.log = log
         self._errors = log.open("ab")
         with _on_core(SERVER_CORE) if pinned else contextlib.nullcontext():  # threads started later stay there too
