@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edgetrust.clock import ManualClock
 from edgetrust.store.engine import Database
 from edgetrust.store.identities import Identities
-from edgetrust.store.queues import ForwardQueue
+from edgetrust.store.queues import ForwardQueue, Lane
 from edgetrust.store.records import SYSTEM_MODULES, DeviceDraft, ModuleDraft, RegistryError, scope_of
-from support.database import DURABLE, Outcomes, PostgresServer, message
+from support.database import DURABLE, Outcomes, PostgresServer, queued
 
 EXAMPLES = {"sqlite-file": 25, "postgresql": 8}
 NAMES = st.sampled_from(["a", "B", "c-1", "d", "e", "f", "g"])
@@ -236,13 +236,17 @@ class QueueMachine(StoreMachine):
         self.offsets: dict[int, int] = {}
         self.leased: list[int] = []
 
+    @property
+    def lane(self) -> Lane:
+        return self.queue.lane("$upstream")
+
     @rule(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5))
     def append(self, sizes: list[int]) -> None:
         async def work() -> None:
             done = Outcomes()
             for size in sizes:
                 numbers = range(self.number, self.number + size)
-                self.queue.append([message(number, device=f"d{number % 3}") for number in numbers], done)
+                self.queue.append([queued(number, device=f"d{number % 3}") for number in numbers], done)
                 self.waiting += numbers
                 self.number += size
             assert await done.wait(len(sizes)) == [None] * len(sizes)
@@ -251,7 +255,7 @@ class QueueMachine(StoreMachine):
 
     @rule(limit=st.integers(1, 60))
     def lease(self, limit: int) -> None:
-        found = self.run(self.queue.lease(limit))
+        found = self.run(self.lane.lease(limit))
         numbers = [stored.message.enqueued_ms - 1_700_000_000_000 for stored in found]
         last = self.leased[-1] if self.leased else -1
         assert numbers == [number for number in self.waiting if number > last][:limit]
@@ -262,19 +266,20 @@ class QueueMachine(StoreMachine):
     @rule(data=st.data())
     def acknowledge(self, data: st.DataObject) -> None:
         chosen = data.draw(st.lists(st.sampled_from(self.leased), max_size=20))
-        self.run(self.queue.ack([self.offsets[number] for number in chosen]))
+        self.run(self.lane.ack([self.offsets[number] for number in chosen]))
         self.waiting = [number for number in self.waiting if number not in set(chosen)]
 
     @precondition(lambda self: self.leased)
     @rule(data=st.data())
     def acknowledge_up_to(self, data: st.DataObject) -> None:
         last = data.draw(st.sampled_from(self.leased))
-        self.run(self.queue.ack_up_to(self.offsets[last]))
+        upto = [self.offsets[number] for number in self.waiting if number <= last]
+        self.run(self.lane.ack(upto))
         self.waiting = [number for number in self.waiting if number > last]
 
     @rule()
     def release(self) -> None:
-        self.queue.release()
+        self.lane.release()
         self.leased = []
 
     @rule()

@@ -31,7 +31,7 @@ import asyncio, os, sys
 from edgetrust.protocol.messages import Message
 from edgetrust.store.engine import Database
 from edgetrust.store.events import EventLog
-from edgetrust.store.queues import ForwardQueue
+from edgetrust.store.queues import ForwardQueue, QueuedMessage
 
 async def main(url, kind):
     database = Database(url)
@@ -40,7 +40,8 @@ async def main(url, kind):
     numbers = iter(range(10**9))
     def send():
         number = next(numbers)
-        batch = [Message("d", None, "", b"%d.%d" % (number, part), 0, "", "") for part in range(7)]
+        kind_of = {"log": Message, "queue": QueuedMessage}[kind]
+        batch = [kind_of("d", None, "", b"%d.%d" % (number, part), 0, "", "") for part in range(7)]
         def done(error):
             if error is not None:
                 raise SystemExit(str(error))
@@ -76,7 +77,7 @@ async def test_what_was_answered_survives_kill_9(durable_url: str, kind: str, af
         await log.close()
     else:
         queue = await ForwardQueue.open(database)
-        stored = [event.message.body for event in await queue.lease(10**6)]
+        stored = [event.message.body for event in await queue.lane("$upstream").lease(10**6)]
         assert (await queue.status()).messages == len(stored)
         await queue.close()
     await database.close()

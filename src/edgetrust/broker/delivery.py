@@ -1,4 +1,5 @@
-"""Delivery: the cloud-to-device messages of one connection, from the queue's lease to the device's PUBACK.
+"""Delivery: what waits in a queue for one connection, from the queue's lease to the client's PUBACK: the
+cloud-to-device messages of a device, or what is routed to the inputs of a module.
 
 Rules (hub specification 3.11, 3.13):
 1. Messages are leased in order and sent at the granted QoS. At QoS 1 a message is done with its PUBACK, at QoS 0 as
@@ -12,7 +13,10 @@ It must not know sockets or SQL: the queue is a port.
 
 from __future__ import annotations
 
-from edgetrust.broker.ports import Command, Stream
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
+
+from edgetrust.broker.ports import Command, Commands, Inputs, Routed, Stream
 from edgetrust.broker.surroundings import Surroundings
 from edgetrust.limits import INFLIGHT_OUT
 from edgetrust.protocol import iothub
@@ -23,8 +27,65 @@ from edgetrust.trust.identity import Identity
 _LAST_PACKET_ID = 65_535
 
 
+class Source(Protocol):
+    """A queue as one connection sees it."""
+
+    async def lease(self, limit: int, holding: Collection[int]) -> Sequence[Command]: ...
+
+    def complete(self, command: Command) -> None: ...
+
+    def release(self) -> None: ...
+
+    def topic(self, command: Command) -> str: ...
+
+
+class CommandSource:
+    """The cloud-to-device messages of a device."""
+
+    __slots__ = ("_commands", "_device")
+
+    def __init__(self, device: str, commands: Commands) -> None:
+        self._device = device
+        self._commands = commands
+
+    async def lease(self, limit: int, holding: Collection[int]) -> Sequence[Command]:
+        return await self._commands.lease(self._device, limit, holding)
+
+    def complete(self, command: Command) -> None:
+        self._commands.complete(self._device, command.sequence, _ignore)
+
+    def release(self) -> None:
+        self._commands.release(self._device)
+
+    def topic(self, command: Command) -> str:
+        return iothub.devicebound_topic(self._device, command.properties)
+
+
+class InputSource:
+    """What is routed to the inputs of a module."""
+
+    __slots__ = ("_identity", "_inputs", "_module")
+
+    def __init__(self, identity: Identity, inputs: Inputs) -> None:
+        self._identity = identity
+        self._module = identity.module or ""
+        self._inputs = inputs
+
+    async def lease(self, limit: int, holding: Collection[int]) -> Sequence[Routed]:
+        return await self._inputs.lease(self._identity, limit, holding)
+
+    def complete(self, command: Command) -> None:
+        self._inputs.complete(self._identity, command.sequence, _ignore)
+
+    def release(self) -> None:
+        self._inputs.release(self._identity)
+
+    def topic(self, command: Any) -> str:  # one of those that were leased here
+        return iothub.input_topic(self._identity.device, self._module, command.input, command.properties)
+
+
 class Delivery:
-    """What flows from a device's queue to one connection. `qos` is what was granted, None without a subscription."""
+    """What flows from a queue to one connection. `qos` is what was granted, None without a subscription."""
 
     __slots__ = (
         "_again",
@@ -35,12 +96,14 @@ class Delivery:
         "_more",
         "_next_id",
         "_over",
+        "_source",
         "_stream",
         "qos",
     )
 
-    def __init__(self, identity: Identity, stream: Stream, around: Surroundings, qos: int) -> None:
+    def __init__(self, identity: Identity, stream: Stream, around: Surroundings, source: Source, qos: int) -> None:
         self.qos: int | None = qos
+        self._source = source
         self._identity = identity
         self._stream = stream
         self._around = around
@@ -65,7 +128,7 @@ class Delivery:
         command = self._inflight.pop(packet_id, None)
         if command is None:
             return
-        self._around.commands.complete(self._identity.device, command.sequence, _ignore)
+        self._source.complete(command)
         if self._more:
             self.fetch()
 
@@ -92,7 +155,7 @@ class Delivery:
             self._more = True
             return
         holding = {command.sequence for command in self._inflight.values()}
-        commands = await self._around.commands.lease(self._identity.device, room, holding)
+        commands = await self._source.lease(room, holding)
         if self._over or self._stream.is_closing or self.qos is None:
             if commands:
                 self._give_back()
@@ -106,17 +169,17 @@ class Delivery:
             self._again = True
 
     def _send(self, command: Command) -> None:
-        topic = iothub.devicebound_topic(self._identity.device, command.properties)
+        topic = self._source.topic(command)
         if not self.qos:
             self._stream.send(encode(Publish(topic, command.body, 0)))
-            self._around.commands.complete(self._identity.device, command.sequence, _ignore)
+            self._source.complete(command)
             return
         packet_id = self._packet_id()
         self._inflight[packet_id] = command
         self._stream.send(encode(Publish(topic, command.body, 1, False, command.deliveries > 1, packet_id)))
 
     def _give_back(self) -> None:
-        self._around.commands.release(self._identity.device)
+        self._source.release()
         successor = self._around.sessions.of(self._identity)
         if successor is not None:
             successor.commands_waiting()

@@ -114,6 +114,23 @@ class Commands(Protocol):
         ...
 
 
+class Routed(Command, Protocol):
+    """A message that is leased to a module's connection, for its input `input`."""
+
+    @property
+    def input(self) -> str: ...
+
+
+class Inputs(Protocol):
+    """The queues of what is routed to the inputs of modules; methods as those of Commands."""
+
+    async def lease(self, identity: Identity, limit: int, holding: Collection[int] = ()) -> Sequence[Routed]: ...
+
+    def complete(self, identity: Identity, sequence: int, done: Done) -> None: ...
+
+    def release(self, identity: Identity) -> None: ...
+
+
 class Twins(Protocol):
     """The twins of devices and modules. Raises RegistryError 404 for whom there is none."""
 

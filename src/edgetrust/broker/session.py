@@ -8,7 +8,7 @@ Rules:
    3.6, 3.7).
 4. The module `$edgeHub` may publish as the devices below its gateway; whether a device is below is asked once and
    remembered until the registry changes. While it is asked, nothing more is read, so order is kept.
-5. Cloud-to-device messages flow from the moment the door is done with the client (`delivery`).
+5. Cloud-to-device messages, or what is routed to inputs, flow from the moment the door is done (`delivery`).
 6. The will is sent when the connection ends without DISCONNECT, unless the client has been refused meanwhile.
 7. The hub's own topics have a course of their own (`requests`). A change of desired properties is told to whom has
    subscribed to it, once, and is not kept for whom is away: clients read their twin when they come back.
@@ -23,7 +23,7 @@ from typing import assert_never
 
 from edgetrust.broker.acknowledging import Acknowledgements, Expected
 from edgetrust.broker.claim import Claim
-from edgetrust.broker.delivery import Delivery
+from edgetrust.broker.delivery import CommandSource, Delivery, InputSource, Source
 from edgetrust.broker.filters import Filters
 from edgetrust.broker.ports import Stream
 from edgetrust.broker.requests import Requests
@@ -190,16 +190,23 @@ class Session:
         self._last_topic = ""
 
     def commands_waiting(self) -> None:
-        """A cloud-to-device message may wait for this device: fetch it if it is subscribed."""
+        """Something may wait in this client's queue: fetch it if it is subscribed to that."""
         if not self._resumed or self._over:
             return
-        qos = None if self.identity.module is not None else self.filters.qos_of(SubscriptionKind.C2D)
+        of_device = self.identity.module is None
+        qos = self.filters.qos_of(SubscriptionKind.C2D if of_device else SubscriptionKind.INPUTS)
         if self._delivery is not None:
             self._delivery.qos = qos
-        elif qos is not None:
-            self._delivery = Delivery(self.identity, self._stream, self._around, qos)
+        elif qos is not None and (source := self._source()) is not None:
+            self._delivery = Delivery(self.identity, self._stream, self._around, source, qos)
         if self._delivery is not None:
             self._delivery.fetch()
+
+    def _source(self) -> Source | None:
+        around = self._around
+        if self.identity.module is None:
+            return CommandSource(self.identity.device, around.commands)
+        return None if around.inputs is None else InputSource(self.identity, around.inputs)
 
     def desired_changed(self, change: DesiredChange) -> None:
         """Tell this client that its desired properties have changed, if it wants to know."""

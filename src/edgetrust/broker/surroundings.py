@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgetrust.broker.methods import Methods
-from edgetrust.broker.ports import Commands, Endpoint, Registry, Subscriptions, Tasks, Twins
+from edgetrust.broker.ports import Commands, Endpoint, Inputs, Registry, Subscriptions, Tasks, Twins
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Surroundings:
-    """What all sessions of one actor share. `twins` and `methods` are None where they are not offered.
+    """What all sessions of one actor share. `twins`, `methods` and `inputs` are None where they are not offered.
 
     `interested` is called with a session when it is open, and whenever its subscriptions have changed.
     """
@@ -24,6 +24,7 @@ class Surroundings:
         "clock",
         "commands",
         "endpoint",
+        "inputs",
         "interested",
         "methods",
         "registry",
@@ -45,6 +46,7 @@ class Surroundings:
         clock: Clock,
         twins: Twins | None = None,
         methods: Methods | None = None,
+        inputs: Inputs | None = None,
         interested: Callable[[Session], None] | None = None,
     ) -> None:
         self.registry = registry
@@ -56,4 +58,5 @@ class Surroundings:
         self.clock = clock
         self.twins = twins
         self.methods = methods
+        self.inputs = inputs
         self.interested = interested

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import count
 from typing import Final, Protocol
 
 import structlog
 
-from edgetrust.errors import Error, PeerError, UnavailableError
+from edgetrust.edge.twinquestions import TwinQuestions
+from edgetrust.errors import Error
 from edgetrust.limits import (
     CHILD_CONNECT_SECONDS,
-    CHILD_OPERATION_SECONDS,
     UPSTREAM_RETRY_SECONDS,
     UPSTREAM_TOKEN_SECONDS,
 )
@@ -31,16 +30,12 @@ from edgetrust.protocol.iothub import (
     filter_for,
     method_response_topic,
     parse_delivery_topic,
-    twin_get_topic,
-    twin_patch_topic,
 )
 from edgetrust.protocol.mqtt.packets import Publish
 from edgetrust.telemetry import EVENT_CHILD_LINK_LOST
 from edgetrust.trust.identity import Identity
 
 _FOLLOWED: Final = frozenset({SubscriptionKind.C2D, SubscriptionKind.METHODS, SubscriptionKind.TWIN_DESIRED})
-_REFUSED: Final = 300  # statuses from here on are refusals
-_AGAIN: Final = 429  # and from here on it may work later
 _log = structlog.get_logger()
 
 
@@ -91,8 +86,7 @@ class ChildLink:
         self._changed = asyncio.Event()  # something to do: subscriptions, or the end
         self._settled = asyncio.Event()  # the first attempt is over, whatever its outcome
         self._closing = False
-        self._numbers = count(1)
-        self._answers: dict[str, asyncio.Future[tuple[TwinResponseTopic, bytes]]] = {}
+        self._questions = TwinQuestions()
         self.problem = ""
 
     # What its owner calls -------------------------------------------------------------------------------------------
@@ -123,13 +117,11 @@ class ChildLink:
 
     async def twin(self) -> bytes:
         """The twin as the hub tells it: JSON. Raises UnavailableError, PeerError."""
-        _, body = await self._request(twin_get_topic, b" ")
-        return body
+        return await self._questions.twin(self._link)
 
     async def report(self, patch: bytes) -> int:
         """Report; the new version of the reported properties. Raises UnavailableError, PeerError."""
-        answer, _ = await self._request(twin_patch_topic, patch)
-        return answer.version or 0
+        return await self._questions.report(self._link, patch)
 
     async def answer_method(self, request_id: str, status: int, payload: bytes) -> None:
         """Pass on an answer to a direct method; of no use any more when the connection has gone."""
@@ -183,7 +175,7 @@ class ChildLink:
         finally:
             ended.cancel()
             self._settled.set()
-            self._fail_waiting()
+            self._questions.fail()
             self._listener.lost(self)
             await link.disconnect()
 
@@ -212,44 +204,12 @@ class ChildLink:
             _log.warning(EVENT_CHILD_LINK_LOST, identity=str(self.identity), reason=reason, detail=problem)
         self.problem = problem
 
-    # Questions and answers ------------------------------------------------------------------------------------------
-
-    async def _request(self, topic: Callable[[str], str], body: bytes) -> tuple[TwinResponseTopic, bytes]:
-        if self._link is None or not self._link.is_open:
-            raise _away("there is no connection to the hub now")
-        request_id = str(next(self._numbers))
-        answer = self._answers[request_id] = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(CHILD_OPERATION_SECONDS):
-                await self._link.publish(topic(request_id), body, qos=0)
-                found, said = await answer
-        except TimeoutError:
-            raise _away("the hub does not answer") from None
-        finally:
-            self._answers.pop(request_id, None)
-        if found.status >= _AGAIN:
-            raise _away(f"the hub answers {found.status}")
-        if found.status >= _REFUSED:
-            raise PeerError(f"the hub answers {found.status}", reason="twin-refused", status=found.status)
-        return found, said
-
     def _hear(self, message: Publish) -> None:
         try:
             topic = parse_delivery_topic(message.topic)
         except TopicError:
             return  # a hub of a later version
-        if not isinstance(topic, TwinResponseTopic):
+        if isinstance(topic, TwinResponseTopic):
+            self._questions.answered(topic, message.payload)
+        else:
             self._listener.heard(self, message)
-            return
-        waiting = self._answers.get(topic.request_id)
-        if waiting is not None and not waiting.done():
-            waiting.set_result((topic, message.payload))
-
-    def _fail_waiting(self) -> None:
-        for waiting in self._answers.values():
-            if not waiting.done():
-                waiting.set_exception(_away("the connection to the hub was lost"))
-
-
-def _away(what: str) -> UnavailableError:
-    return UnavailableError(what, reason="hub-unreachable")

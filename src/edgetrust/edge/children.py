@@ -27,6 +27,7 @@ from edgetrust.broker.session import Session
 from edgetrust.broker.sessions import Sessions
 from edgetrust.edge.childlink import ChildLink, Dial
 from edgetrust.edge.commands import PassedCommands
+from edgetrust.edge.twinquestions import section, without_version
 from edgetrust.errors import IntegrityError, PeerError, UnavailableError
 from edgetrust.limits import METHOD_RESPONSE_SECONDS_MAX
 from edgetrust.protocol.iothub import (
@@ -44,7 +45,6 @@ from edgetrust.telemetry import EVENT_TWIN_COPY_UNREADABLE, EVENT_TWIN_REPORT_RE
 from edgetrust.trust.identity import Identity
 
 _WANTED = frozenset(SubscriptionKind) - {SubscriptionKind.INPUTS}
-_VERSION = "$version"
 _log = structlog.get_logger()
 
 
@@ -215,7 +215,7 @@ class Children:
                 copy = await self._find(link.identity)
                 if version <= copy.desired_version:
                     return
-                values = {name: value for name, value in patch.items() if name != _VERSION}
+                values = without_version(patch)
                 if version == copy.desired_version + 1:
                     after = copy.told(merge(copy.desired, values), version, copy.reported, copy.reported_version)
                     await self._copies.keep(link.identity, after)
@@ -267,7 +267,7 @@ class Children:
         """Send what waits, then ask for the twin and remember it."""
         copy = await self._send_reports(link, copy)
         body = parse_patch(await link.twin())
-        desired, said = _section(body, "desired"), _section(body, "reported")
+        desired, said = section(body, "desired"), section(body, "reported")
         copy = copy.told(desired[0], desired[1], said[0], said[1])
         await self._copies.keep(link.identity, copy)
         return copy
@@ -282,15 +282,6 @@ class Children:
             copy = copy.taken(version)
             await self._copies.keep(link.identity, copy)
         return copy
-
-
-def _section(body: Json, name: str) -> tuple[Json, int]:
-    """Values and version of a section of the twin that the hub told. Raises UnavailableError for anything else."""
-    section = body.get(name)
-    version = section.get(_VERSION) if isinstance(section, dict) else None
-    if not isinstance(section, dict) or not isinstance(version, int):
-        raise UnavailableError("the hub tells a twin without versions", reason="hub-answer-malformed")
-    return {key: value for key, value in section.items() if key != _VERSION}, version
 
 
 def _nothing() -> None:

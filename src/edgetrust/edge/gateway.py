@@ -19,6 +19,7 @@ import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
+from functools import partial
 from typing import IO, Any
 
 import structlog
@@ -40,23 +41,28 @@ from edgetrust.edge.https import build_app
 from edgetrust.edge.hubside import HubSide
 from edgetrust.edge.identityclient import IdentityClient
 from edgetrust.edge.identityd import Identities
+from edgetrust.edge.inputs import ModuleInputs
 from edgetrust.edge.issuer import ConfiguredIssuer, tls_key
 from edgetrust.edge.keyd import derived, open_keys
+from edgetrust.edge.metrics import GatewayMetrics
 from edgetrust.edge.nested import Nested
+from edgetrust.edge.owntwin import OwnTwin
 from edgetrust.edge.pairs import CertificateStore
 from edgetrust.edge.provisioning import Provisioning
+from edgetrust.edge.routing import Router
 from edgetrust.edge.scope import ScopeRegistry
 from edgetrust.edge.services import InProcess, Services
 from edgetrust.edge.settings import Settings
 from edgetrust.edge.status import StateFile, describe_certificate
 from edgetrust.edge.upkeep import Renewing, Upkeep
 from edgetrust.errors import ConfigError, Error, RefusedError
-from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, REAUTHENTICATE_SECONDS, UPSTREAM_STOP_SECONDS
+from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, QUEUE_BYTES, REAUTHENTICATE_SECONDS, UPSTREAM_STOP_SECONDS
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.keys import KeyHandle, KeyStore
 from edgetrust.pki.remember import VerifiedChains
 from edgetrust.pki.renewal import AutoRenew, RenewalState
 from edgetrust.pki.softkeys import SoftKey
+from edgetrust.protocol.edge_routes import UPSTREAM, EdgeHubConfig
 from edgetrust.store.audit import AuditTrail
 from edgetrust.store.auditing import Auditor
 from edgetrust.store.engine import Database
@@ -77,6 +83,7 @@ from edgetrust.transport.tasks import LoopTasks
 from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
 from edgetrust.transport.websocket import WebSockets
 from edgetrust.trust.authenticate import Policy
+from edgetrust.trust.authorize import EDGE_HUB
 from edgetrust.trust.identity import Identity
 
 HTTPS_PORT = 443
@@ -211,7 +218,7 @@ class Gateway:
         self._database = Database(f"sqlite:///{self.layout.database.absolute()}")
         self._open.push_async_callback(self._database.close)
         await self._database.migrate()
-        self._queue = await ForwardQueue.open(self._database)
+        self._queue = await ForwardQueue.open(self._database, clock=clock)
         self._open.push_async_callback(self._queue.close)
         self._trail = AuditTrail(self._database)
         self._open.push_async_callback(self._trail.flush)
@@ -228,12 +235,27 @@ class Gateway:
         )
         await self._registry.load()
         self._registry.listen(self._changed)
-        self._hub_side.attach(self._registry, self._queue, self._generation_changed)
-        self._commands = PassedCommands()
         copies = TwinCopies(self._database, key)
+        await self._open_routes(copies)
+        self._hub_side.attach(self._registry, self._queue.lane(UPSTREAM), self.own_twin, self._generation_changed)
+        self._commands = PassedCommands()
         dial = self._hub_side.connect_as
         self._children = Children(settings.hub, dial, copies, self._commands, self._sessions, self._tasks)
         self._children.methods = Methods(self._sessions, clock.milliseconds())
+
+    async def _open_routes(self, copies: TwinCopies) -> None:
+        settings, queue = self.settings, self._queue
+        gateway = Identity(settings.hub, settings.device)
+        self.metrics = GatewayMetrics(settings.hub, settings.device)
+        self._router = Router(gateway, queue, self._sessions, self._tasks, self._clock, self.metrics)
+        self._inputs = ModuleInputs(gateway, queue, self._tasks, self._clock, self.metrics)
+        self.own_twin = OwnTwin(Identity(settings.hub, settings.device, EDGE_HUB), copies, self._tasks, self._use)
+        await self.own_twin.load()
+
+    def _use(self, config: EdgeHubConfig) -> None:
+        """What the deployment wants is in force from now on."""
+        self._router.use(config)
+        self._queue.limit(config.max_bytes or QUEUE_BYTES, drop_oldest=False)
 
     async def _serve(self, key: SoftKey) -> None:
         settings = self.settings
@@ -291,7 +313,7 @@ class Gateway:
         settings = self.settings
         around = Surroundings(
             registry=self._registry,
-            endpoint=self._queue,
+            endpoint=self._router,
             subscriptions=self._stored_sessions,
             commands=self._commands,
             sessions=self._sessions,
@@ -299,6 +321,7 @@ class Gateway:
             clock=self._clock,
             twins=self._children,
             methods=self._children.methods,
+            inputs=self._inputs,
             interested=self._children.interested,
         )
         house = House(settings.hub, "gateway-mqtt", any_host=True)
@@ -324,7 +347,7 @@ class Gateway:
             self._keep_certificates(),
             self._decide_again_periodically(),
             self._tick(),
-            keep_house(self._queue, self.settings.queue_age, self._clock),
+            keep_house(self._queue, self.settings.queue_age, self._clock, partial(self._router.given_up, "ttl_expiry")),
         ):
             self._tasks.start(work)
 

@@ -21,6 +21,7 @@ from edgetrust.edge.files import Layout
 from edgetrust.edge.hubapi import HubApi, HubTrust
 from edgetrust.edge.identityclient import IdentityClient
 from edgetrust.edge.identityd import DeviceRefusedError, EdgeHub, Identities
+from edgetrust.edge.owntwin import OwnTwin
 from edgetrust.edge.scope import ScopeRegistry
 from edgetrust.edge.scopesource import ScopeSource
 from edgetrust.edge.settings import Settings
@@ -42,7 +43,7 @@ from edgetrust.protocol.iothub import UserName, format_user_name
 from edgetrust.protocol.messages import Message
 from edgetrust.protocol.mqtt.packets import Connect, Publish
 from edgetrust.protocol.sas import resource_text, sign
-from edgetrust.store.queues import ForwardQueue
+from edgetrust.store.queues import Lane
 from edgetrust.telemetry import EVENT_GATEWAY_DEGRADED, EVENT_SCOPE_NOT_SYNCHRONISED
 from edgetrust.transport.mqtt import ConnackError, MqttClient, connect_mqtt
 from edgetrust.transport.tls.contexts import ClientContext
@@ -81,6 +82,7 @@ class HubSide:
         self._synchronise_now = asyncio.Event()
         self.upstream: Upstream | None = None
         self._registry: ScopeRegistry | None = None
+        self._own_twin: OwnTwin | None = None
         self._changed: Callable[[], None] = _nothing
         self.degraded = ""
 
@@ -158,9 +160,10 @@ class HubSide:
 
     # The connection -------------------------------------------------------------------------------------------------
 
-    def attach(self, registry: ScopeRegistry, queue: ForwardQueue, changed: Callable[[], None]) -> None:
-        """The copy to keep, the queue to drain, and whom to tell of a new generation."""
+    def attach(self, registry: ScopeRegistry, queue: Lane, own_twin: OwnTwin, changed: Callable[[], None]) -> None:
+        """The copy to keep, the queue to drain, the module's twin, and whom to tell of a new generation."""
         self._registry = registry
+        self._own_twin = own_twin
         self._changed = changed
         self.upstream = Upstream(
             queue,
@@ -173,11 +176,16 @@ class HubSide:
     async def _connect(self) -> MqttClient:
         if not self._sure:
             await self._try_to_make_sure()
+        own_twin = self._own_twin
+        assert own_twin is not None, "attach() comes first"
         try:
-            return await self._dial(UserName(self._settings.hub, self._settings.device, EDGE_HUB, _API_VERSION))
+            name = UserName(self._settings.hub, self._settings.device, EDGE_HUB, _API_VERSION)
+            link = await self._dial(name, own_twin.heard)
         except ConnackError:
             self._sure = False  # maybe the module was made anew: see before the next attempt
             raise
+        own_twin.attach(link)
+        return link
 
     async def connect_as(
         self, identity: Identity, said: Mapping[str, str], heard: Callable[[Publish], None]

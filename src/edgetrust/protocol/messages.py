@@ -10,7 +10,10 @@ A named tuple and not a dataclass: there is one per message on the hot path, a f
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+TELEMETRY: Final = "Telemetry"
+TWIN_CHANGES: Final = "twinChangeEvents"
 
 
 class Message(NamedTuple):
@@ -20,7 +23,7 @@ class Message(NamedTuple):
     `properties`: the property bag as received, percent-encoded, without a leading `?` or `/`; may be empty.
     `enqueued_ms`: when it was accepted, milliseconds since 1970-01-01 UTC.
     `auth_method`: the JSON text of `iothub-connection-auth-method`.
-    `message_source`: `iothub-message-source`, `Telemetry` for what devices publish.
+    `message_source`: `iothub-message-source`: TELEMETRY for what devices publish, TWIN_CHANGES for what they report.
     """
 
     device: str

@@ -14,6 +14,9 @@ the next one gathers. What waits is bounded in bytes: above the bound a batch is
 A multi-row INSERT and not `executemany`: SQLite lets go of the interpreter's lock at every step, and a busy loop thread
 would make each row wait for it. A group that fits into one statement is a transaction by itself, insert and commit in
 one step; there is a statement for each number of rows, and the driver keeps them prepared.
+
+An appender that `keeps_order` takes nothing more after it could not store a batch, until it is told to `resume`: what
+came later must not overtake what is to be tried again.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
 
@@ -34,17 +38,15 @@ from edgetrust.store.failures import driver_errors, failure
 
 Done = Callable[[BaseException | None], None]
 
-_COLUMNS = ", ".join(Message._fields)
-# The driver looks for adapters of each None and each bytes that it binds, which costs as much as the insert; text and
-# bytearrays it takes as they are.
-_ROW = "(?, NULLIF(?, ''), ?, ?, ?, ?, ?)"
-_ROWS_MAX = 250  # rows of seven values in one statement; the driver keeps twice as many statements prepared
+_ROWS_MAX = 250  # rows of about ten values in one statement; the driver keeps twice as many statements prepared
+_MESSAGE_TYPES = ("text", "text", "text", "bytea", "int8", "text", "text")
 
 
-Batch = tuple[Sequence[Message], Done, int]  # what one `append` brought, and its size as `size_of` counts
+Row = tuple[Any, ...]  # a Message, or what begins with one
+Batch = tuple[Sequence[Row], Done, int]  # what one `append` brought, and its size as `size_of` counts
 
 
-def size_of(messages: Sequence[Message]) -> int:
+def size_of(messages: Sequence[Row]) -> int:
     """Bytes of bodies and characters of properties: what a message is said to take."""
     size = 0
     for message in messages:  # most often one: a generator or a list would cost more than it
@@ -53,27 +55,45 @@ def size_of(messages: Sequence[Message]) -> int:
 
 
 class Extra(Protocol):
-    """What a table does in the same transaction as the inserts, given the raw cursor."""
+    """What a table does besides the inserts, on the appender's own thread."""
 
-    def __call__(self, cursor: Any, dialect: str, messages: int, size: int) -> None: ...
+    def taking(self, cursor: Any, dialect: str, messages: Sequence[Row]) -> None:
+        """In their transaction, after them, given the raw cursor."""
+        ...
+
+    def taken(self) -> None:
+        """After its commit."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A table that messages go to: what stands in a message, in its order, and the types of that."""
+
+    table: str
+    names: tuple[str, ...] = Message._fields
+    types: tuple[str, ...] = _MESSAGE_TYPES
 
 
 class _Rows(Protocol):
     """Inserts messages into one table, one transaction per call; returns the last sequence number."""
 
-    def insert(self, messages: Sequence[Message], size: int) -> int: ...
+    def insert(self, messages: Sequence[Row]) -> int: ...
 
 
 class _SqliteRows:
-    def __init__(self, connection: LogConnection, table: str, extra: Extra | None) -> None:
+    def __init__(self, connection: LogConnection, columns: Columns, extra: Extra | None) -> None:
         self._connection = connection
         self._cursor = connection.raw.cursor()
         self._extra = extra
-        # The table's name is one of ours.
-        self._prefix = f"INSERT INTO {table} ({_COLUMNS}) VALUES "  # noqa: S608
+        # The names are ours.
+        self._prefix = f"INSERT INTO {columns.table} ({', '.join(columns.names)}) VALUES "  # noqa: S608
+        # The driver looks for adapters of each None and each bytes that it binds, which costs as much as the insert;
+        # text and bytearrays it takes as they are.
+        self._row = "(?, NULLIF(?, '')" + ", ?" * (len(columns.names) - 2) + ")"
         self._statements: dict[int, str] = {}
 
-    def insert(self, messages: Sequence[Message], size: int) -> int:
+    def insert(self, messages: Sequence[Row]) -> int:
         with self._connection.turn:
             if self._extra is None and len(messages) <= _ROWS_MAX:
                 return self._insert_rows(messages)  # one statement is a transaction of its own
@@ -83,7 +103,7 @@ class _SqliteRows:
                 for start in range(0, len(messages), _ROWS_MAX):
                     last = self._insert_rows(messages[start : start + _ROWS_MAX])
                 if self._extra is not None:
-                    self._extra(self._cursor, "sqlite", len(messages), size)
+                    self._extra.taking(self._cursor, "sqlite", messages)
                 self._cursor.execute("COMMIT")
             except BaseException:
                 if self._connection.raw.in_transaction:
@@ -91,28 +111,28 @@ class _SqliteRows:
                 raise
             return last
 
-    def _insert_rows(self, messages: Sequence[Message]) -> int:
+    def _insert_rows(self, messages: Sequence[Row]) -> int:
         count = len(messages)
         statement = self._statements.get(count)
         if statement is None:
-            statement = self._statements[count] = self._prefix + ", ".join([_ROW] * count)
+            statement = self._statements[count] = self._prefix + ", ".join([self._row] * count)
         values: list[object] = []
-        for device, module, properties, body, at_ms, auth_method, source in messages:
-            values += (device, module or "", properties, bytearray(body), at_ms, auth_method, source)
+        for message in messages:
+            values += (message[0], message[1] or "", message[2], bytearray(message[3]), *message[4:])
         self._cursor.execute(statement, values)
         last: int = self._cursor.lastrowid
         return last
 
 
 class _PostgresRows:
-    def __init__(self, connection: LogConnection, table: str, extra: Extra | None) -> None:
+    def __init__(self, connection: LogConnection, columns: Columns, extra: Extra | None) -> None:
         self._connection = connection
         self._extra = extra
-        self._table = table
-        self._copy = f"COPY {table} ({_COLUMNS}) FROM STDIN (FORMAT BINARY)"
-        self._types = ("text", "text", "text", "bytea", "int8", "text", "text")
+        self._table = columns.table
+        self._copy = f"COPY {columns.table} ({', '.join(columns.names)}) FROM STDIN (FORMAT BINARY)"
+        self._types = columns.types
 
-    def insert(self, messages: Sequence[Message], size: int) -> int:
+    def insert(self, messages: Sequence[Row]) -> int:
         raw = self._connection.raw
         try:
             with raw.cursor() as cursor:
@@ -125,7 +145,7 @@ class _PostgresRows:
                 cursor.execute("SELECT lastval()")
                 last: int = cursor.fetchone()[0]
                 if self._extra is not None:
-                    self._extra(cursor, "postgresql", len(messages), size)
+                    self._extra.taking(cursor, "postgresql", messages)
             raw.commit()
         except BaseException:
             with suppress(*driver_errors()):
@@ -143,14 +163,17 @@ class Appender:
     def __init__(
         self,
         database: Database,
-        table: str,
+        columns: Columns,
         committed: Callable[[int], None],
         extra: Extra | None = None,
         *,
         backlog: int = APPEND_BACKLOG_BYTES,
+        keeps_order: bool = False,
     ) -> None:
         self._database = database
-        self._table = table
+        self._columns = columns
+        self._keeps_order = keeps_order
+        self._stopped: BaseException | None = None
         self._committed = committed
         self._extra = extra
         self._backlog = backlog
@@ -161,7 +184,7 @@ class Appender:
         self._closed = False
         self._connection: LogConnection | None = None
         self._rows: _Rows | None = None
-        self._thread = threading.Thread(target=self._run, name=f"store-{table}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"store-{columns.table}", daemon=True)
         self._thread.start()
 
     @property
@@ -169,7 +192,7 @@ class Appender:
         """What waits in memory for the disk."""
         return self._waiting_bytes
 
-    def append(self, messages: Sequence[Message], done: Done) -> None:
+    def append(self, messages: Sequence[Row], done: Done) -> None:
         """Store `messages` after everything appended before. Never raises; `done` is called later, once."""
         size = size_of(messages)
         if self._closed:
@@ -183,6 +206,10 @@ class Appender:
             if not self._gathered:
                 self._loop.call_soon(self._hand_over)
             self._gathered.append((messages, done, size))
+
+    def resume(self) -> None:
+        """Take batches again. Call it when all that was appended has been answered."""
+        self._stopped = None
 
     def _hand_over(self) -> None:
         if self._gathered:
@@ -215,12 +242,17 @@ class Appender:
         self._disconnect()
 
     def _store(self, group: list[Batch], *, again: bool = True) -> None:
+        if self._stopped is not None:
+            self._answer(group, 0, self._stopped)
+            return
         messages = group[0][0] if len(group) == 1 else list(chain.from_iterable([batch[0] for batch in group]))
         try:
-            last = self._connected().insert(messages, sum([size for _, _, size in group]))
+            last = self._connected().insert(messages)
         except BaseException as problem:  # noqa: BLE001 - handed to whoever waits for it, whatever it is
             self._failed(group, problem, again)
         else:
+            if self._extra is not None:
+                self._extra.taken()
             self._answer(group, last, None)
 
     def _failed(self, group: list[Batch], problem: BaseException, again: bool) -> None:
@@ -233,6 +265,8 @@ class Appender:
         if lost and again:  # the server was restarted; if it had stored the group, it is there twice: at least once
             self._store(group, again=False)
         elif away or len(group) == 1:
+            if self._keeps_order and isinstance(error, UnavailableError):
+                self._stopped = error
             self._answer(group, 0, error)
         else:
             for batch in group:  # one of them spoils the transaction: each for itself
@@ -242,7 +276,7 @@ class Appender:
         if self._rows is None:
             self._connection = self._database.connect_log()
             kind = _SqliteRows if self._connection.dialect == "sqlite" else _PostgresRows
-            self._rows = kind(self._connection, self._table, self._extra)
+            self._rows = kind(self._connection, self._columns, self._extra)
         return self._rows
 
     def _disconnect(self) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from edgetrust.limits import APPEND_BACKLOG_BYTES, EVENT_POLL_SECONDS, PAGE_ITEMS
 from edgetrust.protocol.messages import Message
-from edgetrust.store.appending import Appender, Done
+from edgetrust.store.appending import Appender, Columns, Done
 from edgetrust.store.engine import Database
 from edgetrust.store.records import milliseconds
 from edgetrust.store.schema import consumers, events
@@ -48,7 +48,7 @@ class EventLog:
         self._database = database
         self._newest = newest
         self._news = asyncio.Event()
-        self._appender = Appender(database, events.name, self._committed, backlog=backlog)
+        self._appender = Appender(database, Columns(events.name), self._committed, backlog=backlog)
 
     @classmethod
     async def open(cls, database: Database, *, backlog: int = APPEND_BACKLOG_BYTES) -> EventLog:

@@ -1,73 +1,154 @@
-"""The gateway's queue towards its hub: store and forward.
+"""A gateway's queues: what it has taken, for the hub and for its modules, until it has arrived there.
 
-Rules (edge specification 6.7): appended like events, durable before `done`; leased in the order of arrival, which keeps
-the order of each device; what is leased stays in the queue until it is acknowledged, and after a restart or `release`
-it is leased again from the head: at least once, in order. Leases are kept in memory by the one process that drains the
-queue; any number of processes may append. Sizes are kept in a row of their own and are exact. Above its limit of bytes
-the queue takes nothing: publishers are not acknowledged.
+Rules (edge specification 6.7): appended like events, durable before `done`, a message for several destinations in one
+transaction; one queue for each destination. Leased by priority, within a priority in the order of arrival, which keeps
+the order of each device; what is leased stays until it is acknowledged, and after a restart or `release` it is leased
+again from the head: at least once. What has expired is not leased any more. Leases are kept in memory by the one
+process that drains; any number of processes may append. Sizes are kept in rows of their own and are exact.
+
+At the limit of bytes the queues take nothing (`queue-full`), nor anything later before `resume`; or they make room, if
+they may: the oldest messages of the last priority go, and it is told which (`dropped`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, or_, select, update
 
+from edgetrust.clock import Clock, SystemClock
 from edgetrust.errors import UnavailableError
 from edgetrust.limits import APPEND_BACKLOG_BYTES, EVENT_POLL_SECONDS, QUEUE_BYTES, TRIM_STEP_ROWS, UPSTREAM_BATCH
+from edgetrust.protocol.edge_routes import LOWEST_PRIORITY, UPSTREAM
 from edgetrust.protocol.messages import Message
-from edgetrust.store.appending import Appender, Done
+from edgetrust.store.appending import Appender, Columns, Done, Row
 from edgetrust.store.engine import Database
 from edgetrust.store.events import StoredMessage
+from edgetrust.store.queue_tables import queue_lanes, queued_messages
 from edgetrust.store.records import milliseconds, moment
-from edgetrust.store.schema import forward_queue, queue_totals
 
-_UPSTREAM = "upstream"
-_TAKE = (
-    "UPDATE queue_totals SET messages = messages + {m}, bytes = bytes + {m}"
-    " WHERE queue = 'upstream' AND bytes + {m} <= {m}"
-)
-_TAKE_IN = {"sqlite": _TAKE.format(m="?"), "postgresql": _TAKE.format(m="%s")}
+QUEUE_FULL: Final = "queue-full"
+_EVICTED_AT_ONCE: Final = 200
+_RUNS_MAX: Final = 8  # ranges in one acknowledgement; more are named one by one
+
+_row = queued_messages.c
+_lane = queue_lanes.c
+
+
+class QueuedMessage(NamedTuple):
+    """A `Message` on its way: `queue` is UPSTREAM or a module, whose `input` it is for; `expires_ms` 0 is never."""
+
+    device: str
+    module: str | None
+    properties: str
+    body: bytes
+    enqueued_ms: int
+    auth_method: str
+    message_source: str
+    queue: str = UPSTREAM
+    input: str = ""
+    priority: int = LOWEST_PRIORITY
+    expires_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedMessage(StoredMessage):
+    """A message that was leased; `again`: not for the first time in this process."""
+
+    input: str = ""
+    priority: int = LOWEST_PRIORITY
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """What is in the queue, leased or not."""
+    """What is in all queues, leased or not."""
 
     messages: int
     bytes: int
     oldest_at: datetime | None
 
 
-class ForwardQueue:
-    """Make it with `await ForwardQueue.open(database)` on the loop that appends. Methods raise the store's errors."""
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    """What waits for one destination at one priority."""
 
-    def __init__(self, database: Database, newest: int, limit_bytes: int, backlog: int) -> None:
+    queue: str
+    input: str
+    priority: int
+    messages: int
+    bytes: int
+    oldest_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A message that was given up: its sender, and its property bag."""
+
+    device: str
+    module: str | None
+    properties: str
+
+
+class ForwardQueue:
+    """Make it with `await ForwardQueue.open(database)` on the loop that appends. Methods raise the store's errors.
+
+    `dropped` is called on that loop with what made room for newer messages.
+    """
+
+    def __init__(self, database: Database, newest: int, clock: Clock, limit_bytes: int, backlog: int) -> None:
         self._database = database
-        self._limit_bytes = limit_bytes
+        self._clock = clock
         self._newest = newest
-        self._leased_to = 0
-        self._releases = 0
+        self._lanes: dict[str, Lane] = {}
         self._news = asyncio.Event()
-        self._appender = Appender(database, forward_queue.name, self._committed, self._take, backlog=backlog)
+        self._room = asyncio.Event()
+        self._accounts = _Accounts(limit_bytes, asyncio.get_running_loop(), self._evicted)
+        self.dropped: Callable[[Sequence[Dropped]], None] = _nobody
+        columns = Columns(
+            queued_messages.name,
+            QueuedMessage._fields,
+            ("text", "text", "text", "bytea", "int8", "text", "text", "text", "text", "int8", "int8"),
+        )
+        self._appender = Appender(database, columns, self._committed, self._accounts, backlog=backlog, keeps_order=True)
 
     @classmethod
     async def open(
-        cls, database: Database, *, limit_bytes: int = QUEUE_BYTES, backlog: int = APPEND_BACKLOG_BYTES
+        cls,
+        database: Database,
+        *,
+        limit_bytes: int = QUEUE_BYTES,
+        backlog: int = APPEND_BACKLOG_BYTES,
+        clock: Clock | None = None,
     ) -> ForwardQueue:
-        """The queue in a migrated database. `limit_bytes` as `size_of` counts."""
-        await database.write(_make_totals)
-        return cls(database, await database.read(_newest), limit_bytes, backlog)
+        """The queues in a migrated database. `limit_bytes` as `size_of` counts, all queues together."""
+        return cls(database, await database.read(_newest), clock or SystemClock(), limit_bytes, backlog)
 
-    def append(self, messages: Sequence[Message], done: Done) -> None:
-        """Store `messages`; `done(None)` after the commit, UnavailableError `queue-full` above the limit."""
+    def append(self, messages: Sequence[QueuedMessage], done: Done) -> None:
+        """Store `messages`; `done(None)` after the commit of all of them, UnavailableError `queue-full` above the
+        limit. After an UnavailableError nothing is taken before `resume`.
+        """
         self._appender.append(messages, done)
+
+    def resume(self) -> None:
+        """Take messages again; all that was appended has been answered."""
+        self._appender.resume()
+
+    def limit(self, limit_bytes: int, *, drop_oldest: bool) -> None:
+        """How much all queues hold from now on, and whether they make room by themselves."""
+        self._accounts.limit_bytes, self._accounts.drop_oldest = limit_bytes, drop_oldest
+
+    @property
+    def limit_bytes(self) -> int:
+        """How much all queues hold."""
+        return self._accounts.limit_bytes
 
     @property
     def waiting_bytes(self) -> int:
@@ -78,81 +159,167 @@ class ForwardQueue:
         """Store and answer what waits."""
         await self._appender.close()
 
-    def _take(self, cursor: Any, dialect: str, messages: int, size: int) -> None:
-        cursor.execute(_TAKE_IN[dialect], (messages, size, size, self._limit_bytes))
-        if cursor.rowcount == 0:
-            raise UnavailableError(
-                f"the queue holds its {self._limit_bytes} bytes",
-                reason="queue-full",
-                fix="restore the connection to the hub, or give the queue a larger limit",
-            )
+    def lane(self, queue: str) -> Lane:
+        """The queue towards one destination, to drain it; the same one each time."""
+        lane = self._lanes.get(queue)
+        if lane is None:
+            lane = self._lanes[queue] = Lane(self, queue)
+        return lane
+
+    async def wait_for_room(self, seconds: float) -> None:
+        """Wait until something has left a queue, at most `seconds`."""
+        self._room.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._room.wait()
+        except TimeoutError:
+            return
 
     def _committed(self, last: int) -> None:
         self._newest = max(self._newest, last)
         self._news.set()
         self._news = asyncio.Event()
 
-    # -- draining -----------------------------------------------------------------------------------------------------
+    def _evicted(self, dropped: Sequence[Dropped]) -> None:
+        self.dropped(dropped)
 
-    async def lease(self, limit: int = UPSTREAM_BATCH) -> tuple[StoredMessage, ...]:
-        """The next messages nobody has leased, in order; empty if there are none. For one caller at a time."""
-        query = select(forward_queue).where(forward_queue.c.seq > self._leased_to)
-        query = query.order_by(forward_queue.c.seq).limit(limit)
+    # What has waited too long ----------------------------------------------------------------------------------------
 
-        def work(connection: Connection) -> tuple[StoredMessage, ...]:
-            return tuple(StoredMessage(row[0], Message(*row[1:])) for row in connection.execute(query))
+    async def expire(self, before: datetime) -> list[Dropped]:
+        """Drop what has waited since before a time, oldest first up to the first younger one.
 
-        newest, releases = self._newest, self._releases
-        found = await self._database.read(work)
+        In steps, so that whoever appends waits for one of them at most.
+        """
+        young = select(_row.seq).where(_row.enqueued_ms >= milliseconds(before))
+        first = young.order_by(_row.seq).limit(1)
+        kept = await self._database.read(lambda connection: connection.execute(first).scalar())
+        end = self._newest if kept is None else kept - 1
+        return await self._drop(_row.seq <= end)
+
+    async def expire_due(self) -> list[Dropped]:
+        """Drop what has reached the end of its time to live."""
+        return await self._drop((_row.expires_ms > 0) & (_row.expires_ms <= self._clock.milliseconds()))
+
+    async def _drop(self, condition: ColumnElement[bool]) -> list[Dropped]:
+        query = select(_row.seq, _row.device, _row.module, _row.properties).where(condition)
+        query = query.order_by(_row.seq).limit(TRIM_STEP_ROWS)
+
+        def work(connection: Connection) -> list[Dropped]:
+            rows = connection.execute(query).all()
+            _remove(connection, _row.seq.in_([row[0] for row in rows]))
+            return [Dropped(*row[1:]) for row in rows]
+
+        dropped: list[Dropped] = []
+        while step := await self._database.write(work):
+            dropped += step
+        if dropped:
+            self._room.set()
+        return dropped
+
+    async def forget(self, conditions: Sequence[ColumnElement[bool]]) -> None:
+        """Remove what has arrived."""
+
+        def work(connection: Connection) -> None:
+            for condition in conditions:
+                _remove(connection, condition)
+
+        await self._database.write(work)
+        self._room.set()
+
+    # Sizes ------------------------------------------------------------------------------------------------------------
+
+    async def status(self) -> QueueStatus:
+        """How much waits, and since when."""
+        head = select(_row.enqueued_ms).order_by(_row.seq).limit(1)
+        totals = select(func.coalesce(func.sum(_lane.messages), 0), func.coalesce(func.sum(_lane.bytes), 0))
+
+        def work(connection: Connection) -> QueueStatus:
+            messages, size = connection.execute(totals).one()
+            return QueueStatus(int(messages), int(size), moment(connection.execute(head).scalar() or 0))
+
+        return await self._database.read(work)
+
+    async def lanes(self) -> list[LaneStatus]:
+        """The same for each destination and priority that anything was ever for."""
+        lanes = select(queue_lanes).order_by(_lane.queue, _lane.input, _lane.priority)
+
+        def work(connection: Connection) -> list[LaneStatus]:
+            found = []
+            for lane in connection.execute(lanes).all():
+                oldest = moment(_head(connection, lane) if lane.messages else 0)
+                found.append(LaneStatus(lane.queue, lane.input, lane.priority, lane.messages, lane.bytes, oldest))
+            return found
+
+        return await self._database.read(work)
+
+
+class Lane:
+    """The queue towards one destination. For one caller at a time."""
+
+    def __init__(self, queues: ForwardQueue, queue: str) -> None:
+        self._queues = queues
+        self._queue = queue
+        self._leased_to: dict[int, int] = {}  # by priority
+        self._once_leased_to: dict[int, int] = {}
+        self._seen_to = 0  # nothing up to here is left to lease
+        self._releases = 0
+
+    async def lease(self, limit: int = UPSTREAM_BATCH) -> tuple[LeasedMessage, ...]:
+        """The next messages nobody has leased, the first priority first; empty if there are none."""
+        queues = self._queues
+        newest, releases, reached, now = queues._newest, self._releases, dict(self._leased_to), queues._clock
+        now_ms = now.milliseconds()
+        priorities = select(_lane.priority).where((_lane.queue == self._queue) & (_lane.messages > 0)).distinct()
+
+        def work(connection: Connection) -> list[LeasedMessage]:
+            found: list[LeasedMessage] = []
+            for priority in connection.execute(priorities.order_by(_lane.priority)).scalars().all():
+                query = self._after(priority, reached.get(priority, 0), now_ms).limit(limit - len(found))
+                rows = connection.execute(query).all()
+                again = self._once_leased_to.get(priority, 0)
+                found += [LeasedMessage(row[0], Message(*row[1:8]), row[9], row[10], row[0] <= again) for row in rows]
+                last = rows[-1][0] if rows else 0
+                reached[priority] = last if len(found) >= limit else max(last, newest)
+                if len(found) >= limit:
+                    break
+            return found
+
+        leased = await queues._database.read(work)
         if releases != self._releases:
             return ()  # released meanwhile: leasing begins at the head again
-        self._leased_to = max(self._leased_to, found[-1].offset if found else newest)
-        return found
+        self._leased_to = reached
+        for one in leased:
+            self._once_leased_to[one.priority] = max(one.offset, self._once_leased_to.get(one.priority, 0))
+        if len(leased) < limit:
+            self._seen_to = max(newest, self._seen_to)
+        return tuple(leased)
+
+    def _after(self, priority: int, offset: int, now_ms: int) -> Select[Any]:
+        query = select(queued_messages).where((_row.queue == self._queue) & (_row.priority == priority))
+        alive = or_(_row.expires_ms == 0, _row.expires_ms > now_ms)
+        return query.where((_row.seq > offset) & alive).order_by(_row.seq)
 
     def release(self) -> None:
         """What was leased and not acknowledged is leased again, from the head: the connection is lost."""
         self._releases += 1
-        self._leased_to = 0
+        self._leased_to = {}
+        self._seen_to = 0
 
     async def ack(self, offsets: Iterable[int]) -> None:
         """These messages have arrived; forget them. Offsets that are not in the queue are fine."""
-        column = forward_queue.c.seq
-        await self._forget([column.between(first, last) for first, last in _runs(offsets)])
-
-    async def ack_up_to(self, offset: int) -> None:
-        """Everything up to the offset has arrived."""
-        await self._forget([forward_queue.c.seq <= offset])
-
-    async def expire(self, before: datetime) -> int:
-        """Drop what has waited since before a time, oldest first up to the first younger one; returns how many.
-
-        In steps, so that whoever appends waits for one of them at most.
-        """
-        young = select(forward_queue.c.seq).where(forward_queue.c.enqueued_ms >= milliseconds(before))
-        first = young.order_by(forward_queue.c.seq).limit(1)
-        kept = await self._database.read(lambda connection: connection.execute(first).scalar())
-        end = self._newest if kept is None else kept - 1
-        dropped = 0
-        while step := await self._forget([forward_queue.c.seq.in_(_oldest(end))]):
-            dropped += step
-        return dropped
-
-    async def status(self) -> QueueStatus:
-        """How much waits, and since when."""
-        head = select(forward_queue.c.enqueued_ms).order_by(forward_queue.c.seq).limit(1)
-        totals = select(queue_totals.c.messages, queue_totals.c.bytes).where(queue_totals.c.queue == _UPSTREAM)
-
-        def work(connection: Connection) -> QueueStatus:
-            messages, size = connection.execute(totals).one()
-            return QueueStatus(messages, size, moment(connection.execute(head).scalar() or 0))
-
-        return await self._database.read(work)
+        runs = _runs(offsets)
+        if len(runs) <= _RUNS_MAX:
+            await self._queues.forget([_row.seq.between(first, last) for first, last in runs])
+            return
+        each = [offset for first, last in runs for offset in range(first, last + 1)]
+        steps = range(0, len(each), TRIM_STEP_ROWS)
+        await self._queues.forget([_row.seq.in_(each[start : start + TRIM_STEP_ROWS]) for start in steps])
 
     async def wait_for_new(self, wait_seconds: float) -> bool:
         """Wait until something can be leased, at most `wait_seconds`. Whether it can now."""
-        deadline = time.monotonic() + wait_seconds
-        while self._newest <= self._leased_to:
-            news = self._news
+        queues, deadline = self._queues, time.monotonic() + wait_seconds
+        while queues._newest <= self._seen_to:
+            news = queues._news
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
@@ -160,42 +327,121 @@ class ForwardQueue:
                 async with asyncio.timeout(min(left, EVENT_POLL_SECONDS)):
                     await news.wait()
             except TimeoutError:  # another process may have stored something
-                self._newest = max(self._newest, await self._database.read(_newest))
+                queues._newest = max(queues._newest, await queues._database.read(_newest))
         return True
 
-    async def _forget(self, conditions: list[ColumnElement[bool]]) -> int:
-        size = func.coalesce(func.sum(func.length(forward_queue.c.body) + func.length(forward_queue.c.properties)), 0)
 
-        def work(connection: Connection) -> int:
-            messages = total = 0
-            for condition in conditions:
-                count, taken = connection.execute(select(func.count(), size).where(condition)).one()
-                connection.execute(delete(forward_queue).where(condition))
-                messages, total = messages + count, total + taken
-            connection.execute(
-                update(queue_totals)
-                .where(queue_totals.c.queue == _UPSTREAM)
-                .values(messages=queue_totals.c.messages - messages, bytes=queue_totals.c.bytes - total)
+class _Accounts:
+    """Counts what is appended, in the same transaction, and sees to the limit. On the appender's thread."""
+
+    def __init__(
+        self, limit_bytes: int, loop: asyncio.AbstractEventLoop, evicted: Callable[[Sequence[Dropped]], None]
+    ) -> None:
+        self.limit_bytes = limit_bytes
+        self.drop_oldest = False
+        self._loop = loop
+        self._evicted = evicted
+        self._evicting: list[Dropped] = []
+
+    def taking(self, cursor: Any, dialect: str, messages: Sequence[Row]) -> None:
+        self._evicting = []
+        sql = _Sql(cursor, dialect)
+        counts: Counter[tuple[str, str, int]] = Counter()
+        sizes: Counter[tuple[str, str, int]] = Counter()
+        for message in messages:
+            lane = message[7:10]
+            counts[lane] += 1
+            sizes[lane] += len(message[3]) + len(message[2])
+        for lane in sorted(counts):
+            sql.add(lane, counts[lane], sizes[lane])
+        excess = sql.total() - self.limit_bytes
+        if excess > 0 and not self.drop_oldest:
+            raise UnavailableError(
+                f"the queues hold their {self.limit_bytes} bytes",
+                reason=QUEUE_FULL,
+                fix="restore the connection to the hub and start the modules, or give the queues a larger limit",
             )
-            return messages
+        while excess > 0 and (victims := sql.oldest_of_the_last()):
+            for victim in victims:
+                if excess > 0:
+                    excess -= sql.remove(victim)
+                    self._evicting.append(Dropped(*victim[2:5]))
 
-        return await self._database.write(work)
+    def taken(self) -> None:
+        if self._evicting:
+            self._loop.call_soon_threadsafe(self._evicted, self._evicting)
 
 
-def _make_totals(connection: Connection) -> None:
-    known = select(queue_totals.c.queue).where(queue_totals.c.queue == _UPSTREAM)
-    if connection.execute(known).first() is None:
-        connection.execute(insert(queue_totals).values(queue=_UPSTREAM, messages=0, bytes=0))
+class _Sql:
+    """The statements of the accounts, for a raw cursor."""
+
+    def __init__(self, cursor: Any, dialect: str) -> None:
+        self._cursor = cursor
+        self._mark = "?" if dialect == "sqlite" else "%s"
+
+    def _run(self, statement: str, *values: Any) -> Any:
+        self._cursor.execute(statement.replace("?", self._mark), values)
+        return self._cursor
+
+    def add(self, lane: tuple[str, str, int], messages: int, size: int) -> None:
+        where = "WHERE queue = ? AND input = ? AND priority = ?"
+        changed = self._run(
+            f"UPDATE queue_lanes SET messages = messages + ?, bytes = bytes + ? {where}",  # noqa: S608 - our own text
+            *(messages, size, *lane),
+        )
+        if changed.rowcount == 0:
+            columns = "queue, input, priority, messages, bytes"
+            self._run(f"INSERT INTO queue_lanes ({columns}) VALUES (?, ?, ?, ?, ?)", *lane, messages, size)  # noqa: S608
+
+    def total(self) -> int:
+        return int(self._run("SELECT COALESCE(SUM(bytes), 0) FROM queue_lanes").fetchone()[0])
+
+    def oldest_of_the_last(self) -> list[Any]:
+        """The oldest messages of the last priority that there is: seq, size, device, module, properties, lane."""
+        last = self._run("SELECT MAX(priority) FROM queue_lanes WHERE messages > 0").fetchone()[0]
+        queues = "SELECT DISTINCT queue FROM queue_lanes WHERE messages > 0 AND priority = ?"
+        found: list[Any] = []
+        for (queue,) in self._run(queues, last).fetchall():
+            found += self._run(
+                "SELECT seq, LENGTH(body) + LENGTH(properties), device, module, properties, queue, input, priority"
+                " FROM queued_messages WHERE queue = ? AND priority = ? ORDER BY seq LIMIT ?",
+                *(queue, last, _EVICTED_AT_ONCE),
+            ).fetchall()
+        return sorted(found)[:_EVICTED_AT_ONCE]
+
+    def remove(self, victim: Any) -> int:
+        """Remove one of them; its size."""
+        self._run("DELETE FROM queued_messages WHERE seq = ?", victim[0])
+        self.add(victim[5:8], -1, -victim[1])
+        return int(victim[1])
 
 
-def _oldest(end: int) -> Select[Any]:
-    """The sequence numbers of the first messages up to `end`, so many as one step removes."""
-    numbers = select(forward_queue.c.seq).where(forward_queue.c.seq <= end)
-    return numbers.order_by(forward_queue.c.seq).limit(TRIM_STEP_ROWS)
+def _remove(connection: Connection, condition: ColumnElement[bool]) -> None:
+    """Remove messages and count them off."""
+    size = func.sum(func.length(_row.body) + func.length(_row.properties))
+    lanes = (_row.queue, _row.input, _row.priority)
+    counted = select(*lanes, func.count(), size).where(condition).group_by(*lanes).order_by(*lanes)
+    rows = connection.execute(counted).all()
+    connection.execute(delete(queued_messages).where(condition))
+    for queue, name, priority, messages, total in rows:
+        connection.execute(
+            update(queue_lanes)
+            .where((_lane.queue == queue) & (_lane.input == name) & (_lane.priority == priority))
+            .values(messages=_lane.messages - messages, bytes=_lane.bytes - int(total))
+        )
+
+
+def _head(connection: Connection, lane: Any) -> int:
+    mine = (_row.queue == lane.queue) & (_row.priority == lane.priority) & (_row.input == lane.input)
+    return connection.execute(select(_row.enqueued_ms).where(mine).order_by(_row.seq).limit(1)).scalar() or 0
 
 
 def _newest(connection: Connection) -> int:
-    return connection.execute(select(func.max(forward_queue.c.seq))).scalar() or 0
+    return connection.execute(select(func.max(_row.seq))).scalar() or 0
+
+
+def _nobody(dropped: Sequence[Dropped]) -> None:
+    """Nobody wants to know."""
 
 
 def _runs(offsets: Iterable[int]) -> list[tuple[int, int]]:

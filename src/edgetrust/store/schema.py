@@ -1,4 +1,4 @@
-"""The tables. Column order in `events` and `forward_queue` is the order of `Message`, after the sequence number.
+"""The tables. Column order in `events` is the order of `Message`, after the sequence number.
 
 Rules: times are integers, milliseconds since 1970-01-01 UTC, 0 for "never"; names compare byte by byte (collation C
 on PostgreSQL, the default on SQLite), so that paging is the same on both; sequence numbers are never used twice
@@ -202,31 +202,18 @@ c2d_feedback = Table(
 )
 
 
-def _message_table(name: str) -> Table:
-    return Table(
-        name,
-        METADATA,
-        _sequence(),
-        Column("device", _name(), nullable=False),
-        Column("module", _name()),
-        Column("properties", Text, nullable=False),
-        Column("body", LargeBinary, nullable=False),
-        Column("enqueued_ms", BigInteger, nullable=False),
-        Column("auth_method", Text, nullable=False),
-        Column("message_source", Text, nullable=False),
-        sqlite_autoincrement=True,
-    )
-
-
-events = _message_table("events")
-forward_queue = _message_table("forward_queue")
-
-queue_totals = Table(
-    "queue_totals",
+events = Table(
+    "events",
     METADATA,
-    Column("queue", String(32), primary_key=True),
-    Column("messages", BigInteger, nullable=False),
-    Column("bytes", BigInteger, nullable=False),
+    _sequence(),
+    Column("device", _name(), nullable=False),
+    Column("module", _name()),
+    Column("properties", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("enqueued_ms", BigInteger, nullable=False),
+    Column("auth_method", Text, nullable=False),
+    Column("message_source", Text, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 consumers = Table(

@@ -62,7 +62,8 @@ def listen(name):
     def received(message):
         told = {key: value for key in PROPERTIES if (value := getattr(message, key)) is not None}
         body = message.data.decode()
-        news(name, "message", body=body, properties=dict(message.custom_properties), system=told)
+        entry = {} if message.input_name is None else {"input": message.input_name}
+        news(name, "message", body=body, properties=dict(message.custom_properties), system=told, **entry)
 
     clients[name].on_message_received = received
 
@@ -92,6 +93,19 @@ def answer(name, status=200, pause=0.0):
         clients[name].send_method_response(MethodResponse(request.request_id, status, payload))
 
     clients[name].on_method_request_received = called
+
+
+def invoke(name, method, payload, device, module=None, timeout=10):
+    """Call a method of a device, or of a module, as a module does; its answer."""
+    called = {"methodName": method, "payload": payload, "responseTimeoutInSeconds": timeout}
+    return clients[name].invoke_method(called, device, *([] if module is None else [module]))
+
+
+def send_output(name, output, body, properties=None):
+    """Send one message through an output."""
+    message = Message(body)
+    message.custom_properties.update(properties or {})
+    clients[name].send_message_to_output(message, output)
 
 
 def send(name, body, properties=None, system=None):
@@ -167,7 +181,7 @@ class Subscribing(logging.Handler):
 
 OFFERED = (
     *(create, connect, listen, twin, report, watch, answer, send, stream, disconnect, shutdown),
-    *(upload_address, upload_done),
+    *(upload_address, upload_done, send_output, invoke),
 )
 COMMANDS = {each.__name__: each for each in OFFERED}
 

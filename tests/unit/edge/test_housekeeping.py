@@ -10,13 +10,13 @@ import pytest_asyncio
 import structlog
 
 from edgetrust.clock import ManualClock
-from edgetrust.edge.housekeeping import drop_old, keep_house
+from edgetrust.edge.housekeeping import drop_old
 from edgetrust.errors import UnavailableError
 from edgetrust.store import queues
 from edgetrust.store.engine import Database
-from edgetrust.store.queues import ForwardQueue
+from edgetrust.store.queues import Dropped, ForwardQueue
 from edgetrust.store.records import at_moment
-from support.database import Outcomes, message
+from support.database import Outcomes, message, queued
 
 DAY = timedelta(days=1)
 
@@ -27,7 +27,7 @@ async def queue() -> AsyncIterator[ForwardQueue]:
     await database.migrate()
     opened = await ForwardQueue.open(database)
     done = Outcomes()
-    opened.append([message(number) for number in range(10)], done)
+    opened.append([queued(number) for number in range(10)], done)
     assert await done.wait() == [None]
     yield opened
     await opened.close()
@@ -36,18 +36,21 @@ async def queue() -> AsyncIterator[ForwardQueue]:
 
 async def test_what_is_too_old_goes_and_is_said(queue: ForwardQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "TRIM_STEP_ROWS", 2)
-    clock = ManualClock(at_moment(1_700_000_000_005) + DAY)
+    clock, dropped = ManualClock(at_moment(1_700_000_000_005) + DAY), list[Dropped]()
     with structlog.testing.capture_logs() as logs:
-        await drop_old(queue, DAY, clock)
-        await drop_old(queue, DAY, clock)
+        await drop_old(queue, DAY, clock, dropped.extend)
+        await drop_old(queue, DAY, clock, dropped.extend)
     assert [(entry["event"], entry["messages"]) for entry in logs] == [("upstream.expired", 5)]
+    assert [one.properties for one in dropped] == [f"number={number}" for number in range(5)]
     status = await queue.status()
     assert (status.messages, status.oldest_at) == (5, at_moment(1_700_000_000_005))
-    assert [stored.message for stored in await queue.lease()] == [message(number) for number in range(5, 10)]
+    assert [stored.message for stored in await queue.lane("$upstream").lease()] == [
+        message(number) for number in range(5, 10)
+    ]
 
 
 async def test_without_an_age_nothing_is_dropped(queue: ForwardQueue) -> None:
-    await keep_house(queue, None, ManualClock(at_moment(4_000_000_000_000)))
+    await drop_old(queue, None, ManualClock(at_moment(4_000_000_000_000)), fail)
     assert (await queue.status()).messages == 10
 
 
@@ -57,5 +60,9 @@ async def test_a_store_that_is_away_is_tried_again_later(queue: ForwardQueue, mo
 
     monkeypatch.setattr(queue, "expire", away)
     with structlog.testing.capture_logs() as logs:
-        await drop_old(queue, DAY, ManualClock())
+        await drop_old(queue, DAY, ManualClock(), fail)
     assert [entry["reason"] for entry in logs] == ["store-full"]
+
+
+def fail(dropped: object) -> None:
+    raise AssertionError(f"nothing may be dropped: {dropped}")

@@ -9,7 +9,7 @@ from edgetrust.store.appending import size_of
 from edgetrust.store.engine import Database
 from edgetrust.store.events import EventLog
 from edgetrust.store.queues import ForwardQueue
-from support.database import Outcomes, message
+from support.database import Outcomes, message, queued
 
 
 async def test_what_waits_for_the_disk_goes_together_and_before_the_end(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ async def test_a_queue_tells_what_waits(tmp_path: Path) -> None:
     await database.migrate()
     queue = await ForwardQueue.open(database)
     done = Outcomes()
-    queue.append([message(1)], done)
+    queue.append([queued(1)], done)
     assert queue.waiting_bytes == size_of([message(1)])
     await done.wait()
     assert queue.waiting_bytes == 0

@@ -14,7 +14,9 @@ from sqlalchemy import Connection
 from edgetrust.protocol.messages import Message
 from edgetrust.store import ca_tables, configuration_tables, dps_schema, job_tables, migrate
 from edgetrust.store.engine import Database
-from edgetrust.store.schema import METADATA, events, forward_queue
+from edgetrust.store.queue_tables import queued_messages
+from edgetrust.store.queues import QueuedMessage
+from edgetrust.store.schema import METADATA, events
 
 for tables in (ca_tables.ca_audit, dps_schema.dps_registrations, configuration_tables.configurations, job_tables.jobs):
     assert tables.metadata is METADATA  # their import is what adds them
@@ -35,8 +37,8 @@ async def test_migrating_again_changes_nothing(database: Database) -> None:
 
 
 def test_messages_are_stored_in_the_order_of_their_fields() -> None:
-    for table in (events, forward_queue):
-        assert tuple(table.c.keys())[1:] == Message._fields
+    assert tuple(events.c.keys())[1:] == Message._fields
+    assert tuple(queued_messages.c.keys())[1:] == QueuedMessage._fields
 
 
 def test_the_newest_migration_is_the_one_that_is_asked_for():

@@ -38,7 +38,18 @@ _SYSTEM: Mapping[str, str] = MappingProxyType(
         "$creationtime": "$.ctime",
     }
 )
+_STAMPS = ("$connectionDeviceId", "$connectionModuleId", "$messageSource", "$enqueuedTime", "$body")
 _UNREAD: Any = object()
+
+
+def system_names() -> tuple[str, ...]:
+    """The names with a meaning of their own; they compare without case."""
+    return (*_STAMPS, *_SYSTEM)
+
+
+def is_system_name(name: str) -> bool:
+    """Whether a `$`-name means something for every message, or stands in its bag as it is."""
+    return name.startswith("$.") or name.lower() in {one.lower() for one in system_names()}
 
 
 class MessageQuery:
