@@ -20,9 +20,9 @@ JUDGES := .venv-judges/.installed
 NODE := .node-azure/.installed
 UV := .tools/uv/.installed
 
-TEST_PROGRAMS := ca-certificates curl faketime gnutls-bin iproute2 libstrongswan-extra-plugins \
-	libstrongswan-standard-plugins libtpm2-pkcs11-1 libtpm2-pkcs11-tools mosquitto mosquitto-clients nodejs npm \
-	opensc openssl procps softhsm2 strace strongswan-pki swtpm tpm2-tools
+TEST_PROGRAMS := ca-certificates curl dbus-daemon faketime gnutls-bin iproute2 libstrongswan-extra-plugins \
+	libstrongswan-standard-plugins libtpm2-pkcs11-1 libtpm2-pkcs11-tools libtss2-tcti-tabrmd0 mosquitto mosquitto-clients nodejs npm \
+	opensc openssl procps softhsm2 strace strongswan-pki swtpm tpm2-abrmd tpm2-tools
 
 NPM_QUIET = --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
 

@@ -18,7 +18,7 @@ class Tpm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._socket = folder / "tpm.sock"
+        self.socket = folder / "tpm.sock"
 
     def __enter__(self) -> Self:
         state = self.folder / "state"
@@ -26,13 +26,13 @@ class Tpm:
         self._running = subprocess.Popen(
             [
                 *("swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--flags", "not-need-init,startup-clear"),
-                *("--server", f"type=unixio,path={self._socket}"),
-                *("--ctrl", f"type=unixio,path={self._socket}.ctrl"),
+                *("--server", f"type=unixio,path={self.socket}"),
+                *("--ctrl", f"type=unixio,path={self.socket}.ctrl"),
             ],
             stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 10
-        while not Path(f"{self._socket}.ctrl").exists():
+        while not Path(f"{self.socket}.ctrl").exists():
             assert time.monotonic() < deadline, "swtpm does not start"
             time.sleep(0.02)
         return self
@@ -49,7 +49,7 @@ class Tpm:
             capture_output=True,
             timeout=30,
             check=False,
-            env={**os.environ, "TPM2TOOLS_TCTI": f"swtpm:path={self._socket}"},
+            env={**os.environ, "TPM2TOOLS_TCTI": f"swtpm:path={self.socket}"},
         )
         assert done.returncode == 0, (name, done.stderr.decode())
         return done.stdout

@@ -130,13 +130,13 @@ class KeyClient:
     def _pair_handle(self, key_id: str) -> str:
         return str(self._called(key_id, "GET", f"/keypair/{quote(key_id, safe='')}")["keyHandle"])
 
-    def sign(self, handle: str, public: PublicKey, data: bytes) -> bytes:
-        """As `KeyHandle.sign`, by the key of a handle."""
-        digest = hashlib.sha256(data).digest()
-        if isinstance(public, ec.EllipticCurvePublicKey):
-            return _bytes(self._use("sign", handle, "ECDSA", {"digest": digest})["signature"])
-        content = _SHA256_DIGEST_INFO + digest
-        return _bytes(self._use("encrypt", handle, "RSA-PKCS1", {}, plaintext=content)["ciphertext"])
+    def sign_digest(self, handle: str, digest: bytes) -> bytes:
+        """ECDSA by the key of a handle, DER."""
+        return _bytes(self._use("sign", handle, "ECDSA", {"digest": digest})["signature"])
+
+    def rsa(self, handle: str, algorithm: str, content: bytes) -> bytes:
+        """The private-key operation of RSA by the key of a handle."""
+        return _bytes(self._use("encrypt", handle, algorithm, {}, plaintext=content)["ciphertext"])
 
     def _public(self, handle: str, key_id: str) -> PublicKey:
         def parameter(name: str) -> Any:
@@ -192,7 +192,22 @@ class RemoteKey:
         return self._public
 
     def sign(self, data: bytes) -> bytes:
-        return self._client.sign(self._handle, self._public, data)
+        digest = hashlib.sha256(data).digest()
+        if isinstance(self._public, ec.EllipticCurvePublicKey):
+            return self.sign_digest(digest)
+        return self.sign_padded(_SHA256_DIGEST_INFO + digest)
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """ECDSA over a digest, DER. Raises KeyUnfitError for an RSA key, UnavailableError."""
+        return self._client.sign_digest(self._handle, digest)
+
+    def sign_padded(self, content: bytes) -> bytes:
+        """RSA with PKCS#1 v1.5 padding around what its user has hashed. Raises KeyUnfitError, UnavailableError."""
+        return self._client.rsa(self._handle, "RSA-PKCS1", content)
+
+    def sign_raw(self, block: bytes) -> bytes:
+        """RSA on a whole block, which its user has padded. Raises KeyUnfitError, UnavailableError."""
+        return self._client.rsa(self._handle, "RSA-NO-PADDING", block)
 
     def __repr__(self) -> str:
         return f"RemoteKey({self._key_id!r})"  # the handle is a capability

@@ -161,15 +161,25 @@ class Token:
             keep = {pkcs11.Attribute.SENSITIVE: True, pkcs11.Attribute.EXTRACTABLE: False}
             identifier = hashlib.sha256(label.encode()).digest()[:16]
             more = {"store": True, "label": label, "id": identifier, "private_template": keep}
-            if algorithm is KeyAlgorithm.P256:
-                curve = pkcs11.util.ec.encode_named_curve_parameters("secp256r1")
-                parameters = self._session.create_domain_parameters(
-                    pkcs11.KeyType.EC, {pkcs11.Attribute.EC_PARAMS: curve}, local=True
-                )
-                public, private = parameters.generate_keypair(**more)
-            else:
-                public, private = self._session.generate_keypair(pkcs11.KeyType.RSA, _RSA_BITS[algorithm], **more)
+            use = pkcs11.MechanismFlag
+            try:
+                public, private = self._generated(algorithm, capabilities=use.SIGN | use.VERIFY, **more)
+            except pkcs11.exceptions.GeneralError:  # tpm2-pkcs11 makes only keys that may do everything
+                every = use.SIGN | use.VERIFY | use.ENCRYPT | use.DECRYPT
+                public, private = self._generated(algorithm, capabilities=every, **more)
             return self._key(label, private, public)
+
+    def _generated(self, algorithm: KeyAlgorithm, **more: Any) -> tuple[Any, Any]:
+        pkcs11 = _library()
+        if algorithm is not KeyAlgorithm.P256:
+            made: tuple[Any, Any] = self._session.generate_keypair(pkcs11.KeyType.RSA, _RSA_BITS[algorithm], **more)
+            return made
+        curve = pkcs11.util.ec.encode_named_curve_parameters("secp256r1")
+        parameters = self._session.create_domain_parameters(
+            pkcs11.KeyType.EC, {pkcs11.Attribute.EC_PARAMS: curve}, local=True
+        )
+        made = parameters.generate_keypair(**more)
+        return made
 
     def has(self, label: str) -> bool:
         """Whether there is a key pair of that label."""

@@ -21,6 +21,7 @@ from support.est_server import Served, TestEst
 from support.module_process import ask, curl_arguments, parsed
 from support.pki import Holder, openssl, self_signed
 from support.story import false_server
+from support.tokens import PIN, TOKENS
 
 EDGE_CA = "iotedged workload ca edgegateway"
 WORKLOAD, IDENTITY = "2022-08-03", "2022-08-01"
@@ -187,60 +188,54 @@ def test_row_079_a_refused_renewal_ends_the_trust_in_a_gateway(tmp_path: Path) -
         end(site)
 
 
-LOOK_INTO_TOKEN = """
-import json, pkcs11
-token = pkcs11.lib("/usr/lib/softhsm/libsofthsm2.so").get_token(token_label="gateway")
-names = ("SENSITIVE", "ALWAYS_SENSITIVE", "EXTRACTABLE", "NEVER_EXTRACTABLE", "LOCAL")
-with token.open(user_pin="1234") as session:
-    keys = session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY})
-    print(json.dumps({key.label: {name: key[pkcs11.Attribute[name]] for name in names} for key in keys}))
+RENEWED_AT_EVERY_START = """
+[edge_ca]
+auto_generated_edge_ca_expiry_days = 1
+[edge_ca.auto_renew]
+rotate_key = true
+threshold = "1 day"
+retry = "60 min"
 """
 
 
+@pytest.mark.parametrize("kind", TOKENS)
 def test_row_078_the_edge_cas_key_is_made_in_a_token_and_never_leaves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """The key is in the token: sensitive and never extractable, in no file; the gateway serves with what it signs, and
-    again after a restart. The token is SoftHSM's; its attributes are read through PKCS#11 by another process.
+    after a renewal with another key that was made there. The token is SoftHSM's, and a TPM's; pkcs11-tool looks.
     """
-    (tmp_path / "tokens").mkdir()
-    (tmp_path / "softhsm2.conf").write_text(f"directories.tokendir = {tmp_path / 'tokens'}\nlog.level = ERROR\n")
-    monkeypatch.setenv("SOFTHSM2_CONF", str(tmp_path / "softhsm2.conf"))
-    made = ["softhsm2-util", "--init-token", "--free", "--label", "gateway", "--pin", "1234", "--so-pin", "5678"]
-    subprocess.run(made, check=True, capture_output=True, timeout=60)
-    world = World(tmp_path)
-    try:
-        world.hub.start()
-        identity = world.edge_device()
-        module = "/usr/lib/softhsm/libsofthsm2.so"
-        extra = (
-            f'[aziot_keys]\npkcs11_lib_path = "{module}"\npkcs11_base_slot = "pkcs11:token=gateway?pin-value=1234"\n'
-        )
-        gateway = world.gateway(identity, quickstart=True, extra=extra)
-        gateway.start()
-        edge_ca = gateway.file("aziotedgedca")
-        gateway.trust.write_text(edge_ca.read_text())
-        for _ in range(2):
-            assert "Verify return code: 0 (ok)" in gateway.s_client("-verify_hostname", "localhost")
-            assert list(gateway.keys.glob("aziotedgedca*")) == []
-            looked = subprocess.run(
-                [sys.executable, "-c", LOOK_INTO_TOKEN], capture_output=True, text=True, timeout=60, check=True
-            )
-            assert json.loads(looked.stdout) == {
-                "aziot-edged-ca": {
-                    "SENSITIVE": True,
-                    "ALWAYS_SENSITIVE": True,
-                    "EXTRACTABLE": False,
-                    "NEVER_EXTRACTABLE": True,
-                    "LOCAL": True,
+    with TOKENS[kind](tmp_path) as token:
+        for name, value in token.environment.items():
+            monkeypatch.setenv(name, value)
+        world = World(tmp_path)
+        try:
+            world.hub.start()
+            extra = token.configuration + RENEWED_AT_EVERY_START
+            gateway = world.gateway(world.edge_device(), quickstart=True, extra=extra)
+            served: list[str] = []
+            for _ in range(2):
+                gateway.start()
+                edge_ca = gateway.file("aziotedgedca")
+                served.append(openssl("x509", "-in", str(edge_ca), "-noout", "-pubkey").stdout)
+                gateway.trust.write_text(edge_ca.read_text())
+                assert "Verify return code: 0 (ok)" in gateway.s_client("-verify_hostname", "localhost")
+                assert list(gateway.keys.glob("aziotedgedca*")) == []
+                gateway.stop()
+                assert _private_keys(token.objects()) == {
+                    "aziot-edged-ca": "sensitive, always sensitive, never extractable, local"
                 }
-            }
-            gateway.stop()
-            gateway.start()
-        assert gateway.file("aziotedgedca").read_text() == gateway.trust.read_text()
-        assert "1234" not in gateway.text()
-    finally:
-        world.close()
+            assert served[0] != served[1], "renewed with a new key"
+            assert f"={PIN}" not in gateway.text()
+        finally:
+            world.close()
+
+
+def _private_keys(printed: str) -> dict[str, str]:
+    """Label and access of the private keys that pkcs11-tool printed."""
+    parts = [part.partition("Public Key Object")[0].splitlines() for part in printed.split("Private Key Object;")[1:]]
+    fields = [dict(line.strip().partition(":")[::2] for line in part if ":" in line) for part in parts]
+    return {one["label"].strip(): one["Access"].strip() for one in fields}
 
 
 # Module identities ----------------------------------------------------------------------------------------------------
