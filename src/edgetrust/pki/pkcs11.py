@@ -169,17 +169,16 @@ class Token:
                 public, private = self._generated(algorithm, capabilities=every, **more)
             return self._key(label, private, public)
 
-    def _generated(self, algorithm: KeyAlgorithm, **more: Any) -> tuple[Any, Any]:
+    def _generated(self, algorithm: KeyAlgorithm, **more: Any) -> Any:
+        """A new pair: the public and the private object."""
         pkcs11 = _library()
         if algorithm is not KeyAlgorithm.P256:
-            made: tuple[Any, Any] = self._session.generate_keypair(pkcs11.KeyType.RSA, _RSA_BITS[algorithm], **more)
-            return made
+            return self._session.generate_keypair(pkcs11.KeyType.RSA, _RSA_BITS[algorithm], **more)
         curve = pkcs11.util.ec.encode_named_curve_parameters("secp256r1")
         parameters = self._session.create_domain_parameters(
             pkcs11.KeyType.EC, {pkcs11.Attribute.EC_PARAMS: curve}, local=True
         )
-        made = parameters.generate_keypair(**more)
-        return made
+        return parameters.generate_keypair(**more)
 
     def has(self, label: str) -> bool:
         """Whether there is a key pair of that label."""
