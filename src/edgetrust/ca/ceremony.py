@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 from sqlalchemy import Connection
 
 from edgetrust.ca.authority import ACTIVE, PREPARED, CertificateAuthority
@@ -42,6 +43,23 @@ from edgetrust.store import chained
 from edgetrust.store.issuance import AuthorityRow, IssuedRow, add_authority, add_issued, serial_text
 
 OPERATOR: Final = "operator"
+# What every request of a CA asks for, beside its basic constraints.
+CA_EXTENSIONS: Final = (
+    (
+        x509.KeyUsage(
+            digital_signature=True,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            key_cert_sign=True,
+            crl_sign=True,
+            encipher_only=False,
+            decipher_only=False,
+        ),
+        True,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +190,15 @@ def store(connection: Connection, row: AuthorityRow, now: datetime, operation: s
     chained.append(connection, entry)
 
 
+def names_of(certificate: x509.Certificate) -> Names | None:
+    """The names in a CA's certificate, as far as this authority writes them; None without a common name."""
+    common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    organizations = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    if not common:
+        return None
+    return Names(str(common[0].value), organization=str(organizations[0].value) if organizations else None)
+
+
 # Across companies -----------------------------------------------------------------------------------------------------
 
 
@@ -180,18 +207,7 @@ def request(authority: CertificateAuthority, name: str, names: Names, algorithm:
     if name in authority.authorities:
         raise UsageError(f"there is a CA {name!r} already", reason="authority-exists")
     _, key = authority.keyring.create(name, algorithm)
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=True,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    return build_csr(key, names, ((x509.BasicConstraints(True, None), True), (usage, True)))
+    return build_csr(key, names, ((x509.BasicConstraints(True, None), True), *CA_EXTENSIONS))
 
 
 async def install(authority: CertificateAuthority, name: str, chain: Chain, profiles: frozenset[str]) -> str:
@@ -232,6 +248,7 @@ async def install(authority: CertificateAuthority, name: str, chain: Chain, prof
 
 __all__ = [
     "ACTIVE",
+    "CA_EXTENSIONS",
     "PREPARED",
     "PURPOSES",
     "NewAuthority",
@@ -240,6 +257,7 @@ __all__ = [
     "install",
     "make_authority",
     "make_hierarchy",
+    "names_of",
     "request",
     "store",
 ]

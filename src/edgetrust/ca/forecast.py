@@ -7,9 +7,10 @@ forecast. Revoked and replaced ones are left out. Must not know how it is shown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from edgetrust.ca import upkeep
 from edgetrust.ca.authority import RETIRED, CertificateAuthority
 from edgetrust.store.issuance import last_ends
 from edgetrust.telemetry import CERTIFICATES_VALID, FIRST_NOT_AFTER
@@ -17,13 +18,15 @@ from edgetrust.telemetry import CERTIFICATES_VALID, FIRST_NOT_AFTER
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """One certificate in use. `kind` is its profile, `name` the identity, or the CA in angle brackets."""
+    """One certificate in use. `kind` is its profile, `name` the identity, or the CA in angle brackets;
+    `to_do`, of a CA, is what happens before its end, or what a person has to do."""
 
     kind: str
     name: str
     authority: str
     serial: str
     not_after: datetime
+    to_do: str = ""
 
 
 async def in_use(authority: CertificateAuthority) -> tuple[Ending, ...]:
@@ -37,6 +40,8 @@ async def in_use(authority: CertificateAuthority) -> tuple[Ending, ...]:
         for one in authority.authorities.values()
         if f"<{one.name}>" not in known
     ]
+    cas = {f"<{one.name}>": upkeep.to_do(authority, one) for one in authority.authorities.values()}
+    found = [replace(one, to_do=cas.get(one.name, "")) for one in found]
     return tuple(sorted(found, key=lambda one: (one.not_after, one.name)))
 
 

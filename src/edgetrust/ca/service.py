@@ -21,7 +21,7 @@ from cryptography import x509
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from edgetrust import limits
-from edgetrust.ca import est, status
+from edgetrust.ca import est, status, upkeep
 from edgetrust.ca.authority import OWN_LISTENER, CertificateAuthority, Order
 from edgetrust.ca.enroll import Enroller, Registry, no_registry
 from edgetrust.ca.forecast import in_use, measure
@@ -38,7 +38,15 @@ from edgetrust.protocol.est import PREFIX
 from edgetrust.store.engine import Database
 from edgetrust.store.identities import Identities
 from edgetrust.store.records import RegistryError
-from edgetrust.telemetry import EVENT_READY, EVENT_STOPPED, EVENT_STORE_UNAVAILABLE, METRICS
+from edgetrust.telemetry import (
+    EVENT_CERTIFICATE_EXPIRING,
+    EVENT_CERTIFICATE_NOT_RENEWED,
+    EVENT_CERTIFICATE_RENEWED,
+    EVENT_READY,
+    EVENT_STOPPED,
+    EVENT_STORE_UNAVAILABLE,
+    METRICS,
+)
 from edgetrust.transport.guests import Guest
 from edgetrust.transport.http import HttpServer, serve_http
 from edgetrust.transport.tasks import LoopTasks
@@ -93,6 +101,7 @@ async def open_authority(
     app.add_routes(status.StatusServer(authority).routes())
     opened = Opened(authority, enroller, app, LoopTasks())
     opened.tasks.start(_reread(authority, follow))
+    opened.tasks.start(_keep_up(authority))
     opened.tasks.start(_measure(authority))
     return opened
 
@@ -117,6 +126,24 @@ async def _reread(authority: CertificateAuthority, follow: Follow) -> None:
             await follow(authority)
         except Error as problem:  # the next time is another attempt
             _log.warning(EVENT_STORE_UNAVAILABLE, reason=problem.reason, detail=problem.message)
+
+
+async def _keep_up(authority: CertificateAuthority) -> None:
+    """Renew CAs that are due; say once for each certificate what a person has to do instead."""
+    told: set[tuple[str, x509.Certificate]] = set()
+    while True:
+        try:
+            for name, to_do in await upkeep.keep_up(authority):
+                certificate = authority.named(name).row.certificate
+                until = f"{certificate.not_valid_after_utc:%Y-%m-%dT%H:%MZ}"
+                if not to_do:
+                    _log.info(EVENT_CERTIFICATE_RENEWED, certificate=f"<{name}>", until=until)
+                elif (name, certificate) not in told:
+                    told.add((name, certificate))
+                    _log.warning(EVENT_CERTIFICATE_EXPIRING, certificate=f"<{name}>", until=until, fix=to_do)
+        except Error as problem:  # the next time is another attempt
+            _log.warning(EVENT_CERTIFICATE_NOT_RENEWED, reason=problem.reason, detail=problem.message)
+        await asyncio.sleep(limits.CERTIFICATE_CHECK_SECONDS)
 
 
 async def _measure(authority: CertificateAuthority) -> None:
@@ -271,5 +298,5 @@ def _serves(certificate: Path, key: Path, names: Sequence[str], issuer: x509.Cer
         *alternative.get_values_for_type(x509.DNSName),
         *map(str, alternative.get_values_for_type(x509.IPAddress)),
     }
-    same = held.issuer == issuer.subject
+    same = issuer in chain.intermediates[:1]
     return same and set(names) <= good_for and now < begin + (end - begin) * RENEW_AFTER

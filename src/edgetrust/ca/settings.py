@@ -51,6 +51,13 @@ class Pkcs11Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pin_file: str
 
 
+class AuthoritiesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[authorities]`."""
+
+    renew: Literal["same-key", "new-key", "never"] = "same-key"
+    renew_at: str = "80%"
+
+
 class RuleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[rule]]`; the fields of `policy.Rule`."""
 
@@ -72,6 +79,7 @@ class CaFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ca: CaTable = CaTable()
     listen: ListenTable = ListenTable()
     pkcs11: Pkcs11Table | None = None
+    authorities: AuthoritiesTable = AuthoritiesTable()
     rule: tuple[RuleTable, ...] = ()
     lifetimes: dict[str, str] = {}
 
@@ -83,6 +91,7 @@ class CaSettings:
     `registry` is the database of a hub whose devices count as registered; None: there is no registry.
     `certificate` and `key` are those of its HTTPS listener; None: it issues its own, for `names`. `http_port` serves
     CRLs and OCSP without TLS; `crl_url` and `ocsp_url` are what certificates say of it; `{ca}` stands for the issuer.
+    `renew_authorities` (`same-key`, `new-key`, `never`) says how CAs are renewed that are past `renew_authorities_at`.
     `lifetimes` says how long certificates of a profile live, instead of the profile's own validity.
     """
 
@@ -102,6 +111,8 @@ class CaSettings:
     pkcs11_token: str | None = None
     pkcs11_pin_file: Path | None = None
     rules: tuple[Rule, ...] = DEFAULT_RULES
+    renew_authorities: str = "same-key"
+    renew_authorities_at: Period = field(default=Period(percent=80))
     lifetimes: Mapping[str, timedelta] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -134,6 +145,8 @@ def parse_settings(text: str, path: Path) -> CaSettings:
         pkcs11_token=None if file.pkcs11 is None else f"pkcs11:token={quote(file.pkcs11.token, safe='')}",
         pkcs11_pin_file=None if file.pkcs11 is None else here / file.pkcs11.pin_file,
         rules=tuple(_rule(path, rule) for rule in file.rule) or DEFAULT_RULES,
+        renew_authorities=file.authorities.renew,
+        renew_authorities_at=_threshold(path, file.authorities.renew_at),
         lifetimes=MappingProxyType({name: _life(path, name, text) for name, text in file.lifetimes.items()}),
     )
 
@@ -141,6 +154,17 @@ def parse_settings(text: str, path: Path) -> CaSettings:
 def sqlite_url(data: Path) -> str:
     """The database of an authority that was given no other."""
     return f"sqlite:///{data / 'ca.sqlite'}"
+
+
+def _threshold(path: Path, text: str) -> Period:
+    period = Period.parse(text)
+    if period is None:
+        raise ConfigError(
+            f"{path}: authorities.renew_at is {text!r}",
+            reason="config-wrong-value",
+            fix='a share of its life, "80%", or a time before its end, "90 day"',
+        )
+    return period
 
 
 def _life(path: Path, name: str, text: str) -> timedelta:

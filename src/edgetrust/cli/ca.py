@@ -15,7 +15,7 @@ import typer
 from edgetrust.ca.authority import CertificateAuthority, Order
 from edgetrust.cli.at_ca import DEFAULT_CONFIG, Config, at_ca, opened
 from edgetrust.cli.ca_forecast import forecast
-from edgetrust.cli.ca_hierarchy import install, request
+from edgetrust.cli.ca_hierarchy import install, renew, request
 from edgetrust.cli.ca_output import as_json, authority_as_json, show_authorities
 from edgetrust.cli.ca_requests import approve, deny, pending
 from edgetrust.cli.ca_revoke import crl, revoke
@@ -41,7 +41,12 @@ app.command("pending", help="Requests that wait for approval.")(at_ca(pending))
 app.command("approve", help="Let a waiting request have its certificate.")(at_ca(approve))
 app.command("deny", help="Refuse a waiting request.")(at_ca(deny))
 app.command("request", help="Make a key for a new CA and a CSR, for another company's CA to certify.")(at_ca(request))
-app.command("install", help="Take the chain that came back for a CSR of `ca request`.")(at_ca(install))
+app.command("install", help="Take the chain that came back for a CSR of `ca request`, or for one in renewals/.")(
+    at_ca(install)
+)
+app.command("renew", help="Give a CA its next certificate now: the same key and name, by the CA above it.")(
+    at_ca(renew)
+)
 app.command("crl", help="Make the CRL of a CA: PEM.")(at_ca(crl))
 
 Algorithm = Annotated[KeyAlgorithm, typer.Option("--key", help="What kind of keys to make.")]
@@ -185,7 +190,9 @@ async def list_(
     json: Json = False,
 ) -> None:
     if authorities:
-        shown = [authority_as_json(one) for one in ca.authorities.values()]
+        from edgetrust.ca.upkeep import to_do
+
+        shown = [{**authority_as_json(one), "toDo": to_do(ca, one)} for one in ca.authorities.values()]
         print_json(shown) if json else show_authorities(shown)
         return
     rows = await ca.database.read(

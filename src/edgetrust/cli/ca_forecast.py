@@ -37,6 +37,7 @@ async def forecast(
                     "authority": one.authority,
                     "serial": one.serial,
                     "notAfter": iso(one.not_after),
+                    "toDo": one.to_do or None,
                 }
                 for one in found
             ]
@@ -53,3 +54,6 @@ async def forecast(
             for one in found
         ]
         print_table(("UNTIL", "LEFT", "KIND", "IDENTITY", "CA"), rows)
+        for one in found:
+            if one.to_do:
+                say(f"{one.name}: {one.to_do}")

@@ -1,4 +1,4 @@
-"""`edgetrust ca request` and `install`: a CA of ours below the root of somebody else, by files."""
+"""`edgetrust ca request` and `install`: a CA of ours below the root of somebody else, by files; `renew`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from edgetrust.ca.authority import CertificateAuthority
 from edgetrust.cli.certificates import read_chain
-from edgetrust.cli.output import say
+from edgetrust.cli.output import say, utc
 from edgetrust.errors import UsageError
 from edgetrust.pki.keys import KeyAlgorithm
 from edgetrust.pki.names import Names
@@ -56,8 +56,21 @@ async def install(
     unknown = [one for one in profile or () if one not in PROFILES]
     if unknown:
         raise UsageError(f"there is no profile {unknown[0]!r}", reason="profile-unknown")
+    if name in ca.authorities:
+        from edgetrust.ca import upkeep
+
+        await upkeep.install_next(ca, name, read_chain(chain))
+        say(f"{name} has its next certificate, until {utc(ca.named(name).row.certificate.not_valid_after_utc)}")
+        return
     await ceremony.install(ca, name, read_chain(chain), frozenset(profile or ()))
     say(f"{name} is active")
+
+
+async def renew(ca: CertificateAuthority, name: Name) -> None:
+    from edgetrust.ca import upkeep
+
+    chain = await upkeep.renew(ca, name)
+    say(f"{name} has its next certificate, until {utc(chain.end_entity.not_valid_after_utc)}")
 
 
 def _plain(name: str) -> None:

@@ -207,6 +207,19 @@ def change_authority(connection: Connection, name: str, **values: object) -> Non
     connection.execute(update(authorities).where(authorities.c.name == name).values(**values))
 
 
+def replace_certificate(connection: Connection, name: str, old: x509.Certificate, new: x509.Certificate) -> bool:
+    """Give an authority its next certificate, if it still has the `old` one."""
+    table = authorities
+    one = (table.c.name == name) & (table.c.der == old.public_bytes(Encoding.DER))
+    values = {
+        "der": new.public_bytes(Encoding.DER),
+        "subject": new.subject.rfc4514_string(),
+        "public_key": key_digest(new.public_key()),
+        "not_after_ms": milliseconds(new.not_valid_after_utc),
+    }
+    return connection.execute(update(table).where(one).values(**values)).rowcount == 1
+
+
 def next_crl_number(connection: Connection, name: str) -> int:
     """Count up, and the number to put into the next CRL."""
     one = authorities.c.name == name

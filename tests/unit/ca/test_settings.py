@@ -44,3 +44,17 @@ async def test_a_lifetime_takes_the_place_of_the_profiles(ca: CaWorld) -> None:
     assert usual.row.not_after - ca.clock.now() == DEVICE.validity
     ca.use(lifetimes={"device": timedelta(minutes=5)})
     assert (await ca.issued(csr("dev1"), peer)).row.not_after - ca.clock.now() == timedelta(minutes=5)
+
+
+def test_when_and_how_cas_are_renewed() -> None:
+    usual = parse_settings("", WHERE)
+    assert (usual.renew_authorities, str(usual.renew_authorities_at)) == ("same-key", "80%")
+    said = parse_settings('[authorities]\nrenew = "new-key"\nrenew_at = "90 day"\n', WHERE)
+    assert (said.renew_authorities, str(said.renew_authorities_at)) == ("new-key", "90 day")
+
+
+@pytest.mark.parametrize("line", ['renew = "sometimes"', 'renew_at = "soon"', 'renew_at = "100%"'])
+def test_renewals_of_cas_that_cannot_be(line: str) -> None:
+    with pytest.raises(ConfigError) as wrong:
+        parse_settings(f"[authorities]\n{line}\n", WHERE)
+    assert wrong.value.reason == "config-wrong-value"
