@@ -63,6 +63,7 @@ EVENT_TWIN_REPORT_REFUSED = "twin_report.refused"  # the hub will never take a r
 EVENT_UPSTREAM_CONNECTED = "upstream.connected"  # the connection to the hub stands
 EVENT_MESSAGE_DROPPED = "upstream.dropped"  # a queued message can never be delivered: its sender left the scope
 EVENT_SCOPE_NOT_SYNCHRONISED = "scope.not_synchronised"  # the copy could not be brought up to date; it stays in use
+EVENT_HELD_KEY_FAILED = "key.failed"  # a key in a token or another process did not sign for TLS; with the reason
 EVENT_GATEWAY_ASSIGNED = "gateway.assigned"  # a provisioning service has said which hub and device it is
 EVENT_GATEWAY_DEGRADED = "gateway.degraded"  # the gateway goes on with what it remembers; with the reason
 EVENT_QUEUE_EXPIRED = "upstream.expired"  # queued messages were dropped: they waited longer than the configuration says

@@ -29,7 +29,7 @@ from multidict import CIMultiDict
 from edgetrust import limits
 from edgetrust.errors import ConfigError, PeerError, RefusedError, UnavailableError
 from edgetrust.pki.chain import Chain, TrustBundle
-from edgetrust.pki.keys import SecretText, TlsKey
+from edgetrust.pki.keys import ClientKey, SecretText
 from edgetrust.transport.http import https_session
 
 _OK, _ACCEPTED, _TOO_MANY, _SERVER_ERROR = 200, 202, 429, 500
@@ -77,7 +77,7 @@ class Shown:
     """The certificate that authenticates a request, with its intermediates, and its key."""
 
     chain: Chain
-    key: TlsKey
+    key: ClientKey
 
 
 async def enroll(server: EstServer, csr: bytes, shown: Shown | None, *, renewing: bool = False) -> Chain:

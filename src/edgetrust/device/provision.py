@@ -26,7 +26,7 @@ from edgetrust.clock import Clock
 from edgetrust.errors import RefusedError, UnavailableError
 from edgetrust.limits import DEVICE_REGISTER_SECONDS, DEVICE_REGISTER_TOKEN_SECONDS
 from edgetrust.pki.chain import Chain, ChainError, TrustBundle
-from edgetrust.pki.keys import SecretBytes, TlsKey
+from edgetrust.pki.keys import ClientKey, SecretBytes
 from edgetrust.protocol.dps.errors import error_values
 from edgetrust.protocol.sas import sign
 from edgetrust.transport.http import https_session
@@ -58,7 +58,7 @@ class ByCertificate:
     """The device's certificate, with the intermediates above it, and its key."""
 
     chain: Chain
-    key: TlsKey = field(repr=False)
+    key: ClientKey = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from edgetrust.edge.files import Layout
 from edgetrust.edge.issuing import Files
 from edgetrust.edge.pairs import read_chain
 from edgetrust.edge.settings import DeviceCertificate, EdgeCaFiles, Settings, load_settings
+from edgetrust.edge.tokens import load_place
 from edgetrust.errors import ConfigError, Error, IntegrityError
 from edgetrust.pki.chain import key_matches
-from edgetrust.pki.softkeys import load_key_file, write_private
+from edgetrust.pki.softkeys import write_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def look_through(settings: Settings) -> None:
     credential, edge_ca = settings.credential, settings.edge_ca
     pairs = [Files(one.certificate, one.key) for one in (credential, edge_ca)
              if isinstance(one, DeviceCertificate | EdgeCaFiles)]  # fmt: skip
-    pairs += [settings.issuing.local_ca] if settings.issuing.local_ca is not None else []
+    pairs += [settings.issuing.local_ca] if isinstance(settings.issuing.local_ca, Files) else []
     for order in settings.issuing.orders.values():
         if order.est is not None:
             pairs += [files for files in (order.est.auth.bootstrap, order.est.auth.identity) if files is not None]
@@ -63,7 +64,7 @@ def look_through(settings: Settings) -> None:
 
 
 def _belong(files: Files) -> None:
-    chain, key = read_chain(files.certificate), load_key_file(files.key)
+    chain, key = read_chain(files.certificate), load_place(files.key)
     try:
         key_matches(chain, key)
     except IntegrityError as problem:

@@ -42,14 +42,15 @@ from edgetrust.edge.settings import (
     QuickstartCa,
     Settings,
 )
+from edgetrust.edge.tokens import KeyPlace, load_place
 from edgetrust.errors import ConfigError, Error, IntegrityError
 from edgetrust.pki.chain import Chain, TrustBundle, key_matches
 from edgetrust.pki.issue import Issuer, self_signed
-from edgetrust.pki.keys import KeyAlgorithm, KeyHandle, KeyStore
+from edgetrust.pki.keys import KeyAlgorithm, KeyHandle, KeyStore, TlsKey
 from edgetrust.pki.names import Names
 from edgetrust.pki.profiles import EDGE_CA_SELF_SIGNED, GATEWAY_SERVER
 from edgetrust.pki.renewal import AutoRenew, is_due
-from edgetrust.pki.softkeys import SoftKey, load_key_file
+from edgetrust.pki.softkeys import SoftKey
 from edgetrust.pki.verify import ChainFailure, ChainReason, Purpose, verify_chain
 from edgetrust.telemetry import EVENT_CERTIFICATE_ISSUED, EVENT_EDGE_CA_CHAIN, EVENT_QUICKSTART_CA
 from edgetrust.trust.authorize import EDGE_HUB
@@ -145,7 +146,7 @@ class GatewayCertificates:
         self.take_device_identity()
         return True
 
-    def _take(self, identifier: str, certificate: Path, key_file: Path) -> Chain:
+    def _take(self, identifier: str, certificate: Path, key_file: KeyPlace) -> Chain:
         chain, key = read_chain(certificate), self._key_of(identifier, key_file)
         try:
             key_matches(chain, key)
@@ -155,14 +156,14 @@ class GatewayCertificates:
                 reason=problem.reason,
                 fix=f"compare: openssl x509 -noout -pubkey -in {certificate}; openssl pkey -pubout -in {key_file}",
             ) from problem
-        if isinstance(key, SoftKey):
+        if isinstance(key, TlsKey):  # one in a token stays there, and is used there
             self._keys.import_pem(identifier, key.private_pem())
         self.store.save(identifier, chain)
         return chain
 
-    def _key_of(self, identifier: str, key_file: Path) -> KeyHandle:
+    def _key_of(self, identifier: str, key_file: KeyPlace) -> KeyHandle:
         """The key of a file that the configuration names; the key service reads it when that is another process."""
-        return self._keys.load(identifier) if isinstance(self._keys, SecretsElsewhere) else load_key_file(key_file)
+        return self._keys.load(identifier) if isinstance(self._keys, SecretsElsewhere) else load_place(key_file)
 
     # The Edge CA ----------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from edgetrust.clock import Clock
-from edgetrust.edge.files import DEVICE_ID, EDGE_CA, EST_ID, Layout, file_stem
+from edgetrust.edge.files import DEVICE_ID, EDGE_CA, EST_ID, LOCAL_CA, Layout, file_stem
 from edgetrust.edge.hubapi import HubTrust
+from edgetrust.edge.issuing import Files
 from edgetrust.edge.keyd import open_keys
 from edgetrust.edge.pairs import CertificateStore, read_chain
 from edgetrust.edge.provisioning import as_assigned
@@ -203,10 +204,16 @@ async def _est_expiry(bench: _Bench) -> None:
 
 
 async def _local_ca_expiry(bench: _Bench) -> None:
-    files = bench.known.issuing.local_ca
-    if files is None:
+    wanted = bench.known.issuing.local_ca
+    if wanted is None:
         raise _SkippedError("there is no local CA")
-    _expiry(await asyncio.to_thread(read_chain, files.certificate), "the local CA", bench, "issue a new local CA")
+    if isinstance(wanted, Files):
+        chain: Chain | None = await asyncio.to_thread(read_chain, wanted.certificate)
+    else:
+        chain = await asyncio.to_thread(bench.store.load, LOCAL_CA)
+    if chain is None:
+        raise _SkippedError("there is no local CA yet; it is issued with the first certificate below it")
+    _expiry(chain, "the local CA", bench, "issue a new local CA")
 
 
 async def _edge_ca_chain(bench: _Bench) -> Chain:
@@ -247,7 +254,7 @@ async def _edge_ca_name(bench: _Bench) -> None:
 
 
 async def _pairs_match(bench: _Bench) -> None:
-    keys, seen = open_keys(bench.layout, bench.known.token), 0
+    keys, seen = open_keys(bench.layout, bench.known.token, bench.known.key_places()), 0
     for identifier in (DEVICE_ID, EDGE_CA, EST_ID):
         chain = await asyncio.to_thread(bench.store.load, identifier)
         if chain is None:

@@ -137,6 +137,7 @@ class CertIssuanceTable(msgspec.Struct, frozen=True):
 
     est: EstTable | None = None
     local_ca: LocalCaTable | None = None
+    certs: dict[str, IssuedTable] = {}
 
 
 class AziotKeysTable(msgspec.Struct, frozen=True):
@@ -231,7 +232,7 @@ class ConfigFile(msgspec.Struct, frozen=True):
     provisioning: ProvisioningTable | None = None
     cert_issuance: CertIssuanceTable | None = None
     edge_ca: EdgeCaTable | None = None
-    preloaded_keys: Tree | None = None
+    preloaded_keys: dict[str, str] | None = None
     preloaded_certs: dict[str, str | list[str]] | None = None
     aziot_keys: AziotKeysTable | None = None
     tpm: Tree | None = None

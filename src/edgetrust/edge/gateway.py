@@ -106,7 +106,7 @@ class Gateway:
         self._sessions = Sessions(self._seen)
         self._keys: KeyStore
         if elsewhere is None:
-            self._keys, store = open_keys(layout, settings.token), None
+            self._keys, store = open_keys(layout, settings.token, settings.key_places()), None
         else:
             self._keys, store = elsewhere.keys, elsewhere.certificates
         self._certificates = GatewayCertificates(layout, self._keys, settings, clock, store)

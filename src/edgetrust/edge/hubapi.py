@@ -14,7 +14,6 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -26,9 +25,11 @@ from edgetrust.clock import Clock
 from edgetrust.edge.files import Stamp, stamp_of
 from edgetrust.edge.pairs import read_chain
 from edgetrust.edge.settings import Settings, UpstreamAddress
-from edgetrust.errors import ConfigError, UnavailableError
+from edgetrust.errors import ConfigError, IntegrityError, UnavailableError
 from edgetrust.limits import HUB_REQUEST_SECONDS, TRUST_REREAD_SECONDS
-from edgetrust.pki.chain import TrustBundle, load_system_bundle
+from edgetrust.pki.chain import Chain, TrustBundle, load_system_bundle
+from edgetrust.pki.keys import ClientKey
+from edgetrust.transport.http import present
 
 SCOPE_API = "2020-06-30-preview"
 MODULE_API = "2017-11-08-preview"
@@ -98,12 +99,8 @@ class HubTrust:
         return str(self._address.ca) if self._address.ca is not None else "the trust store of this machine"
 
 
-@dataclass(frozen=True, slots=True)
-class ClientFiles:
-    """A certificate to show to the hub, and its key."""
-
-    certificate: Path
-    key: Path
+Client = Callable[[], tuple[Chain, ClientKey]]
+"""The certificate to show to the hub, and its key; asked whenever the certificate may be another one."""
 
 
 class HubApi:
@@ -117,7 +114,7 @@ class HubApi:
         trust: HubTrust,
         *,
         authorization: Callable[[], str | None],
-        client: ClientFiles | None = None,
+        client: Client | None = None,
     ) -> None:
         self._hub = settings.upstream.name
         self._port = settings.upstream.https_port
@@ -194,11 +191,10 @@ class HubApi:
             context.load_verify_locations(cadata=bundle.pem())
         if self._client is not None:
             try:
-                context.load_cert_chain(self._client.certificate, self._client.key)
-            except (ssl.SSLError, OSError) as problem:
+                present(context, *self._client())
+            except (ssl.SSLError, OSError, IntegrityError) as problem:
                 raise ConfigError(
-                    f"the device identity {self._client.certificate} cannot be used: {problem}",
-                    reason="device-identity-unusable",
+                    f"the device identity cannot be used: {problem}", reason="device-identity-unusable"
                 ) from problem
         self._tls = (bundle.version, context)
         return context

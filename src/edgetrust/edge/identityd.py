@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import base64
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgetrust.clock import Clock
-from edgetrust.edge.files import DEVICE_ID, Layout, certificate_file_name, key_file_name, read_file
-from edgetrust.edge.hubapi import MODULE_API, Answer, ClientFiles, HubApi, HubTrust, hub_path
+from edgetrust.edge.files import DEVICE_ID, Layout, read_file
+from edgetrust.edge.hubapi import MODULE_API, Answer, HubApi, HubTrust, hub_path
+from edgetrust.edge.issuer import tls_key
 from edgetrust.edge.keyd import SecretsElsewhere, module_key
+from edgetrust.edge.pairs import Certificates, CertificateStore
 from edgetrust.edge.settings import DeviceKey, Settings
 from edgetrust.errors import ConfigError, RefusedError, UnavailableError
 from edgetrust.pki.chain import Chain
-from edgetrust.pki.keys import KeyStore, SecretBytes, TlsKey
-from edgetrust.pki.softkeys import write_private, write_public
+from edgetrust.pki.keys import ClientKey, KeyStore, SecretBytes
+from edgetrust.pki.softkeys import write_public
 from edgetrust.protocol.sas import SasToken, format_token, resource_text, sign, string_to_sign
 from edgetrust.trust.authorize import EDGE_HUB
 
@@ -48,19 +49,31 @@ class EdgeHub:
 class Identities:
     """This gateway's device and module at the hub."""
 
-    def __init__(self, settings: Settings, layout: Layout, keys: KeyStore, trust: HubTrust, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        layout: Layout,
+        keys: KeyStore,
+        trust: HubTrust,
+        clock: Clock,
+        store: Certificates | None = None,
+    ) -> None:
         self._settings = settings
         self._keys = keys
         self._trust = trust
         self._clock = clock
         self._backup_path = layout.module_backup(settings.hub, settings.device, EDGE_HUB)
         self._device_info = layout.identities / "device_info"
-        client = None
-        if not isinstance(settings.credential, DeviceKey):
-            certificate = layout.certificates / certificate_file_name(DEVICE_ID)
-            client = ClientFiles(certificate, layout.keys / key_file_name(DEVICE_ID))
+        self._store = CertificateStore(layout.certificates) if store is None else store
+        client = None if isinstance(settings.credential, DeviceKey) else self._identity
         self.api = HubApi(settings, trust, authorization=self._device_token, client=client)
         self._path = hub_path("devices", settings.device, "modules", EDGE_HUB)
+
+    def _identity(self) -> tuple[Chain, ClientKey]:
+        chain = self._store.load(DEVICE_ID)
+        if chain is None:
+            raise ConfigError("there is no device identity certificate", reason="device-identity-unusable")
+        return chain, tls_key(self._keys.load(DEVICE_ID))
 
     def _device_token(self) -> str | None:
         credential, settings = self._settings.credential, self._settings
@@ -141,19 +154,15 @@ class Identities:
             fix=f"create the edge device {device!r} at the hub" if answer.status == _NOT_FOUND else "",
         )
 
-    async def try_certificate(self, chain: Chain, key: TlsKey) -> None:
+    async def try_certificate(self, chain: Chain, key: ClientKey) -> None:
         """Ask the hub with another certificate, before it becomes ours. Raises DeviceRefusedError when the hub does
         not take it, UnavailableError when it cannot be asked.
         """
-        with tempfile.TemporaryDirectory(prefix="edgetrust-") as directory:  # TLS reads keys from files only
-            files = ClientFiles(Path(directory) / "cert.pem", Path(directory) / "key.pem")
-            write_public(files.certificate, chain.pem().encode())
-            write_private(files.key, key.private_pem().reveal())
-            api = HubApi(self._settings, self._trust, authorization=lambda: None, client=files)
-            try:
-                answer = await api.call("GET", self._path, api_version=MODULE_API)
-            finally:
-                await api.close()
+        api = HubApi(self._settings, self._trust, authorization=lambda: None, client=lambda: (chain, key))
+        try:
+            answer = await api.call("GET", self._path, api_version=MODULE_API)
+        finally:
+            await api.close()
         if answer.status in _UNAUTHORIZED:
             raise DeviceRefusedError(
                 f"the hub {self._settings.hub} does not take the new certificate of {self._settings.device!r}: "

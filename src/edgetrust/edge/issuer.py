@@ -25,14 +25,14 @@ from edgetrust.edge.files import LOCAL_CA
 from edgetrust.edge.issuing import EstAuth, EstOrder, Files, Issuing, Method, Order
 from edgetrust.edge.keyd import SecretsElsewhere
 from edgetrust.edge.pairs import Certificates, Pairs, read_chain
-from edgetrust.edge.signing import sign_by, sign_itself
+from edgetrust.edge.signing import ca_extensions, sign_by, sign_itself
+from edgetrust.edge.tokens import load_place
 from edgetrust.errors import ConfigError, Error, IntegrityError
-from edgetrust.pki.chain import Chain, load_system_bundle
+from edgetrust.pki.chain import Chain, key_matches, load_system_bundle
 from edgetrust.pki.csr import Csr, parse_csr, request_for
 from edgetrust.pki.issue import Issuer
-from edgetrust.pki.keys import KeyAlgorithm, KeyHandle, KeyStore, TlsKey
+from edgetrust.pki.keys import ClientKey, HeldKey, KeyAlgorithm, KeyHandle, KeyStore, TlsKey
 from edgetrust.pki.renewal import RenewalState, next_attempt
-from edgetrust.pki.softkeys import load_key_file
 from edgetrust.telemetry import EVENT_CERTIFICATE_NOT_RENEWED, EVENT_CERTIFICATE_RENEWED
 
 _CLIENT_AUTH = ((x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False),)
@@ -58,6 +58,7 @@ class ConfiguredIssuer:
         self._pairs = Pairs(keys, store)
         self._clock = clock
         self._states: dict[str, RenewalState] = {}
+        self._making_local_ca = asyncio.Lock()
         self._enrolling = asyncio.Lock()  # one identity is bought once, however many certificates want it
 
     async def issue(self, order: Order, csr: bytes, *, key_id: str | None = None) -> Chain:
@@ -71,21 +72,42 @@ class ConfiguredIssuer:
                 key = self._keys.load(key_id or order.certificate_id)
                 return sign_itself(key, request, self._clock.now(), life=order.life, subject=order.subject)
             case Method.LOCAL_CA:
-                issuer = await asyncio.to_thread(self._local_ca)
+                issuer = await self._local_ca()
                 return sign_by(issuer, request, self._clock.now(), life=order.life, subject=order.subject)
             case Method.EST:
                 assert order.est is not None, "an order for EST says where"
                 return await self._by_est(order, order.est, request, csr)
 
-    def _local_ca(self) -> Issuer:
-        files = self._issuing.local_ca
-        if files is None:
-            raise ConfigError("there is no [cert_issuance.local_ca]", reason="config-missing-key")
+    async def _local_ca(self) -> Issuer:
+        match self._issuing.local_ca:
+            case None:
+                raise ConfigError("there is no [cert_issuance.local_ca]", reason="config-missing-key")
+            case Files() as files:
+                issuer = await asyncio.to_thread(self._local_from_files, files)
+                await asyncio.to_thread(self._store.save, LOCAL_CA, issuer.chain)
+                return issuer
+            case Order() as order:
+                async with self._making_local_ca:
+                    return await self._issued_local_ca(order)
+
+    def _local_from_files(self, files: Files) -> Issuer:
         held = isinstance(self._keys, SecretsElsewhere)
-        key = self._keys.load(LOCAL_CA) if held else load_key_file(files.key)
-        issuer = Issuer(key, read_chain(files.certificate))
-        self._store.save(LOCAL_CA, issuer.chain)
-        return issuer
+        key = self._keys.load(LOCAL_CA) if held else load_place(files.key)
+        return Issuer(key, read_chain(files.certificate))
+
+    async def _issued_local_ca(self, order: Order) -> Issuer:
+        """The local CA that is issued itself: the one in use, or a new one when there is none or it has ended."""
+        await asyncio.to_thread(self._pairs.recover, LOCAL_CA)
+        stored = await asyncio.to_thread(self._store.load, LOCAL_CA)
+        if stored is not None and stored.end_entity.not_valid_after_utc > self._clock.now():
+            return Issuer(await asyncio.to_thread(self._keys.load, LOCAL_CA), stored)
+        assert order.subject is not None, "an issued local CA has a name"
+        key = await asyncio.to_thread(self._pairs.new_key, LOCAL_CA, KeyAlgorithm.P256)
+        request = request_for(key, order.subject, ca_extensions(path_length=None))
+        chain = await self.issue(order, request, key_id=key.key_id)
+        key_matches(chain, key)
+        await asyncio.to_thread(self._pairs.promote, LOCAL_CA, chain)
+        return Issuer(await asyncio.to_thread(self._keys.load, LOCAL_CA), chain)
 
     # EST ------------------------------------------------------------------------------------------------------------
 
@@ -171,8 +193,10 @@ class ConfiguredIssuer:
         """Renew the EST identities that are there and due. Failures are in their state."""
         orders = {order.est.auth.identity_id: order for order in self._issuing.orders.values() if order.est is not None}
         for identity_id, order in orders.items():
-            if order.est is not None and await asyncio.to_thread(self._held, identity_id) is not None:
-                await self._shown(order.est, await asyncio.to_thread(self._server, order.est), order.subject)
+            held = await asyncio.to_thread(self._held, identity_id)
+            if order.est is not None and held is not None:
+                server = await asyncio.to_thread(self._server, order.est)
+                await self._shown(order.est, server, held.chain.end_entity.subject)
 
     def identities(self) -> list[EstIdentity]:
         """The EST identities in use."""
@@ -187,9 +211,9 @@ class ConfiguredIssuer:
         ]
 
 
-def tls_key(key: KeyHandle) -> TlsKey:
-    """The key for TLS. Raises IntegrityError for one that TLS cannot use here."""
-    if not isinstance(key, TlsKey):
+def tls_key(key: KeyHandle) -> ClientKey:
+    """The key for TLS clients. Raises IntegrityError for one that TLS cannot use here."""
+    if not isinstance(key, TlsKey | HeldKey):
         raise IntegrityError(
             f"the key {key.key_id!r} cannot be used for TLS from here",
             reason="key-unfit",
@@ -199,5 +223,5 @@ def tls_key(key: KeyHandle) -> TlsKey:
 
 
 def _from_files(files: Files) -> Shown:
-    issuer = Issuer(load_key_file(files.key), read_chain(files.certificate))
+    issuer = Issuer(load_place(files.key), read_chain(files.certificate))
     return Shown(issuer.chain, tls_key(issuer.key))

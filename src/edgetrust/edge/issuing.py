@@ -21,8 +21,9 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from edgetrust.edge.configfile import CertIssuanceTable, EdgeCaTable, EstAuthTable, EstTable, IssuedTable, LocalCaTable
-from edgetrust.edge.files import EST_ID
+from edgetrust.edge.files import EST_ID, LOCAL_CA
 from edgetrust.edge.reading import Reading
+from edgetrust.edge.tokens import KeyPlace
 from edgetrust.pki.keys import SecretText
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS
 from edgetrust.pki.renewal import AutoRenew
@@ -48,10 +49,10 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """A certificate and its key, in files of the user."""
+    """A certificate in a file of the user, and its key, in a file or a token."""
 
     certificate: Path
-    key: Path
+    key: KeyPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,13 @@ class EstOrder:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One certificate to be issued. `life` None: 30 days; it and `subject` are wishes that an EST server may ignore."""
+    """One certificate to be issued. `life` None: 30 days; `subject` None: that of the request. Both are wishes that an
+    EST server may ignore.
+    """
 
     certificate_id: str
     method: Method
-    subject: x509.Name
+    subject: x509.Name | None
     life: timedelta | None
     est: EstOrder | None
 
@@ -90,18 +93,27 @@ class Issuing:
 
     trusted: tuple[Path, ...] = ()
     identity_renewal: AutoRenew = field(default=AutoRenew())
-    local_ca: Files | None = None
+    local_ca: Files | Order | None = None
     orders: Mapping[str, Order] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class IssuingReader(Reading):
     """Reads `[cert_issuance]`, then each order. Raises ConfigError."""
 
-    def __init__(self, source: Path, table: CertIssuanceTable | None) -> None:
-        super().__init__(source)
+    def __init__(self, source: Path, table: CertIssuanceTable | None, module: Path | None = None) -> None:
+        super().__init__(source, module)
         self._est = (table.est if table is not None else None) or EstTable()
-        self._local_ca = None if table is None or table.local_ca is None else self._local(table.local_ca)
         self._orders: dict[str, Order] = {}
+        self._local_ca: Files | Order | None = None
+        self._local_ca = None if table is None or table.local_ca is None else self._local(table.local_ca)
+        for certificate_id, wanted in ({} if table is None else table.certs).items():
+            self._further(certificate_id, wanted)
+
+    def _further(self, certificate_id: str, wanted: IssuedTable) -> None:
+        name = f"cert_issuance.certs.{certificate_id}"
+        if wanted.auto_renew is not None:
+            raise self.not_offered(f"{name}.auto_renew", "whoever asks for this certificate renews it")
+        self.order(name, certificate_id, wanted, common_name=None, fixed=False)
 
     @property
     def issuing(self) -> Issuing:
@@ -119,10 +131,12 @@ class IssuingReader(Reading):
         certificate_id: str,
         table: IssuedTable | EdgeCaTable,
         *,
-        common_name: str,
+        common_name: str | None,
         fixed: bool = True,
     ) -> Order:
-        """An order for `certificate_id`. `common_name` is the default, or the only one that can be if it is `fixed`."""
+        """An order for `certificate_id`. `common_name` is the default, or the only one that can be if it is `fixed`;
+        without any, the subject is that of the request.
+        """
         try:
             method = Method(table.method or "")
         except ValueError:
@@ -143,11 +157,17 @@ class IssuingReader(Reading):
         self._orders[certificate_id] = made
         return made
 
-    def _subject(self, name: str, table: IssuedTable | EdgeCaTable, default: str, *, fixed: bool) -> x509.Name:
+    def _subject(
+        self, name: str, table: IssuedTable | EdgeCaTable, default: str | None, *, fixed: bool
+    ) -> x509.Name | None:
         if table.common_name is not None and table.subject is not None:
             raise self.wrong(f"{name} has both common_name and subject")
         wanted = dict(table.subject or {})
         given = wanted.pop("CN", None) or table.common_name or default
+        if given is None:
+            if wanted:
+                raise self.wrong(f"{name}.subject has no CN", reason="config-missing-key")
+            return None
         if fixed and given != default:
             raise self.wrong(
                 f"{name} has the common name {given!r}; that of a device's identity is its id, {default!r}",
@@ -210,15 +230,22 @@ class IssuingReader(Reading):
             raise self.wrong(f"{name} needs both {what}_cert and {what}_pk", reason="config-missing-key")
         if certificate is None or key is None:
             return None
-        return Files(self.path(f"{name}.{what}_cert", certificate), self.path(f"{name}.{what}_pk", key))
+        return Files(self.path(f"{name}.{what}_cert", certificate), self.key_place(f"{name}.{what}_pk", key))
 
-    def _local(self, table: LocalCaTable) -> Files:
+    def _local(self, table: LocalCaTable) -> Files | Order:
         if not isinstance(table.cert, str):
-            raise self.not_offered(
-                f'cert_issuance.local_ca.cert.method = "{table.cert.method}"', "name files in cert and pk"
-            )
+            name = "cert_issuance.local_ca.cert"
+            if table.pk is not None:
+                raise self.wrong("cert_issuance.local_ca.pk belongs to a file in cert; an issued one has its own key")
+            if table.cert.method == Method.LOCAL_CA:
+                raise self.wrong(f"{name}.method is local_ca: it cannot issue itself", fix="est or self_signed")
+            made = self.order(name, LOCAL_CA, table.cert, common_name=None, fixed=False)
+            if made.subject is None:
+                raise self.wrong(f"{name} has no common_name", reason="config-missing-key")
+            return made
         if table.pk is None:
             raise self.wrong("cert_issuance.local_ca needs both cert and pk", reason="config-missing-key")
         return Files(
-            self.path("cert_issuance.local_ca.cert", table.cert), self.path("cert_issuance.local_ca.pk", table.pk)
+            self.path("cert_issuance.local_ca.cert", table.cert),
+            self.key_place("cert_issuance.local_ca.pk", table.pk),
         )

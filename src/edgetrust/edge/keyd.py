@@ -7,26 +7,36 @@ leaves this machine and depends on nothing else, so they outlive the device's ce
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from edgetrust.edge import keyuse
 from edgetrust.edge.files import EDGE_CA, MASTER_IDENTITY_KEY, Layout, key_file_name
 from edgetrust.edge.keyuse import KeyUseError
 from edgetrust.edge.pairs import temporary
-from edgetrust.edge.tokens import TokenKeyStore, TokenPlace
+from edgetrust.edge.preloaded import PreloadedKeys
+from edgetrust.edge.tokens import KeyPlace, TokenKeyStore, TokenPlace
 from edgetrust.pki.keys import KeyStore, KeyUnfitError, SecretBytes
 from edgetrust.pki.pkcs11 import Token
 from edgetrust.pki.softkeys import FileKeyStore
+from edgetrust.transport.tls import held
 
 
-def open_keys(layout: Layout, token: TokenPlace | None = None) -> KeyStore:
-    """The key store below a root; the Edge CA's key is in a token when there is one. Raises ConfigError."""
-    files = FileKeyStore(layout.keys, key_file_name)
-    if token is None:
-        return files
-    opened = Token.open(token.module, token.uri)
-    return TokenKeyStore(opened, token.uri, files, frozenset({EDGE_CA, temporary(EDGE_CA)}))
+def open_keys(
+    layout: Layout, token: TokenPlace | None = None, places: Mapping[str, KeyPlace] | None = None
+) -> KeyStore:
+    """The key store below a root. Key pairs are made in the token when there is one; keys with `places` are there.
+
+    Raises ConfigError.
+    """
+    keys: KeyStore = FileKeyStore(layout.keys, key_file_name)
+    if token is not None:
+        keys = TokenKeyStore(Token.open(token.module, token.uri), token.uri, keys, _goes_inside)
+    return PreloadedKeys(keys, places) if places else keys
+
+
+def _goes_inside(key_id: str) -> bool:
+    return held.AVAILABLE or key_id in (EDGE_CA, temporary(EDGE_CA))
 
 
 def ensure_secret(keys: KeyStore, key_id: str) -> SecretBytes:

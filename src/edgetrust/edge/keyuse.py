@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import utils as asymmetric_utils
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edgetrust.errors import PeerError
-from edgetrust.pki.keys import KeyHandle, KeyUnfitError, PublicKey, SecretBytes, TlsKey
+from edgetrust.pki.keys import HeldKey, KeyHandle, KeyUnfitError, PublicKey, SecretBytes, TlsKey
 
 _VERSION_TAG_LAST, _VERSION_TAG_FIRST = 2, 1
 _TAG_BYTES, _IV_BYTES, _KEY_BYTES = 16, range(8, 129), 32
@@ -78,6 +78,8 @@ def rsa_pkcs1(handle: KeyHandle, content: bytes) -> bytes:
 
 def rsa_raw(handle: KeyHandle, block: bytes) -> bytes:
     """The private-key operation on a whole block, blinded. Raises KeyUseError."""
+    if isinstance(handle, HeldKey):
+        return _by_holder(handle.sign_raw, block)
     key = _private(handle)
     if not isinstance(key, rsa.RSAPrivateKey):
         raise KeyUseError("RSA-NO-PADDING needs an RSA key")

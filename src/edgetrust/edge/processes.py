@@ -40,11 +40,10 @@ from edgetrust.edge.principals import Principals
 from edgetrust.edge.services import SERVICE_MODE
 from edgetrust.edge.settings import DeviceKey, KeptByIdentityService, Settings
 from edgetrust.edge.upkeep import Upkeep
-from edgetrust.edge.userkeys import UserKeys, user_key_files
 from edgetrust.errors import ConfigError, Error, UnavailableError
 from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, SERVICE_WAIT_SECONDS
 from edgetrust.pki.chain import Chain
-from edgetrust.pki.keys import KeyHandle, SecretBytes
+from edgetrust.pki.keys import KeyHandle, KeyStore, SecretBytes
 from edgetrust.telemetry import EVENT_CERTIFICATE_EXPIRING, EVENT_READY, EVENT_SERVICE_WAITING, EVENT_STOPPED
 from edgetrust.transport.unix import serve_unix
 
@@ -103,7 +102,7 @@ class KeyProcess(ServiceProcess):
         layout, credential = self.layout, self.settings.credential
         for directory in (layout.keys.parent, layout.keys):
             make_private_directory(directory)
-        keys = UserKeys(open_keys(layout, self.settings.token), user_key_files(self.settings))
+        keys = open_keys(layout, self.settings.token, self.settings.key_places(files=True))
         if isinstance(credential, DeviceKey):
             _adopt(keys, credential.key)
         return KeyService(keys, self._principals).app()
@@ -137,7 +136,7 @@ class IdentityProcess(ServiceProcess):
         keys = KeyClient(layout.socket("keyd"))
         store = CertificateClient(layout.socket("certd"), layout.certificates)
         self._certificates = GatewayCertificates(layout, keys, settings, clock, store)
-        self._identities = Identities(settings, layout, keys, HubTrust(settings.upstream, clock), clock)
+        self._identities = Identities(settings, layout, keys, HubTrust(settings.upstream, clock), clock, store)
         self._open.push_async_callback(self._identities.close)
         issuer = IssuerClient(store, settings.issuing.orders)
         self._upkeep = Upkeep(
@@ -175,7 +174,7 @@ def _refuse_what_is_not_offered(settings: Settings) -> None:
         )
 
 
-def _adopt(keys: UserKeys, key: SecretBytes) -> None:
+def _adopt(keys: KeyStore, key: SecretBytes) -> None:
     if not keys.exists(DEVICE_ID) or keys.load_secret(DEVICE_ID) != key:
         keys.import_secret(DEVICE_ID, key)
 

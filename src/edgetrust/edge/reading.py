@@ -6,19 +6,20 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from edgetrust.edge.configfile import AutoRenewTable, AziotKeysTable
-from edgetrust.edge.tokens import TokenPlace
+from edgetrust.edge.tokens import KeyPlace, TokenKey, TokenPlace
 from edgetrust.errors import ConfigError
-from edgetrust.pki.pkcs11 import KeyUri
+from edgetrust.pki.pkcs11 import SCHEME, KeyUri
 from edgetrust.pki.renewal import AutoRenew, Period
 
 MOST_DAYS = 36_500  # a hundred years
 
 
 class Reading:
-    """Reads one file; `source` names it in errors."""
+    """Reads one file; `source` names it in errors, `library` is its PKCS#11 module."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, library: Path | None = None) -> None:
         self.source = source
+        self.library = library
 
     def wrong(self, message: str, *, fix: str = "", reason: str = "config-wrong-value") -> ConfigError:
         """The error for a value that cannot be."""
@@ -32,18 +33,36 @@ class Reading:
         """The path of a `file://` URL."""
         parts = urlsplit(url)
         if parts.scheme == "pkcs11":
-            raise self.not_offered(f"{name}: a key in a PKCS#11 token", "give a file:// URL")
+            raise self.not_offered(f"{name}: a PKCS#11 token", "give a file:// URL")
         if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             fix = f'"file://{Path(url).absolute()}"' if "://" not in url else 'like "file:///var/aziot/certs/NAME.pem"'
             raise self.wrong(f"{name}: {url[:200]!r} is not a file:// URL with an absolute path", fix=fix)
         return Path(unquote(parts.path))
 
+    def key_place(self, name: str, url: str) -> KeyPlace:
+        """Where a key pair is: a `file://` URL, or `pkcs11:` and an object."""
+        if not url.startswith(SCHEME):
+            return self.path(name, url)
+        if self.library is None:
+            raise self.wrong(
+                f"{name} is in a token and nothing says by which PKCS#11 module",
+                reason="config-missing-key",
+                fix='add pkcs11_lib_path = "/path/to/module.so" to [aziot_keys]',
+            )
+        try:
+            uri = KeyUri.parse(url)
+        except ConfigError as problem:
+            raise self.wrong(f"{name}: {problem.message}", fix=problem.fix) from problem
+        if uri.label is None and uri.key_id is None:
+            raise self.wrong(f"{name}: the PKCS#11 URI names no object", fix="add object=LABEL")
+        return TokenKey(self.library, url)
+
     def token(self, table: AziotKeysTable | None) -> TokenPlace | None:
         """`[aziot_keys]`; None without a token."""
-        if table is None or (table.pkcs11_lib_path is None and table.pkcs11_base_slot is None):
-            return None
-        if table.pkcs11_lib_path is None or table.pkcs11_base_slot is None:
-            raise self.wrong("aziot_keys needs both pkcs11_lib_path and pkcs11_base_slot", reason="config-missing-key")
+        if table is None or table.pkcs11_base_slot is None:
+            return None  # a module alone is for single keys
+        if table.pkcs11_lib_path is None:
+            raise self.wrong("aziot_keys.pkcs11_base_slot needs pkcs11_lib_path", reason="config-missing-key")
         try:
             KeyUri.parse(table.pkcs11_base_slot)
         except ConfigError as problem:

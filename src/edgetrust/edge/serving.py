@@ -13,6 +13,7 @@ from edgetrust.edge.files import EDGE_CA, TRUST_BUNDLE, TRUST_BUNDLE_USER
 from edgetrust.edge.modules import ModuleCommand
 from edgetrust.edge.principals import Principal, Principals, ServiceUsers
 from edgetrust.edge.reading import Reading
+from edgetrust.edge.tokens import KeyPlace
 from edgetrust.protocol.iothub import valid_identifier
 
 _IDENTITY_TYPES = ("module", "device", "local")
@@ -29,16 +30,20 @@ class Serving:
     principals: Principals = Principals()  # noqa: RUF009 - frozen
     users: ServiceUsers = ServiceUsers()  # noqa: RUF009 - frozen
     preloaded: Preloaded = field(default_factory=_bundle)
+    preloaded_keys: Mapping[str, KeyPlace] = field(default_factory=lambda: MappingProxyType({}))
     modules: Mapping[str, ModuleCommand] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def read_serving(source: Path, file: ConfigFile) -> Serving:
+def read_serving(source: Path, file: ConfigFile, module: Path | None = None) -> Serving:
     """Give the tables their meaning. Raises ConfigError."""
-    reader = _Reader(source)
+    reader = _Reader(source, module)
     return Serving(
         principals=Principals(tuple(reader.principal(one) for one in file.edgetrust.principal)),
         users=ServiceUsers(file.edgetrust.users.certd, file.edgetrust.users.identityd, file.edgetrust.users.edged),
         preloaded=reader.preloaded(file.preloaded_certs or {}),
+        preloaded_keys=MappingProxyType(
+            {name: reader.key_place(f"preloaded_keys.{name}", url) for name, url in (file.preloaded_keys or {}).items()}
+        ),
         modules=MappingProxyType({name: reader.module(name, one) for name, one in file.edgetrust.modules.items()}),
     )
 

@@ -29,11 +29,11 @@ from edgetrust.edge.configfile import (
     ProvisioningTable,
     UpstreamTable,
 )
-from edgetrust.edge.files import DEVICE_ID, EDGE_CA, read_file
-from edgetrust.edge.issuing import Issuing, IssuingReader, Order
+from edgetrust.edge.files import DEVICE_ID, EDGE_CA, LOCAL_CA, read_file
+from edgetrust.edge.issuing import Files, Issuing, IssuingReader, Order
 from edgetrust.edge.reading import Reading
 from edgetrust.edge.serving import Serving, read_serving
-from edgetrust.edge.tokens import TokenPlace
+from edgetrust.edge.tokens import KeyPlace, TokenKey, TokenPlace
 from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip
 from edgetrust.pki.renewal import AutoRenew
@@ -52,7 +52,6 @@ MEANINGLESS = {
     "iotedge_max_requests": "the limits are fixed",
     "aziot_max_requests": "the limits are fixed",
     "localid": "there are no local identities",
-    "preloaded_keys": "nothing asks for preloaded keys in this version",
     "additional_info": "it is not sent to the hub",
     "imported_master_encryption_key": "nothing of version 1.1 is read",
     "manifest_trust_bundle_cert": "manifests are not signed",
@@ -74,7 +73,7 @@ class DeviceCertificate:
     """The device authenticates to the hub with its identity certificate."""
 
     certificate: Path
-    key: Path
+    key: KeyPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ class EdgeCaFiles:
     """The Edge CA comes from files (end entity of the file first, then its issuers) and is never renewed here."""
 
     certificate: Path
-    key: Path
+    key: KeyPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +178,17 @@ class Settings:
     warnings: tuple[str, ...] = ()
     file: ConfigFile | None = field(default=None, repr=False, compare=False)
 
+    def key_places(self, *, files: bool = False) -> dict[str, KeyPlace]:
+        """Keys that have a place of their own: preloaded ones, and those of certificates that are in a token; with
+        `files`, those of certificates in files too.
+        """
+        places = dict(self.serving.preloaded_keys)
+        pairs = {DEVICE_ID: self.credential, EDGE_CA: self.edge_ca, LOCAL_CA: self.issuing.local_ca}
+        for key_id, pair in pairs.items():
+            if isinstance(pair, DeviceCertificate | EdgeCaFiles | Files) and (files or isinstance(pair.key, TokenKey)):
+                places[key_id] = pair.key
+        return places
+
     def assigned_to(self, assignment: Assignment) -> Settings:
         """The same gateway, as what a provisioning service has assigned it. Raises ConfigError."""
         assert self.file is not None, "it was read from a file"
@@ -197,8 +207,10 @@ def settings_from(
     file: ConfigFile, source: Path, assignment: Assignment | None = None, *, keys_elsewhere: bool = False
 ) -> Settings:
     """Give the file its meaning; `assignment` is what a provisioning service has said. Raises ConfigError."""
-    issuing = IssuingReader(source, file.cert_issuance)
-    reader = _Reader(source, issuing, keys_elsewhere=keys_elsewhere)
+    library = file.aziot_keys.pkcs11_lib_path if file.aziot_keys is not None else None
+    module = None if library is None else Path(library)
+    issuing = IssuingReader(source, file.cert_issuance, module)
+    reader = _Reader(source, issuing, module, keys_elsewhere=keys_elsewhere)
     reader.refuse_what_is_not_offered(file)
     hub, device, credential, dps = reader.provisioning(file, assignment)
     hostname = reader.hostname(file.hostname)
@@ -222,7 +234,7 @@ def settings_from(
         retries=reader.retries(file),
         queue_age=timedelta(days=own.gateway.queue_days) if own.gateway.queue_days else None,
         issuing=issuing.issuing,
-        serving=read_serving(source, file),
+        serving=read_serving(source, file, module),
         token=reader.token(file.aziot_keys),
         dps=dps,
         warnings=tuple(_warnings(file, edge_ca)),
@@ -246,8 +258,8 @@ def _warnings(file: ConfigFile, edge_ca: EdgeCa) -> list[str]:
 class _Reader(Reading):
     """Turns the tables into values."""
 
-    def __init__(self, source: Path, issuing: IssuingReader, *, keys_elsewhere: bool) -> None:
-        super().__init__(source)
+    def __init__(self, source: Path, issuing: IssuingReader, module: Path | None, *, keys_elsewhere: bool) -> None:
+        super().__init__(source, module)
         self._issuing = issuing
         self._keys_elsewhere = keys_elsewhere
 
@@ -335,7 +347,7 @@ class _Reader(Reading):
         if isinstance(certificate, str):
             return DeviceCertificate(
                 self.path(f"{name}.identity_cert", certificate),
-                self.path(f"{name}.identity_pk", table.identity_pk or ""),
+                self.key_place(f"{name}.identity_pk", table.identity_pk or ""),
             )
         name = f"{name}.identity_cert"
         wanted = common_name or certificate.common_name or (certificate.subject or {}).get("CN")
@@ -439,7 +451,7 @@ class _Reader(Reading):
         if table.cert is not None or table.pk is not None:
             if table.cert is None or table.pk is None:
                 raise self.wrong("edge_ca needs both cert and pk", reason="config-missing-key")
-            return EdgeCaFiles(self.path("edge_ca.cert", table.cert), self.path("edge_ca.pk", table.pk))
+            return EdgeCaFiles(self.path("edge_ca.cert", table.cert), self.key_place("edge_ca.pk", table.pk))
         if table.method is not None and table.method != "self_signed":
             order = self._issuing.order("edge_ca", EDGE_CA, table, common_name=f"aziot-edge CA {device}", fixed=False)
             return IssuedCa(order, self.auto_renew("edge_ca.auto_renew", table.auto_renew))

@@ -21,7 +21,24 @@ from edgetrust.pki.csr import Csr
 from edgetrust.pki.issue import Issuer
 from edgetrust.pki.keys import KeyHandle, public_der, signing_key
 
+Extensions = tuple[tuple[x509.ExtensionType, bool], ...]
 DEFAULT_LIFE = timedelta(days=30)
+
+
+def ca_extensions(*, path_length: int | None) -> Extensions:
+    """What a CA asks for (edge specification 5.2)."""
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    return ((x509.BasicConstraints(ca=True, path_length=path_length), True), (usage, True))
 
 
 def sign_by(

@@ -26,6 +26,7 @@ from edgetrust.edge.files import DEVICE_ID, EDGE_CA
 from edgetrust.edge.issuer import ConfiguredIssuer, EstIdentity
 from edgetrust.edge.issuing import Order
 from edgetrust.edge.settings import IssuedCa, IssuedIdentity, QuickstartCa, Settings
+from edgetrust.edge.signing import Extensions, ca_extensions
 from edgetrust.edge.trial import try_edge_ca
 from edgetrust.errors import Error
 from edgetrust.pki.chain import Chain, key_matches
@@ -46,28 +47,11 @@ class Issues(Protocol):
     def identities(self) -> list[EstIdentity]: ...
 
 
-Extensions = tuple[tuple[x509.ExtensionType, bool], ...]
 TryIdentity = Callable[[Chain, KeyHandle], Awaitable[None]]
 """Shows a certificate to the hub as this device; raises Error when it is not accepted."""
 
 _ALGORITHM = KeyAlgorithm.RSA2048  # as the real product's preference, rsa-2048:*
 _log = structlog.get_logger()
-
-
-def edge_ca_extensions() -> Extensions:
-    """What an Edge CA asks for (edge specification 5.2)."""
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=True,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    return ((x509.BasicConstraints(ca=True, path_length=0), True), (usage, True))
 
 
 @dataclass(slots=True)
@@ -122,7 +106,7 @@ class Upkeep:
             )
         if isinstance(settings.edge_ca, IssuedCa):
             ca = settings.edge_ca
-            kept.append(_Kept(ca.order, ca.auto_renew, edge_ca_extensions(), _is_issued, self._prove_edge_ca))
+            kept.append(_Kept(ca.order, ca.auto_renew, ca_extensions(path_length=0), _is_issued, self._prove_edge_ca))
         return kept
 
     async def begin(self) -> None:
@@ -173,6 +157,7 @@ class Upkeep:
         else:
             key = await asyncio.to_thread(self._keys.load, identifier)
         subject = kept.order.subject if old is None else old.end_entity.subject
+        assert subject is not None, "what is kept has a name"
         request = request_for(key, subject, kept.extensions)
         chain = await self.issuer.issue(kept.order, request, key_id=key.key_id)
         key_matches(chain, key)
@@ -211,8 +196,8 @@ class Upkeep:
         return [(identity.identity_id, identity.chain) for identity in self.issuer.identities()]
 
 
-def _name(subject: x509.Name) -> str | None:
-    found = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+def _name(subject: x509.Name | None) -> str | None:
+    found = [] if subject is None else subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(found[0].value) if found else None
 
 

@@ -139,6 +139,35 @@ class TlsKey(Protocol):
         ...
 
 
+@runtime_checkable
+class HeldKey(Protocol):
+    """A key elsewhere, in a token or another process, that works on what its user has hashed and padded: as TLS does.
+
+    Methods of the other kind of key raise KeyUnfitError, all UnavailableError when the holder does not answer.
+    """
+
+    @property
+    def key_id(self) -> str: ...
+
+    def public_key(self) -> PublicKey: ...
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """ECDSA over a digest, DER."""
+        ...
+
+    def sign_padded(self, content: bytes) -> bytes:
+        """RSA with PKCS#1 v1.5 padding around `content`, usually a DigestInfo."""
+        ...
+
+    def sign_raw(self, block: bytes) -> bytes:
+        """RSA on a whole block, which its user has padded."""
+        ...
+
+
+ClientKey = TlsKey | HeldKey
+"""A key that TLS clients of this process can use, wherever it is."""
+
+
 class KeyStore(Protocol):
     """Where keys live. Key pairs and symmetric keys share one space of identifiers.
 

@@ -12,8 +12,8 @@ Rules. One use of a session at a time: tokens do not like threads. A generated k
 nothing is ever overwritten. ECDSA signs a SHA-256 digest made here, since some tokens cannot hash;
 RSA lets the token hash. What a token refuses is an UnavailableError or a ConfigError, never the library's own.
 
-These keys sign certificates, CSRs, CRLs and OCSP answers; this process's TLS cannot use them (`TlsKey` is for software
-keys only). python-pkcs11 is an optional dependency: it is imported when a token is opened.
+These keys sign certificates, CSRs, CRLs and OCSP answers, and for TLS clients of the standard library (`HeldKey`);
+TLS servers cannot use them. python-pkcs11 is an optional dependency: it is imported when a token is opened.
 """
 
 from __future__ import annotations
@@ -269,6 +269,14 @@ class Pkcs11Key:
         pkcs11 = _library()
         with self._turn, _translated():
             return bytes(self._private.sign(content, mechanism=pkcs11.Mechanism.RSA_PKCS))
+
+    def sign_raw(self, block: bytes) -> bytes:
+        """RSA on a block that the caller padded. Raises KeyUnfitError, UnavailableError."""
+        if not isinstance(self._public, rsa.RSAPublicKey):
+            raise KeyUnfitError(f"the key {self._key_id!r} is not RSA", reason="key-unfit")
+        pkcs11 = _library()
+        with self._turn, _translated():
+            return bytes(self._private.sign(block, mechanism=pkcs11.Mechanism.RSA_X_509))
 
     def __repr__(self) -> str:
         return f"Pkcs11Key({self._key_id!r})"

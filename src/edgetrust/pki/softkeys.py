@@ -225,7 +225,7 @@ class FileKeyStore:
     def _read(self, key_id: str) -> SecretBytes:
         path = self._path(key_id)
         try:
-            return _read_bounded(path)
+            return read_bounded(path)
         except FileNotFoundError:
             raise KeyMissingError(key_id) from None
 
@@ -252,7 +252,7 @@ def load_key_file(path: Path) -> SoftKey:
     Reasons: `key-missing`, `key-unreadable`, `key-not-a-key`, `key-encrypted`, `key-unfit`.
     """
     try:
-        return SoftKey.from_pem(str(path), _read_bounded(path))
+        return SoftKey.from_pem(str(path), read_bounded(path))
     except FileNotFoundError as error:
         raise ConfigError(f"key file {path} does not exist", reason="key-missing") from error
     except OSError as error:
@@ -304,7 +304,8 @@ def _flush_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _read_bounded(path: Path) -> SecretBytes:
+def read_bounded(path: Path) -> SecretBytes:
+    """A secret file, not much more than the largest key. Raises ConfigError where permission is missing."""
     try:
         with path.open("rb") as file:
             content = file.read(limits.PEM_BYTES + 1)

@@ -17,9 +17,10 @@ from aiohttp import web
 
 from edgetrust import limits
 from edgetrust.pki.chain import Chain, TrustBundle
-from edgetrust.pki.keys import TlsKey
+from edgetrust.pki.keys import ClientKey, TlsKey
 from edgetrust.pki.softkeys import write_private
 from edgetrust.transport.listener import Listener, serve
+from edgetrust.transport.tls import held
 from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
 
 
@@ -94,7 +95,7 @@ async def serve_http(
 
 
 def https_context(
-    bundle: TrustBundle | None, *, chain: Chain | None = None, key: TlsKey | None = None
+    bundle: TrustBundle | None, *, chain: Chain | None = None, key: ClientKey | None = None
 ) -> ssl.SSLContext:
     """A client's context of the standard library: any anchor of `bundle` may end the path; None means the machine's
     store.
@@ -111,12 +112,19 @@ def https_context(
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     context.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_STRICT  # real gateways' certificates lack what it asks for
     if chain is not None and key is not None:
-        _present(context, chain, key)
+        present(context, chain, key)
     return context
 
 
-def _present(context: ssl.SSLContext, chain: Chain, key: TlsKey) -> None:
-    """The standard library reads keys from files only: one that nobody else can read, for the moment."""
+def present(context: ssl.SSLContext, chain: Chain, key: ClientKey) -> None:
+    """Show a certificate when the server asks for one.
+
+    The standard library reads keys from files only: one that nobody else can read, for the moment. A key that is
+    elsewhere stays there.
+    """
+    if not isinstance(key, TlsKey):
+        held.present(context, chain, key)
+        return
     with tempfile.TemporaryDirectory(prefix="edgetrust-") as directory:
         file = Path(directory) / "identity.pem"
         write_private(file, key.private_pem().reveal() + chain.pem().encode())
@@ -127,7 +135,7 @@ def https_session(
     bundle: TrustBundle | None,
     *,
     chain: Chain | None = None,
-    key: TlsKey | None = None,
+    key: ClientKey | None = None,
     timeout: float = limits.CLIENT_TIMEOUT_SECONDS,
 ) -> aiohttp.ClientSession:
     """A session whose connections verify their server as `https_context` says. To be closed by the caller."""
