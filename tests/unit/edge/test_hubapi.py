@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 
 from edgetrust.clock import ManualClock, SystemClock
-from edgetrust.edge.hubapi import ClientFiles, HubApi, HubNotTrustedError, HubTrust, hub_path
+from edgetrust.edge.hubapi import Client, HubApi, HubNotTrustedError, HubTrust, hub_path
 from edgetrust.edge.settings import Settings
 from edgetrust.errors import ConfigError, UnavailableError
+from edgetrust.pki.chain import Chain
+from edgetrust.pki.keys import SecretBytes
+from edgetrust.pki.softkeys import SoftKey
 from support.fake_hub import FakeHub
 from support.pki import EXPIRED, Pki
 
 SettingsFor = Callable[[FakeHub], Settings]
 
 
-def api(settings: Settings, *, client: ClientFiles | None = None, token: str | None = "token") -> HubApi:
+def api(settings: Settings, *, client: Client | None = None, token: str | None = "token") -> HubApi:
     return HubApi(settings, HubTrust(settings.upstream, SystemClock()), authorization=lambda: token, client=client)
 
 
@@ -46,24 +49,23 @@ async def test_a_call_carries_version_token_body_and_condition(hub: FakeHub, set
     assert asked.body == {"a": 1}
 
 
-async def test_a_client_certificate_instead_of_a_token(hub: FakeHub, settings_for: SettingsFor, tmp_path: Path) -> None:
+async def test_a_client_certificate_instead_of_a_token(hub: FakeHub, settings_for: SettingsFor) -> None:
     hub.answers["GET x"] = (200, {})
-    files = ClientFiles(tmp_path / "c.pem", tmp_path / "c.key")
+    shown: list[tuple[Chain, SoftKey]] = []
     for name in ("EdgeGateway", "Replaced"):
         holder = hub.pki.device(name)
-        files.certificate.write_text(holder.chain.pem())
-        files.key.write_bytes(holder.key_pem())
+        shown.append((holder.chain, SoftKey.from_pem(name, SecretBytes(holder.key_pem()))))
         if name == "EdgeGateway":
-            made = api(settings_for(hub), client=files, token=None)
+            made = api(settings_for(hub), client=lambda: shown[-1], token=None)
         else:
             made.forget_certificate()
         await made.call("GET", "/x", api_version="1")
         await made.close()
     assert [one.client for one in hub.asked] == ["EdgeGateway", "Replaced"]
     assert "Authorization" not in hub.asked[0].headers
-    files.key.write_text("")
+    shown.append((shown[0][0], shown[1][1]))
     with pytest.raises(ConfigError, match="device identity"):
-        await get(settings_for(hub), client=files)
+        await get(settings_for(hub), client=lambda: shown[-1])
 
 
 async def test_a_hub_below_another_root_is_not_trusted(hub: FakeHub, settings_for: SettingsFor, tmp_path: Path) -> None:

@@ -141,7 +141,14 @@ subject = { L = "AQ", ST = "Antarctica", CN = "the edge ca" }
         (IDENTITY + BOOTSTRAP + EDGE_CA + 'subject = { C = "Atlantis" }', "edge_ca.subject.C"),
         (IDENTITY + BOOTSTRAP + EDGE_CA + f'common_name = "{"x" * 65}"', "more than 64 bytes"),
         (IDENTITY + BOOTSTRAP + EDGE_CA + "expiry_days = 0", "cannot live for 0 days"),
-        (IDENTITY + '[cert_issuance.local_ca]\ncert = { method = "est" }' + BOOTSTRAP, "not offered yet"),
+        (IDENTITY + '[cert_issuance.local_ca]\ncert = { method = "self_signed" }' + BOOTSTRAP, "no common_name"),
+        (IDENTITY + '[cert_issuance.local_ca.cert]\nmethod = "local_ca"\ncommon_name = "x"' + BOOTSTRAP, "itself"),
+        (IDENTITY + '[cert_issuance.local_ca]\ncert = { method = "est", common_name = "x" }\npk = "file:///k"',
+         "has its own key"),
+        (IDENTITY + BOOTSTRAP + '[cert_issuance.certs.m]\nmethod = "local_ca"', "no [cert_issuance.local_ca]"),
+        (IDENTITY + BOOTSTRAP + '[cert_issuance.certs.m]\nmethod = "est"\nsubject = { C = "DE" }', "has no CN"),
+        (IDENTITY + BOOTSTRAP + '[cert_issuance.certs.m]\nmethod = "est"\n'
+         'auto_renew = { rotate_key = true, threshold = "80%", retry = "4%" }', "not offered yet"),
         (IDENTITY + '[cert_issuance.local_ca]\ncert = "file:///x"' + BOOTSTRAP, "both cert and pk"),
         (IDENTITY + BOOTSTRAP + '[cert_issuance.est.identity_auto_renew]\nrotate_key = true\nthreshold = "0%"\n'
          'retry = "4%"', "identity_auto_renew.threshold"),

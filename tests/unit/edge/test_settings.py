@@ -18,6 +18,7 @@ from edgetrust.edge.settings import (
     Settings,
     load_settings,
 )
+from edgetrust.edge.tokens import TokenKey
 from edgetrust.errors import ConfigError
 from edgetrust.pki.keys import KeyAlgorithm
 
@@ -52,6 +53,9 @@ method = "symmetric_key"
 registration_id = "gateway-1"
 symmetric_key = {{ value = "{KEY}" }}
 """
+
+
+IN_TOKEN = '[aziot_keys]\npkcs11_lib_path = "/x.so"\n[preloaded_keys]\nk = "pkcs11:token=a;object=k?pin-value=1234"\n'
 
 
 def load(folder: Path, text: str) -> Settings:
@@ -91,6 +95,18 @@ def test_an_identity_for_a_provisioning_service_is_issued_by_its_registration(tm
     assert "nothing says its common name" in refused(tmp_path, f'{start}method = "x509"\n{wanted}{ca}').message
     both = f'{start}method = "x509"\nregistration_id = "gw"\n{wanted}common_name = "cn"\n{ca}'
     assert "common name 'cn'" in refused(tmp_path, both).message
+
+
+def test_keys_in_a_token(tmp_path: Path) -> None:
+    key = 'identity_pk = "pkcs11:token=a;object=id?pin-value=1234"'
+    settings = load(tmp_path, X509.replace('identity_pk = "file:///var/aziot/secrets/id%20key.pem"', key) + IN_TOKEN)
+    assert isinstance(settings.credential, DeviceCertificate)
+    wanted = TokenKey(Path("/x.so"), "pkcs11:token=a;object=id?pin-value=1234")
+    assert settings.credential.key == wanted
+    assert settings.key_places() == {"device-id": wanted, "k": settings.serving.preloaded_keys["k"]}
+    assert settings.token is None
+    assert "1234" not in repr(settings)
+    assert not any("preloaded" in warning for warning in settings.warnings)
 
 
 def test_a_connection_string(tmp_path: Path) -> None:
@@ -256,7 +272,11 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, near: str) 
         ('[provisioning]\nsource = "manual"', "needs a connection_string"),
         ('parent_hostname = "p/q"\n' + CONNECTION, "parent_hostname: 'p/q'"),
         ('local_gateway_hostname = "p"\n' + CONNECTION, "not offered yet"),
-        (CONNECTION + '[aziot_keys]\npkcs11_lib_path = "/x.so"', "needs both pkcs11_lib_path and pkcs11_base_slot"),
+        (CONNECTION + '[aziot_keys]\npkcs11_base_slot = "pkcs11:token=a"', "pkcs11_base_slot needs pkcs11_lib_path"),
+        (CONNECTION + '[preloaded_keys]\nk = "pkcs11:token=a;object=k"', "nothing says by which PKCS#11 module"),
+        (CONNECTION + IN_TOKEN.replace(";object=k", ""), "names no object"),
+        (CONNECTION + IN_TOKEN.replace("token=a;", ""), "not a PKCS#11 URI"),
+        (CONNECTION + '[preloaded_keys]\nk = "secrets/k.pem"', "not a file:// URL"),
         (CONNECTION + '[aziot_keys]\npkcs11_lib_path = "/x.so"\npkcs11_base_slot = "slot 0"', "not a PKCS#11 URI"),
         (CONNECTION.replace("DeviceId=EdgeGateway;", ""), "no DeviceId"),
         (CONNECTION.replace(KEY, "%%%"), "not base64"),

@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edgetrust.clock import ManualClock
 from edgetrust.edge.certd import GatewayCertificates
-from edgetrust.edge.files import DEVICE_ID, EDGE_CA, EST_ID, Layout
+from edgetrust.edge.files import DEVICE_ID, EDGE_CA, EST_ID, LOCAL_CA, Layout
 from edgetrust.edge.identityd import DeviceRefusedError
 from edgetrust.edge.keyd import open_keys
 from edgetrust.edge.settings import load_settings
@@ -283,6 +283,22 @@ async def test_a_quickstart_ca_gives_way_and_a_local_ca_issues(bench: Bench) -> 
     assert made.intermediates == ca.full_chain.certificates
     assert made.end_entity.not_valid_after_utc - bench.clock.now() < timedelta(days=9, seconds=1)
     bench.certificates.prepare()
+
+
+async def test_a_local_ca_that_is_issued_itself(bench: Bench) -> None:
+    bench.edge_ca = (
+        'method = "local_ca"\nexpiry_days = 9\n[cert_issuance.local_ca.cert]\n'
+        'method = "self_signed"\ncommon_name = "the site\'s CA"\nexpiry_days = 90'
+    )
+    await bench.open().begin()
+    made, ca = bench.stored(EDGE_CA), bench.stored(LOCAL_CA)
+    assert made.intermediates == ca.certificates
+    assert ca.end_entity.subject.rfc4514_string() == "CN=the site's CA"
+    bench.certificates.prepare()
+    bench.clock.advance(timedelta(days=8).total_seconds())
+    await bench.open().begin()
+    assert bench.stored(LOCAL_CA) == ca
+    assert bench.stored(EDGE_CA) != made
 
 
 def load_settings_without_edge_ca(bench: Bench) -> object:
