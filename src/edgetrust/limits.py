@@ -255,3 +255,7 @@ HUB_PING_SECONDS = 30.0  # between two measurements of how fast linked hubs answ
 ALLOCATION_TRIES = 10  # requests to an allocation webhook that answers 429 or more
 ALLOCATION_PAUSE_SECONDS = 1.0  # before the second request to it; each further pause is that much longer
 ALLOCATION_SECONDS = 10.0  # one request to an allocation webhook
+
+# Fleets -------------------------------------------------------------------------------------------------------------
+FLEET_DOCUMENT_CHARACTERS = 4 * 1024 * 1024  # a topology of 50,000 devices
+FLEET_DOCUMENT_DEPTH = 64  # lists and tables inside each other: five levels of gateways need 14

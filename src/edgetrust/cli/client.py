@@ -11,7 +11,7 @@ import json
 import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -37,7 +37,7 @@ _FORBIDDEN, _TOO_MANY, _SERVER_FAULT = 403, 429, 500
 @dataclass(frozen=True, slots=True)
 class Hub:
     """Where a hub is and what proves the right to ask it. `host_name` is its name in tokens; `base_url` where it
-    listens.
+    listens; `directory` that of `edgetrust up`, where it was named by that.
     """
 
     base_url: str
@@ -45,6 +45,7 @@ class Hub:
     policy: str
     key: SecretText
     trust_file: Path | None
+    directory: Path | None = None
 
     @property
     def address(self) -> str:
@@ -124,7 +125,8 @@ def _from_directory(directory: Path, trust: Path | None, *, dps: bool = False) -
         raise ConfigError(
             f"{directory / 'up.json'} is not what edgetrust up writes: {problem}", reason="up-json-unreadable"
         ) from problem
-    return _from_connection_string(text, trust or bundle, f"https://{_bracketed(host)}:{port}")
+    hub = _from_connection_string(text, trust or bundle, f"https://{_bracketed(host)}:{port}")
+    return replace(hub, directory=directory)
 
 
 def _from_connection_string(text: str, trust: Path | None, url: str) -> Hub:

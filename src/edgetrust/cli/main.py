@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "module": ("edgetrust.cli.module", _REGISTRY, "Modules of devices."),
     "enrollment": ("edgetrust.cli.enrollment", _REGISTRY, "Individual enrollments: who may register, and how."),
     "group": ("edgetrust.cli.group", _REGISTRY, "Enrollment groups: fleets that may register."),
+    "fleet": ("edgetrust.cli.fleet", _REGISTRY, "A whole hierarchy of gateways and devices from one file; its map."),
     "deployment": ("edgetrust.cli.deployment", _REGISTRY, "Deployments: content for the modules of edge devices."),
     "monitor": ("edgetrust.cli.monitor", _REGISTRY, "Live tail of the telemetry that arrives at the hub."),
     "cert": ("edgetrust.cli.cert", _CERTIFICATES, "Show, verify and make certificates."),

@@ -1,7 +1,8 @@
 """What those below this gateway have at the hub besides telemetry: twins, direct methods, cloud-to-device messages.
 
 Each of them that wants any of it gets a connection to the hub in its own name (`childlink`), which lives as long as its
-session here, or until its reports are with the hub.
+session here, or until its reports are with the hub. A gateway below this one always has one: the hub is to see that it
+is there.
 
     twin request        reports that wait go first; then the hub is asked, and the answer remembered. Without the hub
                         the copy answers, if there is one
@@ -42,6 +43,7 @@ from edgetrust.protocol.mqtt.packets import Publish
 from edgetrust.protocol.twin import DesiredChange, Json, Twin, TwinError, difference, merge, parse_patch
 from edgetrust.store.twin_copies import TwinCopies, TwinCopy
 from edgetrust.telemetry import EVENT_TWIN_COPY_UNREADABLE, EVENT_TWIN_REPORT_REFUSED
+from edgetrust.trust.authorize import EDGE_HUB
 from edgetrust.trust.identity import Identity
 
 _WANTED = frozenset(SubscriptionKind) - {SubscriptionKind.INPUTS}
@@ -70,7 +72,7 @@ class Children:
     def interested(self, session: Session) -> None:
         """A session is open, or its subscriptions have changed."""
         kinds = frozenset(kind for kind in _WANTED if session.filters.qos_of(kind) is not None)
-        if kinds or session.identity in self._links:
+        if kinds or session.identity in self._links or session.identity.module == EDGE_HUB:
             self._link(session.identity).follow(kinds)
 
     def seen(self, identity: Identity, here: bool) -> None:
