@@ -99,6 +99,10 @@ class Door:
                 assert_never(verdict)
         return verdict
 
+    def decide_by(self, policy: Policy) -> None:
+        """Decide by another policy from now on."""
+        self._policy = policy
+
     def violated(self, identity: Identity | None, detail: str, stream: Stream | None) -> None:
         """Put on record that a peer broke MQTT; `identity` if it had been accepted as one."""
         self._record(refusal(identity, Reason.PROTOCOL_VIOLATION, "mqtt", detail), stream)

@@ -34,7 +34,10 @@ def serve(
     *,
     json: Json = False,
 ) -> None:
-    """Serve a gateway until it is told to stop. With --json prints one object when it is ready."""
+    """Serve a gateway until it is told to stop. With --json prints one object when it is ready.
+
+    At SIGHUP it reads hostname and names again and has a certificate for them, while devices stay connected.
+    """
     serve_gateway(config, root, mqtt_port, https_port, json=json, alone=True)
 
 
@@ -44,6 +47,8 @@ def serve_gateway(
     """Serve a gateway: `alone` in one process, or by the key, certificate and identity services of others."""
     from dataclasses import replace
 
+    import structlog
+
     from edgetrust.cli.ports import https_port as choose
     from edgetrust.cli.running import run
     from edgetrust.clock import SystemClock
@@ -51,7 +56,8 @@ def serve_gateway(
     from edgetrust.edge.gateway import Gateway
     from edgetrust.edge.processes import start_runtime
     from edgetrust.edge.settings import load_settings
-    from edgetrust.telemetry import set_up_logging
+    from edgetrust.errors import Error
+    from edgetrust.telemetry import EVENT_CONFIG_NOT_REREAD, set_up_logging
 
     set_up_logging("json" if json else "text")
     settings = load_settings(config or Layout(root.absolute()).config, keys_elsewhere=not alone)
@@ -69,8 +75,17 @@ def serve_gateway(
             where = f"MQTT on {gateway.mqtt_port}, HTTPS on {gateway.https_port}"
             say(f"ready: {settings.hostname}, {where}, pid {os.getpid()}")
 
+    async def reread(gateway: Gateway) -> None:
+        try:
+            await gateway.reread(replace(load_settings(settings.source, keys_elsewhere=not alone), listen=listen))
+        except Error as problem:  # what was in use stays in use
+            structlog.get_logger().error(
+                EVENT_CONFIG_NOT_REREAD, reason=problem.reason, detail=problem.message, fix=problem.fix
+            )
+
+    serving = replace(settings, listen=listen)
     start = Gateway.start if alone else start_runtime
-    run(lambda: start(replace(settings, listen=listen), layout, SystemClock()), ready, Gateway.wait_moved)
+    run(lambda: start(serving, layout, SystemClock()), ready, Gateway.wait_moved, reread)
 
 
 def describe(gateway: Any) -> dict[str, Any]:

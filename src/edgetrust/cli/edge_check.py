@@ -71,9 +71,11 @@ def apply(
 ) -> None:
     """Validate a config.toml with every file it names, and put it in its place below the root.
 
-    Nothing is written when anything is wrong. Certificates and keys stay; restart the gateway to use it.
+    Nothing is written when anything is wrong. Certificates and keys stay. A gateway that runs there takes up another
+    hostname or other names at once, and the rest when it is started again.
     """
     from edgetrust.edge.apply import apply as put
+    from edgetrust.edge.apply import tell_to_reread
 
     applied = put(config, root.absolute())
     if json:
@@ -82,5 +84,7 @@ def apply(
         print_line(f"{applied.path} {'written' if applied.changed else 'says the same already'}")
         for warning in applied.warnings:
             print_line(f"warning: {warning}")
-    if applied.changed:
+    if applied.changed and tell_to_reread(root.absolute()):
+        say("the gateway was told to read its names again; for anything else, restart it")
+    elif applied.changed:
         say("restart the gateway for it to take effect")

@@ -26,25 +26,30 @@ def run(
     start: Callable[[], Awaitable[S]],
     ready: Callable[[S], None],
     again: Callable[[S], Awaitable[None]] | None = None,
+    reread: Callable[[S], Awaitable[None]] | None = None,
 ) -> None:
     """Start an actor, call `ready` with it, then serve until SIGTERM or SIGINT. Errors of the start are raised.
 
-    When `again` ends, the actor is stopped and started anew.
+    When `again` ends, the actor is stopped and started anew. `reread` is called at each SIGHUP.
 
     A start may take as long as a gateway waits for its hub: told to stop meanwhile, it is given up.
     """
-    uvloop.run(_serve(start, ready, again))
+    uvloop.run(_serve(start, ready, again, reread))
 
 
 async def _serve(
     start: Callable[[], Awaitable[S]],
     ready: Callable[[S], None],
     again: Callable[[S], Awaitable[None]] | None,
+    reread: Callable[[S], Awaitable[None]] | None,
 ) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
+    hung_up = asyncio.Event()
+    if reread is not None:  # from the start on, since it would end the process otherwise
+        loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     while not told.is_set():
         actor = await _started(start, told)
         if actor is None:
@@ -53,6 +58,8 @@ async def _serve(
             ready(actor)
             _tell_supervisor("READY=1")
             waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(told.wait())]
+            if reread is not None:
+                waits.append(asyncio.ensure_future(_rereading(actor, reread, hung_up)))
             if again is not None:
                 waits.append(asyncio.ensure_future(again(actor)))
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -71,6 +78,14 @@ def _tell_supervisor(state: str) -> None:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify, suppress(OSError):
         notify.sendto(state.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
+
+
+async def _rereading(actor: S, reread: Callable[[S], Awaitable[None]], told: asyncio.Event) -> None:
+    """Call `reread` whenever `told` is set, one after the other."""
+    while True:
+        await told.wait()
+        told.clear()
+        await reread(actor)
 
 
 async def _started(start: Callable[[], Awaitable[S]], told: asyncio.Event) -> S | None:

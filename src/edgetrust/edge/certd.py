@@ -308,6 +308,15 @@ class GatewayCertificates:
         before, self._bundle = self.trust_bundle, self._trust_bundle()
         return before.version != self._bundle.version
 
+    def known_as(self, settings: Settings) -> None:
+        """Hostname and names are those of `settings` from now on. Raises EdgeCaError; then nothing has changed."""
+        before, self._settings = self._settings, settings
+        try:
+            self._check_names(self.issuer.certificate, "the new hostname")
+        except EdgeCaError:
+            self._settings = before
+            raise
+
     def server_is_due(self, current: ServerCertificate) -> bool:
         """Whether a new server certificate would help: it is due, and the Edge CA can give it a longer life."""
         leaf, now = current.chain.end_entity, self._clock.now()
@@ -325,13 +334,14 @@ class GatewayCertificates:
     def issue_server(self, generation: str, key: SoftKey) -> ServerCertificate:
         """A new server certificate of `$edgeHub` for `key`, stored with the whole Edge CA file.
 
-        Common name and first SAN are the hostname (an iPAddress for an address), then `edgeHub`. Raises EdgeCaError.
+        Common name and first SAN are the hostname (an iPAddress for an address); then come its other names, then
+        `edgeHub`. Raises EdgeCaError.
         """
         settings = self._settings
         certificate_id = server_certificate_id(
             EDGE_HUB, generation, keep_dollar=settings.keep_dollar_in_certificate_ids
         )
-        names = Names.for_hosts(settings.hostname, EDGE_HUB.removeprefix("$"))
+        names = Names.for_hosts(settings.hostname, *settings.names, EDGE_HUB.removeprefix("$"))
         try:
             chain = self.issuer.issue(key.public_key(), GATEWAY_SERVER, names, self._clock.now())
         except IntegrityError as problem:

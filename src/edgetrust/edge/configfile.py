@@ -173,6 +173,7 @@ class GatewayTable(msgspec.Struct, frozen=True):
     require_cn_match_for_thumbprint: bool = False
     module_cert_id_style: str = "1.2"
     server_key: str = "rsa-2048"
+    names: list[str] = []
     queue_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 0.0
 
 

@@ -6,6 +6,7 @@ it answers at once; the server certificate; the listener. Then, beside the conne
     every second        sessions whose credential has run out end; the state file is written when something changed
     every five minutes  open sessions are decided again by the copy
     on every change     of the copy: the sessions it concerns are decided again at once
+    when told to        hostname and names are read again, and a certificate for them swapped in
     in time             Edge CA and server certificate are renewed and swapped in; nothing restarts
 
 The hub may be away at any time (`hubside`).
@@ -18,6 +19,7 @@ import fcntl
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import fields, replace
 from datetime import datetime
 from functools import partial
 from typing import IO, Any
@@ -73,6 +75,7 @@ from edgetrust.store.twin_copies import TwinCopies
 from edgetrust.telemetry import (
     EVENT_CERTIFICATE_EXPIRING,
     EVENT_CONFIG_WARNING,
+    EVENT_NAMES_CHANGED,
     EVENT_READY,
     EVENT_STATE_NOT_WRITTEN,
     EVENT_STOPPED,
@@ -87,6 +90,7 @@ from edgetrust.trust.authorize import EDGE_HUB
 from edgetrust.trust.identity import Identity
 
 HTTPS_PORT = 443
+_LIVE = frozenset({"hostname", "names", "source", "warnings"})  # what may change while serving, or means nothing
 _TICK_SECONDS = 1.0
 _COPIES = b"edgetrust copies"  # what is derived for them seals the copies of scope and twins
 LEAST_CHECK_SECONDS = 1.0  # however short a certificate lives
@@ -211,6 +215,9 @@ class Gateway:
             lock.close()
             message = f"another gateway runs below {self.layout.root}"
             raise ConfigError(message, reason="root-in-use", fix="give each gateway its own --root") from problem
+        lock.truncate(0)
+        lock.write(str(os.getpid()))  # for `edge apply`, which tells who runs here
+        lock.flush()
         return lock
 
     async def _open_store(self) -> None:
@@ -262,7 +269,7 @@ class Gateway:
         self._server = await asyncio.to_thread(self._certificates.issue_server, self._hub_side.generation, key)
         self._slot = ContextSlot(ServerContext(self._server.chain, self._server.key))
         self._policy = Policy(
-            hosts=frozenset({settings.hub, settings.hostname.lower()}),
+            hosts=_hosts(settings),
             module_certificates=False,
             thumbprint_needs_common_name=settings.thumbprint_needs_common_name,
             verify=VerifiedChains().verify,
@@ -276,7 +283,8 @@ class Gateway:
             label="mqtt",
         )
         try:
-            app, port = build_app(WebSockets(self._accept), self._nested()), settings.listen.https_port
+            self._below = self._nested()
+            app, port = build_app(WebSockets(self._accept), self._below), settings.listen.https_port
             self._https = await serve_http(app, self._slot, settings.listen.host, HTTPS_PORT if port is None else port)
         except BaseException:
             await self._listener.close(0)
@@ -430,6 +438,28 @@ class Gateway:
         self._slot.current = ServerContext(server.chain, server.key)
         self._server = server
 
+    async def reread(self, settings: Settings) -> None:
+        """Take up the hostname and the names of `settings` while serving; what else is another is said to wait for the
+        next start. Raises EdgeCaError; then nothing has changed.
+        """
+        waits = sorted(
+            one.name
+            for one in fields(settings)
+            if one.compare and one.name not in _LIVE and getattr(settings, one.name) != getattr(self.settings, one.name)
+        )
+        if waits and self.settings.dps is None:  # with DPS hub and device were assigned
+            _log.warning(EVENT_CONFIG_WARNING, detail=f"changed, from the next start on: {', '.join(waits)}")
+        if (settings.hostname, settings.names) == (self.settings.hostname, self.settings.names):
+            return
+        wanted = replace(self.settings, hostname=settings.hostname, names=settings.names)
+        self._certificates.known_as(wanted)
+        self._policy = replace(self._policy, hosts=_hosts(wanted) | {self.settings.hostname.lower()})
+        self._door.decide_by(self._policy)
+        self._below.decide_by(self._policy)
+        self.settings = wanted
+        await self._swap_server()
+        _log.info(EVENT_NAMES_CHANGED, gateway=wanted.hostname, names=list(wanted.names))
+
     def _generation_changed(self) -> None:
         self._tasks.start(self._swap_server())
 
@@ -451,7 +481,12 @@ class Gateway:
         assert upstream is not None
         return {
             "identity": {"hub": settings.hub, "device": settings.device, "generation": self._hub_side.generation},
-            "gateway": {"hostname": settings.hostname, "mqtt_port": self.mqtt_port, "https_port": self.https_port},
+            "gateway": {
+                "hostname": settings.hostname,
+                "names": list(settings.names),
+                "mqtt_port": self.mqtt_port,
+                "https_port": self.https_port,
+            },
             "pid": os.getpid(),
             "started_at": self._started_at,
             "upstream": {
@@ -478,3 +513,8 @@ class Gateway:
             held.insert(0, (DEVICE_ID, self._certificates.device_identity))
         renewing[self._server.certificate_id] = Renewing(AutoRenew(), RenewalState())
         return [describe_certificate(name, store.path(name), chain, now, renewing.get(name)) for name, chain in held]
+
+
+def _hosts(settings: Settings) -> frozenset[str]:
+    """What a token may be made out to: the hub, or any name of this gateway."""
+    return frozenset({settings.hub, settings.hostname.lower(), *(name.lower() for name in settings.names)})

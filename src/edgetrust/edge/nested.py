@@ -90,6 +90,10 @@ class Nested:
         for method in ("GET", "PUT", "DELETE"):
             router.add_route(method, _MODULE, self._answering(self._module))
 
+    def decide_by(self, policy: Policy) -> None:
+        """Decide by another policy from now on."""
+        self._policy = policy
+
     def _answering(self, handler: Any) -> Any:
         async def answer(request: web.Request) -> web.StreamResponse:
             try:

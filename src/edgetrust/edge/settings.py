@@ -34,8 +34,9 @@ from edgetrust.edge.issuing import Files, Issuing, IssuingReader, Order
 from edgetrust.edge.reading import Reading
 from edgetrust.edge.serving import Serving, read_serving
 from edgetrust.edge.tokens import KeyPlace, TokenKey, TokenPlace
+from edgetrust.limits import CERTIFICATE_NAMES
 from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
-from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip
+from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip, dns_fault
 from edgetrust.pki.renewal import AutoRenew
 from edgetrust.protocol.iothub import valid_identifier
 
@@ -150,7 +151,8 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One gateway. `hub` is in lower case; `warnings` are for the operator.
+    """One gateway. `hub` is in lower case; `names` are what devices may dial besides `hostname`; `warnings` are for the
+    operator.
 
     With `dps`, hub and device are empty until a provisioning service has assigned them.
     """
@@ -170,6 +172,7 @@ class Settings:
     server_key: KeyAlgorithm
     prefer_backup: bool
     retries: int
+    names: tuple[str, ...] = ()
     queue_age: timedelta | None = None
     issuing: Issuing = Issuing()  # noqa: RUF009 - frozen
     serving: Serving = Serving()  # noqa: RUF009 - frozen
@@ -232,6 +235,7 @@ def settings_from(
         server_key=KeyAlgorithm(reader.choice("server_key", own.gateway, tuple(KeyAlgorithm))),
         prefer_backup=file.prefer_module_identity_cache,
         retries=reader.retries(file),
+        names=reader.names(own.gateway, hostname),
         queue_age=timedelta(days=own.gateway.queue_days) if own.gateway.queue_days else None,
         issuing=issuing.issuing,
         serving=read_serving(source, file, module),
@@ -407,6 +411,16 @@ class _Reader(Reading):
         if as_ip(name) is None and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?", name):
             raise self.wrong(f"hostname: {name!r} is neither a host name nor an address")
         return name
+
+    def names(self, table: GatewayTable, hostname: str) -> tuple[str, ...]:
+        """Further names and addresses of the server certificate, each once."""
+        for name in table.names:
+            if as_ip(name) is None and (dns_fault(name) is not None or name.startswith("*")):
+                raise self.wrong(f"edgetrust.gateway.names: {name[:260]!r} is neither a host name nor an address")
+        found = tuple(dict.fromkeys(name for name in table.names if name.lower() != hostname.lower()))
+        if len(found) > CERTIFICATE_NAMES - 2:  # two are taken: the hostname, and edgeHub
+            raise self.wrong(f"edgetrust.gateway.names has {len(found)} names", fix=f"at most {CERTIFICATE_NAMES - 2}")
+        return found
 
     def choice(self, name: str, table: GatewayTable, known: tuple[str, ...]) -> str:
         value: str = getattr(table, name)
