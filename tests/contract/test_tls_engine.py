@@ -594,3 +594,15 @@ def test_without_openssls_names_the_public_interface_serves(monkeypatch: pytest.
     for missing in ("_lib", "_ffi"):
         monkeypatch.setattr(thin, missing, None)
         assert not thin._available()
+
+
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+def test_the_channel_binding_is_the_standard_librarys(engines: Engines, version: str) -> None:
+    client, server = stdlib_client(None, version), engines.server()
+    assert server.tls_unique is None, "the handshake is not done"
+    connect(client, server)
+    expected = client.tls.get_channel_binding("tls-unique") if version == "TLSv1.2" else None  # RFC 9266
+    assert server.tls_unique == expected
+    ours, theirs = engines.client(), engines.server()
+    connect(ours, theirs)
+    assert ours.tls_unique == theirs.tls_unique

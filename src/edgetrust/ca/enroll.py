@@ -63,11 +63,14 @@ Registry = Callable[[str], Awaitable[Registered]]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who asks: the address, the certificates shown (DER, the end entity first), user name and password."""
+    """Who asks: the address, the certificates shown (DER, the end entity first), user name and password; `binding` is
+    the connection's tls-unique, None where there is none.
+    """
 
     address: str
     chain: Sequence[bytes] = ()
     basic: tuple[str, SecretText] | None = None
+    binding: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ class Enroller:
         def work(connection: Connection) -> Outcome:
             now = self.authority.clock.now()
             shown = self._credentials.shown(connection, proof, username, password, now)
-            facts = self._facts(connection, signer, asked, shown, registered, renewal=renewal)
+            facts = self._facts(connection, signer, asked, shown, registered, peer.binding, renewal=renewal)
             call = _Call(self.authority, signer, asked, shown, facts, place, peer.address, operation)
             return call.answer(connection, now)
 
@@ -154,6 +157,7 @@ class Enroller:
         asked: Asked,
         shown: Shown,
         registered: Registered,
+        binding: bytes | None,
         *,
         renewal: bool,
     ) -> Facts:
@@ -169,6 +173,7 @@ class Enroller:
             key_holders=frozenset(holders),
             had_before=(asked.owner, shown.name) in holdings,
             renewal=renewal,
+            binding=binding,
         )
 
     def _for_its_gateway(self, asked: Asked, peer: Peer, username: str | None) -> Asked:

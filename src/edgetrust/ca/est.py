@@ -45,7 +45,7 @@ from edgetrust.pki.softkeys import SoftKey
 from edgetrust.protocol import est
 from edgetrust.store.issuance import note_fetch, thumbprint_of
 from edgetrust.telemetry import DECISIONS, EVENT_CERTIFICATE_ISSUED, EVENT_ENROLL_REFUSED, EVENT_REQUEST_FAILED
-from edgetrust.transport.http import peer_chain
+from edgetrust.transport.http import peer_chain, tls_unique
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = structlog.get_logger()
@@ -241,7 +241,8 @@ def _note_issued(issued: Issued) -> None:
 
 
 def _peer(request: web.Request) -> Peer:
-    return Peer(_address(request), peer_chain(request), parse_basic(request.headers.get("Authorization")))
+    basic = parse_basic(request.headers.get("Authorization"))
+    return Peer(_address(request), peer_chain(request), basic, tls_unique(request))
 
 
 def _address(request: web.Request) -> str:

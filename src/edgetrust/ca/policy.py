@@ -3,7 +3,8 @@
 Rules, in order; the first that fails is the reason:
  1. the credential: something was shown, and whatever was shown is good: a good password does not rescue a bad
     certificate, nor the other way round;
- 2. the request: its names and usages can stand in a certificate of its kind, and the addressed CA issues that kind;
+ 2. the request: its names and usages can stand in a certificate of its kind, and the addressed CA issues that kind; if
+    it has a challengePassword, that ties it to the connection;
  3. a rule: the first whose credential, names and profiles fit. Rules are data (`Rule`), in ca.toml;
  4. the names: besides its own, an identity gets only what the rule's `hosts` cover, and never a wildcard unasked for;
  5. the registry, where the rule asks for it, and for every Edge CA: only a registered gateway gets one;
@@ -17,6 +18,8 @@ An identity obtains certificates for itself only. Must not know HTTP, SQL or clo
 
 from __future__ import annotations
 
+import base64
+import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -125,7 +128,7 @@ class Registered(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known about the addressed CA and about the names and the key that were asked for. `had_before`: this very
-    credential has had a certificate for this very key.
+    credential has had a certificate for this very key. `binding`: the connection's tls-unique; None with TLS 1.3.
     """
 
     served: frozenset[str]
@@ -136,6 +139,7 @@ class Facts:
     key_holders: frozenset[str] = frozenset()
     had_before: bool = False
     renewal: bool = False
+    binding: bytes | None = None
 
 
 class _NotATruthValue:
@@ -227,11 +231,22 @@ def _request(case: _Case) -> _Finding:
         return Why.USAGE_NOT_GRANTED, f"extended key usage {', '.join(asked.foreign_usages)}"
     if asked.profile == EDGE_CA.name and asked.path_length:
         return Why.CA_NOT_GRANTED, f"path length {asked.path_length}: an Edge CA issues no CAs"
-    if asked.csr.challenge_password:
-        return Why.PROOF_MISMATCH, "a challengePassword that cannot be verified on this connection"
+    mismatch = _proof_mismatch(asked.csr.challenge_password, case.facts.binding)
+    if mismatch is not None:
+        return Why.PROOF_MISMATCH, mismatch
     if not valid_identifier(asked.owner):
         return Why.NAME_MALFORMED, f"{asked.owner!r} is not a device identifier"
     return None, f"{asked.profile} for {asked.common_name!r}"
+
+
+def _proof_mismatch(said: bytes | None, binding: bytes | None) -> str | None:
+    """What a challengePassword says is the connection's tls-unique, and nothing else (RFC 7030, 3.5)."""
+    if not said:
+        return None
+    if binding is None:
+        return "a challengePassword over TLS 1.3, which has no tls-unique: use TLS 1.2, or leave it out"
+    same = hmac.compare_digest(said.strip(), base64.b64encode(binding))
+    return None if same else "the challengePassword is not the tls-unique of this connection"
 
 
 def _served(case: _Case) -> _Finding:

@@ -140,7 +140,7 @@ MEANINGS: Final = {
         403,
         "The request's challengePassword is there, but it does not tie the request to this TLS connection.",
         _SHOW_CSR,
-        "Leave challengePassword out of the request.",
+        "Send the tls-unique of this very connection over TLS 1.2 in base64, or leave challengePassword out.",
     ),
     IssuanceReason.NAME_MISSING: Meaning(
         400,

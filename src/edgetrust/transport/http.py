@@ -33,6 +33,12 @@ def peer_chain(request: web.BaseRequest) -> tuple[bytes, ...]:
     return chain
 
 
+def tls_unique(request: web.BaseRequest) -> bytes | None:
+    """What ties a request to its connection (RFC 5929, 3); None with TLS 1.3, or when the connection has gone."""
+    binding: bytes | None = request.get_extra_info("tls_unique")
+    return binding
+
+
 def application(*, body_bytes: int = limits.HTTP_BODY_BYTES) -> web.Application:
     """An application with our limit on bodies; routes are added by whoever owns them."""
     return web.Application(client_max_size=body_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from dataclasses import replace
 from datetime import timedelta
 
@@ -305,8 +306,13 @@ class TestBadRequests:
         from edgetrust.pki.names import Names
         from edgetrust.pki.softkeys import SoftKey
 
-        pem = build_csr(SoftKey("k", key("challenge")), Names("dev1"), challenge_password="AAAA")
-        await ca.refused(Why.PROOF_MISMATCH, parse_csr(pem).der, await ca.password())
+        finished = b"twelve bytes"
+        said = base64.b64encode(finished).decode()
+        pem = build_csr(SoftKey("k", key("challenge")), Names("dev1"), challenge_password=said)
+        der, peer = parse_csr(pem).der, await ca.password()
+        await ca.refused(Why.PROOF_MISMATCH, der, peer)  # TLS 1.3: there is nothing to tie it to
+        await ca.refused(Why.PROOF_MISMATCH, der, replace(peer, binding=b"another's 12"))
+        await ca.issued(der, replace(peer, binding=finished))
 
 
 class TestRenewal:

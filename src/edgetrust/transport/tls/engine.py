@@ -133,6 +133,13 @@ class TlsEngine(Protocol):
     def cipher(self) -> str: ...
 
     @property
+    def tls_unique(self) -> bytes | None:
+        """The channel binding of this connection (RFC 5929, 3): the client's Finished message, since nothing here
+        resumes. None with TLS 1.3, for which it is not defined (RFC 9266), and before the handshake is done.
+        """
+        ...
+
+    @property
     def server_name(self) -> str | None:
         """The name a client asked for (SNI); None when it sent none."""
         ...

@@ -183,6 +183,13 @@ class PyOpenSslEngine:
         return self._connection.get_cipher_name() or ""
 
     @property
+    def tls_unique(self) -> bytes | None:
+        if not self.handshake_done or self.version != "TLSv1.2":
+            return None
+        is_client = self._verification is not None
+        return self._connection.get_finished() if is_client else self._connection.get_peer_finished()
+
+    @property
     def server_name(self) -> str | None:
         name = self._connection.get_servername()
         return None if name is None else name.decode("ascii", "replace")

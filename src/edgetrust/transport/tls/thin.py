@@ -45,6 +45,8 @@ _CALLS: Final = [
     "SSL_shutdown",
     "SSL_get_error",
     "SSL_get_version",
+    "SSL_get_finished",
+    "SSL_get_peer_finished",
     "SSL_get_servername",
     "SSL_get_current_cipher",
     "SSL_CIPHER_get_name",
@@ -76,6 +78,7 @@ def _available() -> bool:
 
 AVAILABLE: Final = _available()
 _SCRATCH_BYTES: Final = 2 * RECORD_BYTES
+_FINISHED_BYTES: Final = 64  # TLS 1.2 has 12 of them (RFC 5246, 7.4.9)
 
 
 class _Scratch(threading.local):
@@ -232,6 +235,14 @@ class ThinEngine:
     def cipher(self) -> str:
         current = _lib.SSL_get_current_cipher(self._ssl)
         return "" if current == _ffi.NULL else _text(_lib.SSL_CIPHER_get_name(current))
+
+    @property
+    def tls_unique(self) -> bytes | None:
+        if not self.handshake_done or self.version != "TLSv1.2":
+            return None
+        get = _lib.SSL_get_peer_finished if self._verification is None else _lib.SSL_get_finished
+        buffer = _ffi.new("char[]", _FINISHED_BYTES)
+        return bytes(_ffi.buffer(buffer, get(self._ssl, buffer, _FINISHED_BYTES)))
 
     @property
     def server_name(self) -> str | None:

@@ -384,7 +384,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         return self._inner
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`peer_chain`, `tls_version`, `cipher`, `server_name`, `tls_engine`; else what TCP knows (`peername`, ...).
+        """`peer_chain`, `tls_version`, `tls_unique`, `cipher`, `server_name`, `tls_engine`; else what TCP knows.
 
         `sslcontext` is there for protocols that ask it in order to know whether they run over TLS.
         """
@@ -401,6 +401,7 @@ _OF_ENGINE: dict[str, Callable[[TlsEngine], Any]] = {
     "tls_engine": lambda engine: engine,
     "sslcontext": lambda engine: engine,
     "tls_version": lambda engine: engine.version,
+    "tls_unique": lambda engine: engine.tls_unique,
     "cipher": lambda engine: engine.cipher,
     "server_name": lambda engine: engine.server_name,
 }
