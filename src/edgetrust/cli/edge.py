@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from edgetrust.cli.edge_check import ConfigOption, apply, check
-from edgetrust.cli.edge_services import HttpsPort, MqttPort, certd, edged, identityd, keyd
+from edgetrust.cli.edge_services import HttpsPort, MqttPort, certd, edged, identityd, keyd, units
 from edgetrust.cli.output import Json, print_block, print_facts, print_json, print_json_line, say
 from edgetrust.limits import REFUSALS_KEPT
 
 app = typer.Typer(help="Serve an edge gateway; show what it is doing.", no_args_is_help=True)
 app.command("check")(check)
 app.command("apply")(apply)
-for _process in (keyd, certd, identityd, edged):
+for _process in (keyd, certd, identityd, edged, units):
     app.command(_process.__name__)(_process)
 
 Root = Annotated[

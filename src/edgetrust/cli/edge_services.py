@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgetrust.cli.edge_check import ConfigOption, RootOption
-from edgetrust.cli.output import Json, print_json_line, say
+from edgetrust.cli.output import Json, print_json_line, print_line, say
 
 MqttPort = Annotated[
     int | None, typer.Option("--mqtt-port", min=0, max=65535, help="Instead of the file's; 0: any free one.")
@@ -71,3 +72,34 @@ def _serve(name: str, config: Path | None, root: Path, *, json: bool) -> None:
             say(f"ready: {process.name} on {socket}, pid {os.getpid()}")
 
     run(lambda: kinds[name].start(settings, layout, SystemClock()), ready)
+
+
+def units(
+    into: Annotated[
+        Path | None, typer.Option("--into", metavar="DIR", help="Write the files below it: /etc on the gateway.")
+    ] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """The systemd units, users and directories for the services as processes of their own: print or write them."""
+    import shutil
+
+    from edgetrust.cli.output import print_block, print_json
+    from edgetrust.edge.units import unit_files
+    from edgetrust.pki.softkeys import write_public
+
+    program = shutil.which("edgetrust") or str(Path(sys.argv[0]).absolute())
+    files = unit_files(program)
+    if into is not None:
+        for name, text in files.items():
+            (into / name).parent.mkdir(parents=True, exist_ok=True)
+            write_public(into / name, text.encode())
+    if json:
+        print_json(files)
+    elif into is None:
+        for name, text in files.items():
+            print_block(f"# {name}\n{text}")
+    else:
+        for name in files:
+            print_line(str(into / name))
+        say("then: systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload")
