@@ -25,6 +25,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from edgetrust import telemetry
 from edgetrust.ca.reasons import MEANINGS, IssuanceReason, Meaning
 from edgetrust.cli.main import COMMANDS, load
+from edgetrust.edge.metrics import GatewayMetrics
 from edgetrust.trust.explain import EXPLANATIONS, Explanation
 from edgetrust.trust.verdict import Reason
 
@@ -45,8 +46,15 @@ Data goes to stdout, messages to stderr. `--json` makes the data one JSON value.
 stdin, never from arguments. `edgetrust --install-completion` sets up completion for the shell."""
 METRICS_INTRODUCTION = """\
 A hub serves them at [`/metrics`](hub-api.md#operation) on its HTTPS port, in Prometheus' text format, to holders of
-the right `ServiceConnect`; a gateway does not serve them yet. No label carries a secret, and the values of every label
-are a bounded set; those of `reason` are the [reasons](reasons.md)."""
+the right `ServiceConnect`. No label carries a secret, and the values of every label are a bounded set; those of
+`reason` are the [reasons](reasons.md)."""
+GATEWAY_METRICS_INTRODUCTION = """\
+A gateway serves them at `/metrics` on [a port of its own](config.md#used), by HTTP without TLS, on the loopback
+unless told otherwise. Names that begin with `edgehub_` are those of Azure's gateway and mean the same. Every sample
+has the labels `iothub`, `edge_device` and `instance_number` besides its own. `id`, `from` and `to` are a device or
+`device/module` of the copy of the scope, and `unknown` for whoever is not in it; `iothub` is the destination
+`$upstream`, `GATEWAY/MODULE/INPUT` one of a module. Quantiles are of the last observations.
+[`dashboards/gateway.json`](../../dashboards/gateway.json) is a dashboard for Grafana."""
 LOG_INTRODUCTION = """\
 Every actor logs to stderr, one line per event, with the time in UTC. The names below are stable and may be
 alerted on; other lines are for people and may change. A refusal's line carries its [reason](reasons.md). No
@@ -203,11 +211,21 @@ def metrics() -> str:
     return _page(
         [
             "# Metrics",
-            GENERATED.format(source="`src/edgetrust/telemetry.py`"),
+            GENERATED.format(source="`src/edgetrust/telemetry.py` and `src/edgetrust/edge/metrics.py`"),
             METRICS_INTRODUCTION,
             _table(("metric", "type", "labels", "counts"), sorted(rows)),
+            "## Of a gateway",
+            GATEWAY_METRICS_INTRODUCTION,
+            _table(("metric", "type", "labels", "counts"), sorted(_gateway_metrics())),
         ]
     )
+
+
+def _gateway_metrics() -> Iterator[tuple[str, str, str, str]]:
+    for metric in GatewayMetrics("", "").all():
+        family = metric.family(("", "", ""))
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        yield f"`{name}`", family.type, ", ".join(f"`{label}`" for label in metric.labels), metric.text
 
 
 def log_events() -> str:

@@ -67,6 +67,7 @@ EVENT_HELD_KEY_FAILED = "key.failed"  # a key in a token or another process did 
 EVENT_GATEWAY_ASSIGNED = "gateway.assigned"  # a provisioning service has said which hub and device it is
 EVENT_GATEWAY_DEGRADED = "gateway.degraded"  # the gateway goes on with what it remembers; with the reason
 EVENT_QUEUE_EXPIRED = "upstream.expired"  # queued messages were dropped: they waited longer than the configuration says
+EVENT_METRICS_NOT_SERVED = "metrics.not_served"  # the port for a gateway's metrics is taken: it goes on without
 EVENT_QUEUE_REFUSES = "queue.refuses"  # full queues or a full disk: publishers are held back; with the reason
 EVENT_QUEUE_TAKES_AGAIN = "queue.takes_again"  # what was held back is stored; publishers go on
 EVENT_QUEUE_MADE_ROOM = "queue.made_room"  # the queues are full: the oldest of the last priority were dropped

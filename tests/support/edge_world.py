@@ -267,6 +267,9 @@ host = "127.0.0.1"
 mqtt_port = 0
 https_port = 0
 
+[edgetrust.metrics]
+port = 0
+
 [edgetrust.upstream]
 host = "127.0.0.1"
 mqtt_port = {ports["mqtt_port"]}

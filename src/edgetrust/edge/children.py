@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -50,6 +51,27 @@ _WANTED = frozenset(SubscriptionKind) - {SubscriptionKind.INPUTS}
 _log = structlog.get_logger()
 
 
+class Observer(Protocol):
+    """Who hears what is done with twins; `since` is what `now` said when it began."""
+
+    def now(self) -> float: ...
+
+    def read(self, identity: Identity, since: float, *, from_hub: bool) -> None: ...
+
+    def reported(self, identity: Identity, patch: Json, since: float, *, to_hub: bool) -> None: ...
+
+
+class _Nobody:
+    def now(self) -> float:
+        return 0.0
+
+    def read(self, identity: Identity, since: float, *, from_hub: bool) -> None:
+        pass
+
+    def reported(self, identity: Identity, patch: Json, since: float, *, to_hub: bool) -> None:
+        pass
+
+
 class Children:
     """The twins port of a gateway, and what carries methods and commands to its children."""
 
@@ -66,6 +88,7 @@ class Children:
         self._locks: dict[Identity, asyncio.Lock] = {}
         self._said: dict[Identity, dict[str, str]] = {}  # by those who are connected
         self.methods: Methods | None = None
+        self.observer: Observer = _Nobody()
 
     # Sessions come and go -------------------------------------------------------------------------------------------
 
@@ -128,7 +151,7 @@ class Children:
 
     async def twin(self, device: str, module: str | None = None) -> Twin:
         """The hub's, or the copy while the hub is away. UnavailableError when there is none either."""
-        identity = Identity(self._hub, device, module)
+        identity, since = Identity(self._hub, device, module), self.observer.now()
         link = self._link(identity)
         reachable = await link.ready()
         async with self._lock(identity):
@@ -137,10 +160,11 @@ class Children:
                 try:
                     copy = await self._bring_up_to_date(link, copy)
                 except UnavailableError:  # lost meanwhile: what is remembered by now has to do
-                    copy = await self._find(identity)
+                    copy, reachable = await self._find(identity), False
             if not copy.is_known:
                 message = f"the twin of {identity} is not known here, and the hub cannot be asked now"
                 raise UnavailableError(message, reason="hub-unreachable")
+            self.observer.read(identity, since, from_hub=reachable)
             return copy.twin()
 
     async def report(self, device: str, patch: Json, *, module: str | None = None) -> int:
@@ -148,7 +172,7 @@ class Children:
 
         Raises TwinError as the hub would.
         """
-        identity = Identity(self._hub, device, module)
+        identity, since = Identity(self._hub, device, module), self.observer.now()
         link = self._link(identity)
         reachable = await link.ready()
         async with self._lock(identity):
@@ -160,6 +184,7 @@ class Children:
             if reachable:
                 with suppress(UnavailableError):  # then it waits
                     copy = await self._send_reports(link, copy)
+            self.observer.reported(identity, patch, since, to_hub=reachable and not copy.waiting)
             return copy.twin().reported.version
 
     # What the hub says ----------------------------------------------------------------------------------------------

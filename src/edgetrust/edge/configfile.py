@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from edgetrust.limits import QUEUE_BYTES
+
 Tree = dict[str, Any]
 """A table that has no effect here; its keys are its owner's business."""
 
@@ -175,6 +177,16 @@ class GatewayTable(msgspec.Struct, frozen=True):
     server_key: str = "rsa-2048"
     names: list[str] = []
     queue_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 0.0
+    queue_bytes: Annotated[int, msgspec.Meta(ge=1)] = QUEUE_BYTES
+    queue_full: str = "hold"
+
+
+class MetricsTable(msgspec.Struct, frozen=True):
+    """`[edgetrust.metrics]`: where Prometheus may ask, by HTTP without TLS."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int | None = None
 
 
 class ModuleTable(msgspec.Struct, frozen=True):
@@ -208,6 +220,7 @@ class EdgetrustTable(msgspec.Struct, frozen=True):
     listen: ListenTable = ListenTable()
     upstream: UpstreamTable = UpstreamTable()
     gateway: GatewayTable = GatewayTable()
+    metrics: MetricsTable = MetricsTable()
     modules: dict[str, ModuleTable] = {}
     principal: list[PrincipalTable] = []
     users: UsersTable = UsersTable()

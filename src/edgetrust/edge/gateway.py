@@ -38,6 +38,7 @@ from edgetrust.edge.commands import PassedCommands
 from edgetrust.edge.door import GatewayDoor
 from edgetrust.edge.elsewhere import Elsewhere
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, MASTER_ENCRYPTION_KEY, Layout, make_private_directory
+from edgetrust.edge.health import Health, Watched
 from edgetrust.edge.housekeeping import keep_house
 from edgetrust.edge.https import build_app
 from edgetrust.edge.hubside import HubSide
@@ -48,6 +49,7 @@ from edgetrust.edge.issuer import ConfiguredIssuer, tls_key
 from edgetrust.edge.keyd import derived, open_keys
 from edgetrust.edge.metrics import GatewayMetrics
 from edgetrust.edge.nested import Nested
+from edgetrust.edge.observing import CountingAuditor, TwinObserver, UpstreamObserver
 from edgetrust.edge.owntwin import OwnTwin
 from edgetrust.edge.pairs import CertificateStore
 from edgetrust.edge.provisioning import Provisioning
@@ -58,7 +60,7 @@ from edgetrust.edge.settings import Settings
 from edgetrust.edge.status import StateFile, describe_certificate
 from edgetrust.edge.upkeep import Renewing, Upkeep
 from edgetrust.errors import ConfigError, Error, RefusedError
-from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, QUEUE_BYTES, REAUTHENTICATE_SECONDS, UPSTREAM_STOP_SECONDS
+from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, REAUTHENTICATE_SECONDS, UPSTREAM_STOP_SECONDS
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.keys import KeyHandle, KeyStore
 from edgetrust.pki.remember import VerifiedChains
@@ -115,6 +117,7 @@ class Gateway:
             self._keys, store = elsewhere.keys, elsewhere.certificates
         self._certificates = GatewayCertificates(layout, self._keys, settings, clock, store)
         self._provisioning: Provisioning | None = None
+        self.metrics_port: int | None = None
         self._state = StateFile(layout.status)
         self._started_at = clock.now()
 
@@ -244,10 +247,13 @@ class Gateway:
         self._registry.listen(self._changed)
         copies = TwinCopies(self._database, key)
         await self._open_routes(copies)
-        self._hub_side.attach(self._registry, self._queue.lane(UPSTREAM), self.own_twin, self._generation_changed)
+        observer = UpstreamObserver(settings.device, self.metrics, clock)
+        up = self._queue.lane(UPSTREAM)
+        self._hub_side.attach(self._registry, up, self.own_twin, observer, self._generation_changed)
         self._commands = PassedCommands()
         dial = self._hub_side.connect_as
         self._children = Children(settings.hub, dial, copies, self._commands, self._sessions, self._tasks)
+        self._children.observer = TwinObserver(self.metrics, self._router, clock)
         self._children.methods = Methods(self._sessions, clock.milliseconds())
 
     async def _open_routes(self, copies: TwinCopies) -> None:
@@ -257,12 +263,15 @@ class Gateway:
         self._router = Router(gateway, queue, self._sessions, self._tasks, self._clock, self.metrics)
         self._inputs = ModuleInputs(gateway, queue, self._tasks, self._clock, self.metrics)
         self.own_twin = OwnTwin(Identity(settings.hub, settings.device, EDGE_HUB), copies, self._tasks, self._use)
+        self._use(EdgeHubConfig())
         await self.own_twin.load()
+        self._auditor = CountingAuditor(Auditor(self._trail), self.metrics, self._registry.knows)
 
     def _use(self, config: EdgeHubConfig) -> None:
         """What the deployment wants is in force from now on."""
         self._router.use(config)
-        self._queue.limit(config.max_bytes or QUEUE_BYTES, drop_oldest=False)
+        limit = config.max_bytes or self.settings.queue_bytes
+        self._queue.limit(limit, drop_oldest=self.settings.queue_drops_oldest)
 
     async def _serve(self, key: SoftKey) -> None:
         settings = self.settings
@@ -284,11 +293,34 @@ class Gateway:
         )
         try:
             self._below = self._nested()
-            app, port = build_app(WebSockets(self._accept), self._below), settings.listen.https_port
+            health = Health(self._watched(), self.metrics, self._clock)
+            app, port = build_app(WebSockets(self._accept), health, self._below), settings.listen.https_port
             self._https = await serve_http(app, self._slot, settings.listen.host, HTTPS_PORT if port is None else port)
         except BaseException:
             await self._listener.close(0)
             raise
+        await self._serve_metrics(health)
+
+    async def _serve_metrics(self, health: Health) -> None:
+        try:
+            served = await health.serve(self.settings.metrics)
+        except BaseException:
+            await self._close_listeners()
+            raise
+        if served is not None:
+            self.metrics_port, close = served
+            self._open.push_async_callback(close)
+
+    def _watched(self) -> Watched:
+        return Watched(
+            self.settings.device,
+            self._queue,
+            self._router.holding,
+            self._registry,
+            lambda: dict(reversed(self._held())),
+            lambda: self._hub_side.upstream is not None and self._hub_side.upstream.is_connected,
+            lambda: len(self._sessions),
+        )
 
     async def _open_services(self) -> None:
         self.services = Services(
@@ -333,11 +365,11 @@ class Gateway:
             interested=self._children.interested,
         )
         house = House(settings.hub, "gateway-mqtt", any_host=True)
-        return GatewayDoor(house, around, self._policy, Auditor(self._trail), self._registry)
+        return GatewayDoor(house, around, self._policy, self._auditor, self._registry)
 
     def _nested(self) -> Nested:
         settings, registry, api = self.settings, self._registry, self._hub_side.api
-        auditor = Auditor(self._trail)
+        auditor = self._auditor
         return Nested(settings.hub, settings.device, registry, api, self._policy, auditor, self._clock)
 
     def _start_tasks(self) -> None:
@@ -372,6 +404,8 @@ class Gateway:
 
     def _seen(self, identity: Identity, here: bool) -> None:
         self._children.seen(identity, here)
+        if not here:
+            self.metrics.disconnected.add(str(identity))
 
     # Open sessions --------------------------------------------------------------------------------------------------
 
@@ -486,6 +520,7 @@ class Gateway:
                 "names": list(settings.names),
                 "mqtt_port": self.mqtt_port,
                 "https_port": self.https_port,
+                "metrics_port": self.metrics_port,
             },
             "pid": os.getpid(),
             "started_at": self._started_at,
@@ -502,8 +537,8 @@ class Gateway:
             "warnings": list(settings.warnings),
         }
 
-    def _described(self, now: datetime) -> list[dict[str, Any]]:
-        store, renewing = self._certificates.store, self._upkeep.renewing()
+    def _held(self) -> list[tuple[str, Chain]]:
+        """The certificates in use; that of the server comes last."""
         held = [
             *self._upkeep.chains(),
             (EDGE_CA, self._certificates.issuer.chain),
@@ -511,6 +546,11 @@ class Gateway:
         ]
         if self._certificates.device_identity is not None:
             held.insert(0, (DEVICE_ID, self._certificates.device_identity))
+        return held
+
+    def _described(self, now: datetime) -> list[dict[str, Any]]:
+        store, renewing = self._certificates.store, self._upkeep.renewing()
+        held = self._held()
         renewing[self._server.certificate_id] = Renewing(AutoRenew(), RenewalState())
         return [describe_certificate(name, store.path(name), chain, now, renewing.get(name)) for name, chain in held]
 

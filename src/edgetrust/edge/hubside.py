@@ -25,7 +25,7 @@ from edgetrust.edge.owntwin import OwnTwin
 from edgetrust.edge.scope import ScopeRegistry
 from edgetrust.edge.scopesource import ScopeSource
 from edgetrust.edge.settings import Settings
-from edgetrust.edge.upstream import Upstream
+from edgetrust.edge.upstream import Observer, Upstream
 from edgetrust.errors import Error, RefusedError, UnavailableError
 from edgetrust.limits import (
     SCOPE_REFRESH_SECONDS,
@@ -160,7 +160,9 @@ class HubSide:
 
     # The connection -------------------------------------------------------------------------------------------------
 
-    def attach(self, registry: ScopeRegistry, queue: Lane, own_twin: OwnTwin, changed: Callable[[], None]) -> None:
+    def attach(
+        self, registry: ScopeRegistry, queue: Lane, own_twin: OwnTwin, observer: Observer, changed: Callable[[], None]
+    ) -> None:
         """The copy to keep, the queue to drain, the module's twin, and whom to tell of a new generation."""
         self._registry = registry
         self._own_twin = own_twin
@@ -171,6 +173,7 @@ class HubSide:
             connected=self.synchronise_soon,
             undeliverable=self._undeliverable,
             clock=self._clock,
+            observer=observer,
         )
 
     async def _connect(self) -> MqttClient:

@@ -144,6 +144,11 @@ class ScopeRegistry:
     def __len__(self) -> int:
         return len(self._known)
 
+    def knows(self, text: str) -> bool:
+        """Whether an identity, as text, is in the copy."""
+        device, _, module = text.partition("/")
+        return Identity(self._hub, device, module or None) in self._known
+
     async def find(self, identity: Identity) -> Registration | Missing:
         """The registration of `identity`; asks the hub about somebody new."""
         if (known := self._known.get(identity)) is not None:

@@ -26,6 +26,7 @@ from edgetrust.edge.configfile import (
     GatewayTable,
     KeyLocation,
     ListenTable,
+    MetricsTable,
     ProvisioningTable,
     UpstreamTable,
 )
@@ -34,7 +35,7 @@ from edgetrust.edge.issuing import Files, Issuing, IssuingReader, Order
 from edgetrust.edge.reading import Reading
 from edgetrust.edge.serving import Serving, read_serving
 from edgetrust.edge.tokens import KeyPlace, TokenKey, TokenPlace
-from edgetrust.limits import CERTIFICATE_NAMES
+from edgetrust.limits import CERTIFICATE_NAMES, QUEUE_BYTES
 from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip, dns_fault
 from edgetrust.pki.renewal import AutoRenew
@@ -42,6 +43,7 @@ from edgetrust.protocol.iothub import valid_identifier
 
 CLOUD_TIMEOUT_SECONDS = 70  # the least the real product takes (edge specification 1.1)
 QUICKSTART_DAYS = 90
+METRICS_PORT = 9600  # as edgeHub has it
 MEANINGLESS = {
     "allow_elevated_docker_permissions": "there are no containers",
     "moby_runtime": "there are no containers",
@@ -120,6 +122,16 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsPlace:
+    """Where metrics are served. `asked_for`: the file names the port, so that it has to be had."""
+
+    enabled: bool
+    host: str
+    port: int
+    asked_for: bool
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamAddress:
     """How the hub is reached, or the gateway above: `host` is dialled, `name` is verified. `ca` None: the system's
     trust store.
@@ -174,6 +186,9 @@ class Settings:
     retries: int
     names: tuple[str, ...] = ()
     queue_age: timedelta | None = None
+    queue_bytes: int = QUEUE_BYTES
+    queue_drops_oldest: bool = False
+    metrics: MetricsPlace = MetricsPlace(True, "127.0.0.1", METRICS_PORT, False)
     issuing: Issuing = Issuing()  # noqa: RUF009 - frozen
     serving: Serving = Serving()  # noqa: RUF009 - frozen
     token: TokenPlace | None = None
@@ -237,6 +252,9 @@ def settings_from(
         retries=reader.retries(file),
         names=reader.names(own.gateway, hostname),
         queue_age=timedelta(days=own.gateway.queue_days) if own.gateway.queue_days else None,
+        queue_bytes=own.gateway.queue_bytes,
+        queue_drops_oldest=reader.choice("queue_full", own.gateway, ("hold", "drop-oldest")) == "drop-oldest",
+        metrics=reader.metrics(own.metrics),
         issuing=issuing.issuing,
         serving=read_serving(source, file, module),
         token=reader.token(file.aziot_keys),
@@ -442,6 +460,14 @@ class _Reader(Reading):
         if not table.host:
             raise self.wrong("edgetrust.listen.host is empty")
         return Listen(table.host, table.mqtt_port, table.https_port)
+
+    def metrics(self, table: MetricsTable) -> MetricsPlace:
+        self._port("edgetrust.metrics.port", table.port or 0, lowest=0)
+        if not table.host:
+            raise self.wrong("edgetrust.metrics.host is empty")
+        return MetricsPlace(
+            table.enabled, table.host, METRICS_PORT if table.port is None else table.port, table.port is not None
+        )
 
     def upstream(self, table: UpstreamTable, hub: str, file: ConfigFile) -> UpstreamAddress:
         """The hub, or with `parent_hostname` the gateway above, which is verified by the trust bundle."""

@@ -73,6 +73,32 @@ class Queue(Protocol):
     async def wait_for_new(self, wait_seconds: float) -> bool: ...
 
 
+class Observer(Protocol):
+    """Who hears how it goes."""
+
+    def connected(self) -> None: ...
+
+    def lost(self) -> None: ...
+
+    def arrived(self, stored: StoredMessage, seconds: float) -> None: ...
+
+    def dropped(self, stored: StoredMessage) -> None: ...
+
+
+class _Nobody:
+    def connected(self) -> None:
+        pass
+
+    def lost(self) -> None:
+        pass
+
+    def arrived(self, stored: StoredMessage, seconds: float) -> None:
+        pass
+
+    def dropped(self, stored: StoredMessage) -> None:
+        pass
+
+
 class Upstream:
     """Keeps the connection and drains the queue.
 
@@ -88,7 +114,10 @@ class Upstream:
         connected: Callable[[], None],
         undeliverable: Callable[[Message], Awaitable[bool]],
         clock: Clock,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer or _Nobody()
+        self._sent_at: dict[int, float] = {}
         self._queue = queue
         self._connect = connect
         self._connected = connected
@@ -153,6 +182,7 @@ class Upstream:
         self._over.clear()
         since = self._clock.monotonic()
         _log.info(EVENT_UPSTREAM_CONNECTED)
+        self._observer.connected()
         self._connected()
         forgetting = asyncio.create_task(self._forget_arrived(link))
         watching = asyncio.create_task(self._watch(link))
@@ -207,10 +237,11 @@ class Upstream:
         message = stored.message
         topic = telemetry_topic(message.device, message.module, message.properties)
         self._waiting[stored.offset] = stored
+        self._sent_at[stored.offset] = self._clock.monotonic()
         try:
             link.publish_then(topic, message.body, partial(self._acknowledged, stored.offset))
         except Error as problem:
-            del self._waiting[stored.offset]
+            del self._waiting[stored.offset], self._sent_at[stored.offset]
             if not link.is_open:  # it went in this very moment
                 return False
             self._dropped(stored, problem.message)
@@ -219,8 +250,11 @@ class Upstream:
         return True
 
     def _acknowledged(self, offset: int, error: BaseException | None) -> None:
+        stored, sent_at = self._waiting.get(offset), self._sent_at.pop(offset, 0.0)
         if error is None:
             self._waiting.pop(offset, None)
+            if stored is not None:
+                self._observer.arrived(stored, self._clock.monotonic() - sent_at)
             self._arrived.append(offset)
             self._progress += 1
             self._stuck = 0
@@ -265,6 +299,7 @@ class Upstream:
         self._room_made.set()
 
     def _lost(self, problem: str, reason: str, fix: str) -> None:
+        self._observer.lost()
         if problem != self.problem:
             _log.warning(EVENT_UPSTREAM_LOST, reason=reason, detail=problem, fix=fix)
         self.problem = problem
@@ -278,6 +313,7 @@ class Upstream:
             self._stuck += 1
         culprit = next(iter(self._waiting.values()), None) if len(self._waiting) == 1 else None
         self._waiting.clear()
+        self._sent_at.clear()
         if culprit is not None and self._stuck >= UPSTREAM_CAREFUL_TRIES:
             await self._drop_if_undeliverable(culprit)
         self._queue.release()
@@ -291,6 +327,7 @@ class Upstream:
 
     def _dropped(self, stored: StoredMessage, why: str) -> None:
         message = stored.message
+        self._observer.dropped(stored)
         _log.error(
             EVENT_MESSAGE_DROPPED, device=message.device, module=message.module, offset=stored.offset, detail=why
         )

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from edgetrust.edge import childlink as module
+from edgetrust.edge import twinquestions
 from edgetrust.edge.childlink import ChildLink
 from edgetrust.errors import PeerError, UnavailableError
 from edgetrust.protocol.iothub import SubscriptionKind, TwinGetTopic, parse_publish_topic, twin_response_topic
@@ -182,7 +183,7 @@ async def test_whoever_waits_is_told_of_the_end() -> None:
 
 
 async def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHILD_OPERATION_SECONDS", 0.01)
+    monkeypatch.setattr(twinquestions, "CHILD_OPERATION_SECONDS", 0.01)
     hub = Hub()
     async with running(hub) as link:
         with pytest.raises(UnavailableError, match="no connection"):

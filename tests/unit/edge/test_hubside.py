@@ -51,6 +51,14 @@ class FakeRegistry:
         return Missing(self.missing)
 
 
+class OwnTwin:
+    """Hears nothing."""
+
+    def heard(self, message: object) -> None: ...
+
+    def attach(self, link: object) -> None: ...
+
+
 class Story:
     def __init__(self, hub: FakeHub, settings: Settings, folder: Path) -> None:
         self.hub = hub
@@ -69,7 +77,7 @@ class Story:
 
     def open(self) -> HubSide:
         made = HubSide(self.settings, self.layout, open_keys(self.layout), SystemClock())
-        made.attach(self.registry, None, self.changed)  # type: ignore[arg-type]
+        made.attach(self.registry, None, OwnTwin(), None, self.changed)  # type: ignore[arg-type]
         self.opened.append(made)
         return made
 

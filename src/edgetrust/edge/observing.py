@@ -1,0 +1,101 @@
+"""Who hears what happens in a gateway, and counts it: decisions, sessions, the way up, twins.
+
+Counting never changes what happens. An identity is named in a label only when it is in the copy of the scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgetrust.broker.ports import Auditor
+from edgetrust.clock import Clock
+from edgetrust.edge.metrics import HUB_ENDPOINT, STRANGER, GatewayMetrics
+from edgetrust.edge.routing import Router, output_of, sender
+from edgetrust.protocol.twin import Json
+from edgetrust.store.events import StoredMessage
+from edgetrust.store.queues import LeasedMessage
+from edgetrust.trust.audit import Record
+from edgetrust.trust.identity import Identity
+
+
+class CountingAuditor:
+    """An auditor that counts before it passes on. `knows` tells whether an identity, as text, is in the copy."""
+
+    def __init__(self, auditor: Auditor, metrics: GatewayMetrics, knows: Callable[[str], bool]) -> None:
+        self._auditor = auditor
+        self._metrics = metrics
+        self._knows = knows
+
+    def record(self, record: Record) -> None:
+        """Count one decision, then keep it."""
+        self._metrics.decisions.add("accepted" if record.accepted else "refused", record.reason)
+        who = record.identity if self._knows(record.identity) else STRANGER
+        if record.accepted:
+            self._metrics.connected.add(who)
+        else:
+            self._metrics.refused.add(who, record.reason)
+        self._auditor.record(record)
+
+
+class UpstreamObserver:
+    """What the way up tells. `device` is the gateway."""
+
+    def __init__(self, device: str, metrics: GatewayMetrics, clock: Clock) -> None:
+        self._id = f"{device}/$edgeHub"
+        self._metrics = metrics
+        self._clock = clock
+        self._lost_at: float | None = None
+
+    def connected(self) -> None:
+        """The connection stands."""
+        if self._lost_at is not None:
+            self._metrics.offline_seconds.observe(self._clock.monotonic() - self._lost_at, self._id)
+            self._lost_at = None
+
+    def lost(self) -> None:
+        """It has ended, or could not be made."""
+        if self._lost_at is None:
+            self._lost_at = self._clock.monotonic()
+            self._metrics.offline_count.add(self._id)
+        else:
+            self._metrics.retries.add(self._id, "connect")
+
+    def arrived(self, stored: StoredMessage, seconds: float) -> None:
+        """The hub has acknowledged a message, so long after it was sent."""
+        message, metrics = stored.message, self._metrics
+        priority = str(stored.priority) if isinstance(stored, LeasedMessage) else ""
+        who = sender(message)
+        metrics.sent.add(who, HUB_ENDPOINT, output_of(message.properties), "", priority)
+        metrics.send_seconds.observe(seconds, who, HUB_ENDPOINT)
+        since = max(0, self._clock.milliseconds() - message.enqueued_ms) / 1000
+        metrics.process_seconds.observe(since, who, HUB_ENDPOINT, priority)
+
+    def dropped(self, stored: StoredMessage) -> None:
+        """The hub will never take it."""
+        self._metrics.dropped.add("undeliverable", sender(stored.message), output_of(stored.message.properties))
+
+
+class TwinObserver:
+    """What those below do with their twins; what they report is a message for the modules that ask for it."""
+
+    def __init__(self, metrics: GatewayMetrics, router: Router, clock: Clock) -> None:
+        self._metrics = metrics
+        self._router = router
+        self._clock = clock
+
+    def now(self) -> float:
+        """When something begins, for `read` and `reported`."""
+        return self._clock.monotonic()
+
+    def read(self, identity: Identity, since: float, *, from_hub: bool) -> None:
+        """A twin was read."""
+        source = "upstream" if from_hub else "edge_hub"
+        self._metrics.twin_reads.add(source, str(identity))
+        self._metrics.twin_seconds.observe(self.now() - since, source, str(identity))
+
+    def reported(self, identity: Identity, patch: Json, since: float, *, to_hub: bool) -> None:
+        """Properties were reported."""
+        target = "upstream" if to_hub else "edge_hub"
+        self._metrics.reports.add(target, str(identity))
+        self._metrics.report_seconds.observe(self.now() - since, target, str(identity))
+        self._router.twin_reported(identity, patch)
