@@ -25,10 +25,13 @@ from edgetrust.limits import (
     UPSTREAM_BATCH,
     UPSTREAM_CAREFUL_TRIES,
     UPSTREAM_DRAIN_SECONDS,
+    UPSTREAM_FORGET_SECONDS,
+    UPSTREAM_GATHER_SECONDS,
     UPSTREAM_RETRY_SECONDS,
     UPSTREAM_STEADY_SECONDS,
     UPSTREAM_TOKEN_SECONDS,
     UPSTREAM_WINDOW,
+    UPSTREAM_WINDOW_BYTES,
 )
 from edgetrust.protocol.iothub import telemetry_topic
 from edgetrust.protocol.messages import Message
@@ -125,6 +128,7 @@ class Upstream:
         self._clock = clock
         self._arrived: list[int] = []  # acknowledged by the hub, still in the queue
         self._waiting: dict[int, StoredMessage] = {}  # sent, not acknowledged
+        self._waiting_bytes = 0
         self._room_made = asyncio.Event()
         self._something_arrived = asyncio.Event()
         self._over = asyncio.Event()  # the connection has ended, or shall
@@ -201,16 +205,19 @@ class Upstream:
     async def _drain(self, link: Link, until: float) -> None:
         while self._may_send(link) and self._clock.monotonic() < until:
             batch = await self._queue.lease(UPSTREAM_BATCH)
-            for stored in batch:
-                if not await self._room(link) or not self._send(link, stored):
-                    break
-            if not batch:
+            sent = 0
+            while sent < len(batch) and (room := await self._room(link)):
+                for stored in batch[sent : sent + room]:
+                    if self._waiting_bytes >= UPSTREAM_WINDOW_BYTES or not self._send(link, stored):
+                        break
+                    sent += 1
+            if len(batch) < UPSTREAM_BATCH:
                 await self._idle()
         if link.is_open:
             await self._finish(link)
 
     async def _idle(self) -> None:
-        """Wait for something to send, or for the end of the connection."""
+        """Wait for something to send and a moment for more, or for the end of the connection."""
         ended = asyncio.create_task(self._over.wait())
         news = asyncio.create_task(self._queue.wait_for_new(EVENT_POLL_SECONDS))
         try:
@@ -219,13 +226,19 @@ class Upstream:
             for task in (ended, news):
                 task.cancel()
             await asyncio.gather(ended, news, return_exceptions=True)
+        await asyncio.sleep(UPSTREAM_GATHER_SECONDS)
 
-    async def _room(self, link: Link) -> bool:
-        """Wait until one more may be sent; one at a time while it is unclear what ended the last connection."""
-        while self._may_send(link) and len(self._waiting) >= self._window():
+    async def _room(self, link: Link) -> int:
+        """Wait until something may be sent, and how many; one at a time while it is unclear what ended the last
+        connection. 0: nothing any more.
+        """
+        while self._may_send(link):
+            room = self._window() - len(self._waiting)
+            if room > 0 and self._waiting_bytes < UPSTREAM_WINDOW_BYTES:
+                return room
             self._room_made.clear()
             await self._room_made.wait()
-        return self._may_send(link)
+        return 0
 
     def _window(self) -> int:
         return 1 if self._stuck and not self._progress else UPSTREAM_WINDOW
@@ -238,10 +251,12 @@ class Upstream:
         topic = telemetry_topic(message.device, message.module, message.properties)
         self._waiting[stored.offset] = stored
         self._sent_at[stored.offset] = self._clock.monotonic()
+        self._waiting_bytes += len(message.body)
         try:
             link.publish_then(topic, message.body, partial(self._acknowledged, stored.offset))
         except Error as problem:
-            del self._waiting[stored.offset], self._sent_at[stored.offset]
+            del self._sent_at[stored.offset]
+            self._answered(stored.offset)
             if not link.is_open:  # it went in this very moment
                 return False
             self._dropped(stored, problem.message)
@@ -252,7 +267,7 @@ class Upstream:
     def _acknowledged(self, offset: int, error: BaseException | None) -> None:
         stored, sent_at = self._waiting.get(offset), self._sent_at.pop(offset, 0.0)
         if error is None:
-            self._waiting.pop(offset, None)
+            self._answered(offset)
             if stored is not None:
                 self._observer.arrived(stored, self._clock.monotonic() - sent_at)
             self._arrived.append(offset)
@@ -260,6 +275,11 @@ class Upstream:
             self._stuck = 0
             self._something_arrived.set()
         self._room_made.set()
+
+    def _answered(self, offset: int) -> None:
+        stored = self._waiting.pop(offset, None)
+        if stored is not None:
+            self._waiting_bytes -= len(stored.message.body)
 
     async def _finish(self, link: Link) -> None:
         """The token is half through: let what is under way arrive, then connect again."""
@@ -276,9 +296,11 @@ class Upstream:
     # Forgetting -----------------------------------------------------------------------------------------------------
 
     async def _forget_arrived(self, link: Link) -> None:
+        """Many at once, since a transaction for one costs the same. Who is killed meanwhile sends them again."""
         while link.is_open:
             await self._something_arrived.wait()
             self._something_arrived.clear()
+            await asyncio.sleep(UPSTREAM_FORGET_SECONDS)
             await self._forget()
 
     async def _forget(self) -> None:
@@ -314,6 +336,7 @@ class Upstream:
         culprit = next(iter(self._waiting.values()), None) if len(self._waiting) == 1 else None
         self._waiting.clear()
         self._sent_at.clear()
+        self._waiting_bytes = 0
         if culprit is not None and self._stuck >= UPSTREAM_CAREFUL_TRIES:
             await self._drop_if_undeliverable(culprit)
         self._queue.release()

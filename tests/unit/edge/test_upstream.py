@@ -167,6 +167,7 @@ class Story:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "UPSTREAM_RETRY_SECONDS", (0.001, 0.002, 0.005))
     monkeypatch.setattr(module, "EVENT_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "UPSTREAM_FORGET_SECONDS", 0)
 
 
 def bodies(link: FakeLink) -> list[str]:
@@ -199,6 +200,38 @@ async def test_never_more_than_a_window_waits(monkeypatch: pytest.MonkeyPatch) -
             link.answer()
             await asyncio.sleep(0)
         assert link.most_waiting == 4
+
+
+async def test_never_much_more_than_so_many_bytes_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UPSTREAM_WINDOW_BYTES", 250)
+    story = Story(lambda _: FakeLink(automatic=False))
+    story.queue.put(*(message("a", str(number) * 100) for number in range(10)))
+    async with story.running():
+        await story.until(lambda: bool(story.links) and len(story.links[0].waiting) == 3)
+        link = story.links[0]
+        while story.queue.stored:
+            link.answer()
+            await asyncio.sleep(0)
+        assert link.most_waiting == 3
+    assert [body[0] for body in bodies(link)] == [str(number) for number in range(10)]
+
+
+async def test_what_has_arrived_is_forgotten_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UPSTREAM_FORGET_SECONDS", 0.02)
+    story = Story(lambda _: FakeLink())
+    asked: list[int] = []
+    ack = story.queue.ack
+
+    async def counted(offsets: list[int]) -> None:
+        asked.append(len(offsets))
+        await ack(offsets)
+
+    story.queue.ack = counted  # type: ignore[method-assign]
+    story.queue.put(*(message("a", str(number)) for number in range(100)))
+    async with story.running():
+        await story.until(lambda: not story.queue.stored)
+    assert sum(asked) == 100
+    assert len(asked) <= 3
 
 
 async def test_what_was_not_acknowledged_is_sent_again_from_the_oldest() -> None:

@@ -32,6 +32,9 @@ _PUBACK_WORD = 0x4002_0000  # PUBACK, remaining length 2, and room for the packe
 _PACKET_IDS = 0x1_0000
 _pack_word = Struct(">I").pack
 _pack_number = Struct(">H").pack
+_PUBLISH_QOS1 = bodies.PUBLISH | 1 << 1
+_THREE_DIGITS = 1 << 14  # the first length that two bytes of seven bits cannot say
+_pack_head = Struct(">BBBH").pack
 _pack_two_bytes = Struct(">BB").pack
 
 
@@ -80,6 +83,18 @@ def encode(packet: Packet) -> bytes:  # noqa: PLR0911 - one line per packet type
             return b"\xe0\x00"
         case _:
             assert_never(packet)
+
+
+def encode_publish(topic: str, payload: bytes, packet_id: int) -> bytes:
+    """A PUBLISH at QoS 1, as `encode` makes it, for who sends one after the other. Raises UsageError as that does."""
+    if not valid_topic(topic):
+        raise UsageError(f"{topic[:80]!r} is no topic name")
+    raw = topic.encode()
+    size = 4 + len(raw) + len(payload)
+    if 127 < size < _THREE_DIGITS and 0 < packet_id < _PACKET_IDS:  # nearly all messages
+        head = _pack_head(_PUBLISH_QOS1, size & 127 | 128, size >> 7, len(raw))
+        return b"".join((head, raw, _pack_number(packet_id), payload))
+    return _publish(Publish(topic, payload, 1, packet_id=packet_id))
 
 
 def _publish(packet: Publish) -> bytes:

@@ -42,6 +42,8 @@ def _encodable(text: str) -> bool:
     """UTF-8 has no surrogates, MQTT no U+0000, and its texts end at 65,535 bytes."""
     if "\0" in text:
         return False
+    if text.isascii():
+        return len(text) <= TEXT_BYTES
     try:
         return len(text) <= TEXT_BYTES and len(text.encode()) <= TEXT_BYTES
     except UnicodeEncodeError:

@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 from edgetrust import limits
 from edgetrust.errors import Error, RefusedError, UnavailableError, UsageError
 from edgetrust.protocol.mqtt.connection import MqttConnection, State
-from edgetrust.protocol.mqtt.encoding import encode_puback
+from edgetrust.protocol.mqtt.encoding import encode_puback, encode_publish
 from edgetrust.protocol.mqtt.faults import MqttProtocolError
 from edgetrust.protocol.mqtt.packets import (
     Connack,
@@ -174,8 +174,10 @@ class MqttClient(asyncio.Protocol):
 
         The caller keeps its own window. Raises ConnectionLostError and UsageError at once; `done` is not called then.
         """
+        if not self.is_open or self._transport is None:
+            raise ConnectionLostError(self._cause or "it is closing")
         packet_id = self._free_id()
-        self._send(Publish(topic, payload, 1, packet_id=packet_id))
+        self._transport.write(encode_publish(topic, payload, packet_id))
         self._acks[packet_id] = done
 
     async def subscribe(self, filters: Sequence[tuple[str, int]]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import pytest
 from edgetrust.errors import UsageError
 from edgetrust.limits import FILTERS_PER_SUBSCRIBE
 from edgetrust.protocol.mqtt import encoding
-from edgetrust.protocol.mqtt.encoding import encode, encode_puback, encode_pubacks
+from edgetrust.protocol.mqtt.encoding import encode, encode_puback, encode_pubacks, encode_publish
 from edgetrust.protocol.mqtt.packets import (
     Connack,
     Connect,
@@ -49,6 +49,21 @@ KNOWN: list[tuple[Packet, bytes]] = [
 @pytest.mark.parametrize(("packet", "data"), KNOWN, ids=lambda value: type(value).__name__)
 def test_known_bytes(packet: Packet, data: bytes) -> None:
     assert encode(packet) == data
+
+
+@pytest.mark.parametrize("size", [0, 10, 115, 122, 123, 124, 200, 16_371, 16_372, 16_373, 16_374, 20_000])
+@pytest.mark.parametrize("topic", ["a/b", "ä"])
+def test_many_publishes_are_the_same_bytes(topic: str, size: int) -> None:
+    packet = Publish(topic, bytes(size), 1, packet_id=65_535)
+    assert encode_publish(topic, bytes(size), 65_535) == encode(packet)
+
+
+@pytest.mark.parametrize(
+    ("topic", "packet_id"), [("a/#", 1), ("", 1), ("a\0", 1), ("x" * 65_536, 1), ("\ud800", 1), ("t", 0), ("t", 65_536)]
+)
+def test_many_publishes_are_refused_as_one(topic: str, packet_id: int) -> None:
+    with pytest.raises(UsageError):
+        encode_publish(topic, bytes(200), packet_id)
 
 
 @pytest.mark.parametrize(
