@@ -248,12 +248,12 @@ class Contoso:
 
     # The gateway ----------------------------------------------------------------------------------------------------
 
-    def start_gateway(self, device: str = "EdgeGateway", name: str = GATEWAY) -> Gateway:
+    def start_gateway(self, device: str = "EdgeGateway", name: str = GATEWAY, *, extra: str = "") -> Gateway:
         """Register an edge device, start its gateway, and lead the proxy to it under its name."""
         identity = Pki(now=self.pki.now, intermediates=0, root_name=f"{device} issuer").device(device)
         shown = identity.chain.thumbprint().hex()
         self.register_thumbprints(device, shown, shown, capabilities={"iotEdge": True})
-        gateway = self.world.gateway(identity, device, hostname=name, name=device)
+        gateway = self.world.gateway(identity, device, hostname=name, name=device, extra=extra)
         gateway.start()
         self.proxy.routes[name, MQTT] = gateway.port
         return gateway
