@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +51,24 @@ class Client:
             text = await response.text()
             return Answer(response.status, json.loads(text) if text else None)
 
+    async def text(self, path: str) -> str:
+        """What is answered as it is."""
+        query = f"{'&' if '?' in path else '?'}api-version={self._version}"
+        async with self._session.get(f"http://localhost{path}{query}") as response:
+            assert response.status == 200
+            return await response.text()
+
     async def ok(self, method: str, path: str, body: Any = None, *, status: int = 200) -> Any:
         answer = await self.call(method, path, body)
         assert answer.status == status, answer
         return answer.body
+
+
+async def until(true: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for something that happens by itself."""
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -194,6 +194,7 @@ class ModuleTable(msgspec.Struct, frozen=True):
 
     command: list[str]
     env: dict[str, str] = {}
+    restart: str = "always"
 
 
 class PrincipalTable(msgspec.Struct, frozen=True):
@@ -226,6 +227,12 @@ class EdgetrustTable(msgspec.Struct, frozen=True):
     users: UsersTable = UsersTable()
 
 
+class LocalIdTable(msgspec.Struct, frozen=True):
+    """`[localid]`: certificates of programs that no hub knows."""
+
+    domain: str
+
+
 class ConfigFile(msgspec.Struct, frozen=True):
     """The whole file."""
 
@@ -250,7 +257,7 @@ class ConfigFile(msgspec.Struct, frozen=True):
     preloaded_certs: dict[str, str | list[str]] | None = None
     aziot_keys: AziotKeysTable | None = None
     tpm: Tree | None = None
-    localid: Tree | None = None
+    localid: LocalIdTable | None = None
     agent: Tree | None = None
     connect: Tree | None = None
     listen: Tree | None = None

@@ -2,11 +2,12 @@
 
 Rules (edge specification 4.1). A trusted service may do everything; a module may learn its own identity; a principal
 for the device may read the device's. What the hub refuses or cannot be asked is 404 with the cause, as in the real
-product. No answer holds a key.
+product. No answer holds a key but that of a local identity, whose new key goes to whom it belongs.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from edgetrust.edge.api import NO_CONTENT, ServiceError, Who, answer, bad_parame
 from edgetrust.edge.files import DEVICE_ID, MASTER_IDENTITY_KEY
 from edgetrust.edge.handles import DerivedId, HandleMaker, KeyId, KeyPairId
 from edgetrust.edge.keyd import SecretsElsewhere, ensure_secret
+from edgetrust.edge.localids import Attributes, LocalIdentities
 from edgetrust.edge.moduleids import Module, ModuleIdentities, ModuleUnknownError
 from edgetrust.edge.principals import Principals
 from edgetrust.edge.provisioning import Provisioning
@@ -27,15 +29,22 @@ from edgetrust.transport.unix import peer
 
 VERSIONS = frozenset({"2020-09-01", "2021-12-01", "2022-08-01"})
 _HUB_TROUBLE = 404
+_LOCAL = "local"
 
 
 class _Kind(msgspec.Struct):
     type: str = "aziot"
 
 
+class _LocalOptions(msgspec.Struct):
+    type: str = "x509"
+    attributes: str = Attributes.CLIENT
+
+
 class _NewModule(msgspec.Struct, rename="camel"):
     module_id: str
     type: str = "aziot"
+    local_id_opts: _LocalOptions | None = None
 
 
 class IdentityService:
@@ -49,7 +58,9 @@ class IdentityService:
         handles: HandleMaker,
         principals: Principals,
         provisioning: Provisioning | None = None,
+        local: LocalIdentities | None = None,
     ) -> None:
+        self._local = local
         self._by_service = provisioning
         self._settings = settings
         self._modules = modules
@@ -110,12 +121,19 @@ class IdentityService:
 
     async def _list(self, request: web.Request) -> web.Response:
         self._trusted(request)
-        _aziot(request.query.get("type", "aziot"))
+        local = self._local_for(request.query.get("type", "aziot"))
+        if local is not None:
+            names = await asyncio.to_thread(local.names)
+            return answer({"identities": [{"type": _LOCAL, "spec": {"moduleId": name}} for name in names]})
         modules = await self._asked(self._modules.listed())
         return answer({"identities": [self._of_module(module, key=False) for module in modules]})
 
     async def _get(self, request: web.Request) -> web.Response:
         module_id, uid = self._module_id(request), caller(request).uid
+        local = self._local_for(request.query.get("type", "aziot"))
+        if local is not None:
+            self._allow(self._principals.trusted(uid) or self._principals.is_local(uid, module_id), uid)
+            return _of_local(module_id, await self._asked(local.get(module_id)))
         self._allow(self._principals.trusted(uid) or self._principals.module_of(uid) == module_id, uid)
         return answer(self._of_module(await self._asked(self._modules.get(module_id))))
 
@@ -127,18 +145,26 @@ class IdentityService:
     async def _create(self, request: web.Request) -> web.Response:
         self._trusted(request)
         body = await read(request, _NewModule)
-        _aziot(body.type)
+        local = self._local_for(body.type)
         if not valid_identifier(body.module_id.removeprefix("$")):
             raise bad_parameter("moduleId", f"{body.module_id[:140]!r} is no module id")
+        if local is not None:
+            attributes = _attributes(body.local_id_opts or _LocalOptions())
+            return _of_local(body.module_id, await self._asked(local.create(body.module_id, attributes)))
         return answer(self._of_module(await self._asked(self._modules.create(body.module_id))))
 
     async def _update(self, request: web.Request) -> web.Response:
         self._trusted(request)
-        return answer(self._of_module(await self._asked(self._modules.update(self._module_id(request)))))
+        module_id = self._module_id(request)
+        local = self._local_for(request.query.get("type", "aziot"))
+        if local is not None:
+            return _of_local(module_id, await self._asked(local.get(module_id)))
+        return answer(self._of_module(await self._asked(self._modules.update(module_id))))
 
     async def _delete(self, request: web.Request) -> web.Response:
         self._trusted(request)
-        await self._asked(self._modules.delete(self._module_id(request)))
+        local, module_id = self._local_for(request.query.get("type", "aziot")), self._module_id(request)
+        await self._asked((self._modules if local is None else local).delete(module_id))
         return web.Response(status=NO_CONTENT)
 
     async def _reprovision(self, request: web.Request) -> web.Response:
@@ -160,8 +186,14 @@ class IdentityService:
         except OSError as problem:
             raise ServiceError(500, "internal error", reason="disk") from problem
 
+    def _local_for(self, kind: str) -> LocalIdentities | None:
+        """Where identities of that type are: None for those of the hub. Raises ServiceError."""
+        if kind == _LOCAL and self._local is not None:
+            return self._local
+        _aziot(kind)
+        return None
+
     def _module_id(self, request: web.Request) -> str:
-        _aziot(request.query.get("type", "aziot"))
         module_id = request.match_info["id"]
         if not valid_identifier(module_id.removeprefix("$")):
             raise bad_parameter("id", f"{module_id[:140]!r} is no module id")
@@ -196,4 +228,14 @@ class IdentityService:
 
 def _aziot(kind: str) -> None:
     if kind != "aziot":
-        raise bad_parameter("type", f"{kind[:40]!r} is not offered; identities of a hub are: aziot")
+        raise bad_parameter("type", f"{kind[:40]!r} is not offered here; identities of a hub are: aziot")
+
+
+def _attributes(options: _LocalOptions) -> Attributes:
+    if options.type != "x509" or options.attributes not in tuple(Attributes):
+        raise bad_parameter("localIdOpts", "its type is x509, its attributes are client or server")
+    return Attributes(options.attributes)
+
+
+def _of_local(name: str, issued: dict[str, Any]) -> web.Response:
+    return answer({"type": _LOCAL, "spec": {"moduleId": name, "auth": issued}})

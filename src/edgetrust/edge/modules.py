@@ -1,5 +1,7 @@
 """Modules as processes of this machine: started with what they need to know, started again when they end.
 
+What they print goes to a file of each, which does not grow without end.
+
 A module's processes are the one that was started and everything below it. Who asks on a workload socket is found by
 walking up from its process: whoever arrives at a module's process is that module. The gateway's own process is
 `edgeHub`, and nothing below it is. Source: edge specification 5.9, 5.10.
@@ -12,22 +14,40 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from edgetrust.clock import Clock
 from edgetrust.errors import Error
-from edgetrust.limits import MODULE_RESTART_SECONDS, MODULE_STEADY_SECONDS, MODULE_STOP_SECONDS
+from edgetrust.limits import (
+    MODULE_LOG_BYTES,
+    MODULE_LOG_END_SECONDS,
+    MODULE_RESTART_SECONDS,
+    MODULE_STEADY_SECONDS,
+    MODULE_STOP_SECONDS,
+)
 from edgetrust.telemetry import EVENT_MODULE_ENDED, EVENT_MODULE_STARTED
 from edgetrust.trust.authorize import EDGE_HUB
 
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
+_WORDS_BYTES = 64 * 1024
 _DEPTH = 64  # generations of processes between a caller and its module
 _log = structlog.get_logger()
 
 Environment = Callable[[str], Awaitable[Mapping[str, str]]]
 """What a module is told, by its name; raises Error when it cannot be known yet."""
+
+
+class Restart(StrEnum):
+    """When a module that ended is started again."""
+
+    ALWAYS = "always"
+    ON_FAILURE = "on-failure"
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +56,66 @@ class ModuleCommand:
 
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+    restart: Restart = Restart.ALWAYS
+
+
+@dataclass(slots=True)
+class _Life:
+    """What is known of a module's process. `code` is that of the last one that ended."""
+
+    pid: int | None = None
+    began_at: datetime | None = None
+    code: int | None = None
 
 
 class Modules:
     """The modules of one gateway."""
 
-    def __init__(self, commands: Mapping[str, ModuleCommand], environment: Environment) -> None:
+    def __init__(
+        self, commands: Mapping[str, ModuleCommand], environment: Environment, logs: Path, clock: Clock
+    ) -> None:
         self._commands = commands
         self._environment = environment
-        self._pids: dict[str, int] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._logs = logs
+        self._clock = clock
+        self._lives = {name: _Life() for name in commands}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self) -> None:
         """Start all modules and keep them running."""
-        self._tasks = [asyncio.create_task(self._keep(name, one)) for name, one in self._commands.items()]
+        for name in self._commands:
+            self.begin(name)
 
     async def close(self) -> None:
         """End all modules."""
-        for task in self._tasks:
+        await asyncio.gather(*(self.stop(name) for name in self._commands))
+
+    # One module -----------------------------------------------------------------------------------------------------
+
+    def begin(self, name: str) -> None:
+        """Start a module, if it is not kept running already."""
+        task = self._tasks.get(name)
+        if task is None or task.done():
+            self._tasks[name] = asyncio.create_task(self._keep(name, self._commands[name]))
+
+    async def stop(self, name: str) -> None:
+        """End a module, and do not start it again."""
+        task = self._tasks.pop(name, None)
+        if task is not None:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(task, return_exceptions=True)
+
+    def is_declared(self, name: str) -> bool:
+        """Whether it is a module that is started here: all but the gateway itself."""
+        return name in self._commands
+
+    def log_of(self, name: str) -> bytes:
+        """What a module printed last. Reads the disk."""
+        parts = [path.read_bytes() for path in (_old(self._log(name)), self._log(name)) if path.exists()]
+        return b"".join(parts)
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
 
     def names(self) -> list[str]:
         """The modules that there are, without `$`."""
@@ -65,30 +125,59 @@ class Modules:
         """Whether a process belongs to a module."""
         if module == EDGE_HUB.removeprefix("$"):
             return pid == os.getpid()
-        wanted = self._pids.get(module)
-        if wanted is None:
-            return False
-        for _ in range(_DEPTH):
-            if pid == wanted:
-                return True
+        return self.module_of(pid) == module
+
+    def module_of(self, pid: int) -> str | None:
+        """The module whose process it is; None for any other."""
+        modules = {life.pid: name for name, life in self._lives.items() if life.pid is not None}
+        for _ in range(_DEPTH if modules else 0):
+            if pid in modules:
+                return modules[pid]
             pid = _parent(pid)
             if pid <= 1:
-                return False
-        return False
+                break
+        return None
 
     def describe(self, module: str) -> dict[str, Any]:
         """A module in the list of the workload API."""
-        running = module not in self._commands or module in self._pids
-        return {"name": module, "type": "process", "status": {"runtimeStatus": {"status": _word(running)}}}
+        return {"name": module, "type": "process", "status": {"runtimeStatus": {"status": self._word(module)}}}
+
+    def details(self, module: str) -> dict[str, Any]:
+        """A module in the management API."""
+        life, wanted = self._lives.get(module, _Life()), self._commands.get(module)
+        ended = life.code is not None and life.pid is None
+        settings = {} if wanted is None else {"command": list(wanted.command)}
+        env = [] if wanted is None else [{"key": key, "value": value} for key, value in wanted.env.items()]
+        return {
+            "id": module,
+            "name": module,
+            "type": "process",
+            "config": {"settings": settings, "env": env},
+            "status": {
+                "startTime": None if life.began_at is None else life.began_at.isoformat(),
+                "exitStatus": {"statusCode": str(life.code)} if ended else None,
+                "runtimeStatus": {"status": self._word(module)},
+            },
+        }
+
+    def _word(self, module: str) -> str:
+        if module not in self._commands or self._lives[module].pid is not None:
+            return "running"
+        return "failed" if self._lives[module].code else "stopped"
 
     async def _keep(self, name: str, wanted: ModuleCommand) -> None:
         pause, loop = MODULE_RESTART_SECONDS[0], asyncio.get_running_loop()
         while True:
             began = loop.time()
+            code: int | None = None
             try:
-                await self._run(name, wanted)
+                code = await self._run(name, wanted)
             except (Error, OSError) as problem:
                 _log.warning(EVENT_MODULE_ENDED, module=name, detail=str(problem))
+            if code is not None and (
+                wanted.restart is Restart.NEVER or (wanted.restart is Restart.ON_FAILURE and code == 0)
+            ):
+                return
             lived = loop.time() - began
             pause = (
                 MODULE_RESTART_SECONDS[0]
@@ -97,19 +186,47 @@ class Modules:
             )
             await asyncio.sleep(pause)
 
-    async def _run(self, name: str, wanted: ModuleCommand) -> None:
-        told = await self._environment(name)
+    async def _run(self, name: str, wanted: ModuleCommand) -> int:
+        told, life = await self._environment(name), self._lives[name]
         process = await asyncio.create_subprocess_exec(
-            *wanted.command, env={**_own(), **told, **wanted.env}, stdin=asyncio.subprocess.DEVNULL
+            *wanted.command,
+            env={**_own(), **told, **wanted.env},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
-        self._pids[name] = process.pid
+        life.pid, life.began_at = process.pid, self._clock.now()
         _log.info(EVENT_MODULE_STARTED, module=name, pid=process.pid)
+        assert process.stdout is not None
+        printing = asyncio.create_task(_print(process.stdout, self._log(name)))
         try:
-            code = await process.wait()
-            _log.warning(EVENT_MODULE_ENDED, module=name, detail=f"exit code {code}")
+            life.code = await process.wait()
+            _log.warning(EVENT_MODULE_ENDED, module=name, detail=f"exit code {life.code}")
+            return life.code
         finally:
-            self._pids.pop(name, None)
+            life.pid = None
             await _end(process)
+            await asyncio.wait((printing,), timeout=MODULE_LOG_END_SECONDS)
+            printing.cancel()
+
+
+async def _print(output: asyncio.StreamReader, path: Path) -> None:
+    """Write what a module prints to its file, until it ends. A disk that fails costs the words, not the module."""
+    while words := await output.read(_WORDS_BYTES):
+        with suppress(OSError):
+            await asyncio.to_thread(_append, path, words)
+
+
+def _append(path: Path, words: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size + len(words) > MODULE_LOG_BYTES:
+        path.replace(_old(path))
+    with path.open("ab") as file:
+        file.write(words)
+
+
+def _old(path: Path) -> Path:
+    return path.with_suffix(".log.old")
 
 
 def _own() -> dict[str, str]:
@@ -138,7 +255,3 @@ def _parent(pid: int) -> int:
     except OSError:
         return 0
     return int(text.rpartition(")")[2].split()[1])  # the name before may hold anything
-
-
-def _word(running: bool) -> str:
-    return "running" if running else "stopped"

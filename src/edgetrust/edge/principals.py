@@ -80,6 +80,10 @@ class Principals:
         found = (entry.name for entry in self._of(uid) if entry.idtype is not None and "module" in entry.idtype)
         return next(found, None)
 
+    def is_local(self, uid: int, name: str) -> bool:
+        """Whether a user is the local identity `name`."""
+        return any(entry.name == name and "local" in (entry.idtype or ()) for entry in self._of(uid))
+
     def may_read_device(self, uid: int) -> bool:
         """Whether a user may read the device's identity."""
         return self.trusted(uid) or any("device" in (entry.idtype or ()) for entry in self._of(uid))

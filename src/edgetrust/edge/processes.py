@@ -34,6 +34,7 @@ from edgetrust.edge.issuer import ConfiguredIssuer, tls_key
 from edgetrust.edge.keyclient import KeyClient
 from edgetrust.edge.keyd import open_keys
 from edgetrust.edge.keyservice import KeyService
+from edgetrust.edge.localids import LocalIdentities
 from edgetrust.edge.moduleids import ModuleIdentities
 from edgetrust.edge.pairs import CertificateStore
 from edgetrust.edge.principals import Principals
@@ -146,7 +147,14 @@ class IdentityProcess(ServiceProcess):
         await asyncio.to_thread(self._certificates.take_device_identity)
         self._keep(self._renew)
         modules = ModuleIdentities(settings, layout, keys, self._identities.api, clock)
-        return IdentityService(settings, modules, keys, keys, self._principals).app()
+        return IdentityService(
+            settings,
+            modules,
+            keys,
+            keys,
+            self._principals,
+            local=LocalIdentities(settings, issuer, store, layout.identities / "local"),
+        ).app()
 
     async def _renew(self) -> None:
         await self._upkeep.renew_due()

@@ -2,6 +2,7 @@
 
     /run/aziot/keyd.sock, certd.sock, identityd.sock        mode 0660
     /run/iotedge/workload.sock                              mode 0666; the caller's process decides
+    /run/iotedge/mgmt.sock                                  mode 0660; no module may change anything
     /var/lib/aziot/edged/mnt/MODULE.sock                    the same for one module
 
 All below the root (edge specification 0.1, 0.4).
@@ -24,6 +25,8 @@ from edgetrust.edge.identityclient import IdentityClient
 from edgetrust.edge.identityservice import IdentityService
 from edgetrust.edge.issuer import ConfiguredIssuer
 from edgetrust.edge.keyservice import KeyService
+from edgetrust.edge.localids import LocalIdentities
+from edgetrust.edge.management import Management
 from edgetrust.edge.moduleids import ModuleIdentities, ModuleUnknownError
 from edgetrust.edge.modules import Modules
 from edgetrust.edge.pairs import Certificates, CertificateStore
@@ -74,7 +77,8 @@ class Services:
         else:
             self._module_ids = behind
             self._trust_bundle = lambda: certificates.text(TRUST_BUNDLE)
-        self.modules = Modules(serving.modules, self._environment)
+        self.modules = Modules(serving.modules, self._environment, layout.own / "modules", clock)
+        self._management = self._managed(behind.provisioning if isinstance(behind, InProcess) else None, clock)
         self._workload = Workload(
             settings,
             keys,
@@ -85,6 +89,12 @@ class Services:
             self._trust_bundle,
             clock,
         )
+
+    def _managed(self, provisioning: Provisioning | None, clock: Clock) -> Management:
+        asking = self._module_ids.listed if provisioning is None else provisioning.again
+        source = "manual" if provisioning is None else "dps"
+        principals = self._settings.serving.principals
+        return Management(self.modules, self._module_ids, principals, asking, source, clock.now())
 
     def _served_here(self, parts: InProcess, keys: KeyStore, clock: Clock) -> ModuleIdentities:
         """The key, certificate and identity services, in this process."""
@@ -101,7 +111,13 @@ class Services:
         )
         modules = ModuleIdentities(settings, self._layout, keys, parts.api, clock)
         identity_service = IdentityService(
-            settings, modules, keys, key_service.handles, serving.principals, parts.provisioning
+            settings,
+            modules,
+            keys,
+            key_service.handles,
+            serving.principals,
+            parts.provisioning,
+            LocalIdentities(settings, parts.issuer, parts.store, self._layout.identities / "local"),
         )
         self._apps = {
             "keyd": key_service.app(),
@@ -121,6 +137,7 @@ class Services:
         try:
             for name, app in self._apps.items():
                 await self._serve(app, self._layout.socket(name), SERVICE_MODE)
+            await self._serve(self._management.app(), self._layout.root / "run/iotedge/mgmt.sock", SERVICE_MODE)
             await self._serve(self._workload.app(), self.workload_socket, _WORKLOAD)
             for module in self.modules.names():
                 await self._serve(self._workload.app(), self._socket_of(module), _WORKLOAD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import MappingProxyType
 from edgetrust.edge.certservice import Preloaded
 from edgetrust.edge.configfile import ConfigFile, ModuleTable, PrincipalTable
 from edgetrust.edge.files import EDGE_CA, TRUST_BUNDLE, TRUST_BUNDLE_USER
-from edgetrust.edge.modules import ModuleCommand
+from edgetrust.edge.modules import ModuleCommand, Restart
 from edgetrust.edge.principals import Principal, Principals, ServiceUsers
 from edgetrust.edge.reading import Reading
 from edgetrust.edge.tokens import KeyPlace
@@ -30,6 +31,7 @@ class Serving:
     principals: Principals = Principals()  # noqa: RUF009 - frozen
     users: ServiceUsers = ServiceUsers()  # noqa: RUF009 - frozen
     preloaded: Preloaded = field(default_factory=_bundle)
+    local_domain: str | None = None
     preloaded_keys: Mapping[str, KeyPlace] = field(default_factory=lambda: MappingProxyType({}))
     modules: Mapping[str, ModuleCommand] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -41,6 +43,7 @@ def read_serving(source: Path, file: ConfigFile, module: Path | None = None) -> 
         principals=Principals(tuple(reader.principal(one) for one in file.edgetrust.principal)),
         users=ServiceUsers(file.edgetrust.users.certd, file.edgetrust.users.identityd, file.edgetrust.users.edged),
         preloaded=reader.preloaded(file.preloaded_certs or {}),
+        local_domain=None if file.localid is None else reader.domain(file.localid.domain),
         preloaded_keys=MappingProxyType(
             {name: reader.key_place(f"preloaded_keys.{name}", url) for name, url in (file.preloaded_keys or {}).items()}
         ),
@@ -61,6 +64,11 @@ class _Reader(Reading):
             None if table.idtype is None else tuple(table.idtype),
         )
 
+    def domain(self, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", name):
+            raise self.wrong(f"localid.domain: {name[:80]!r} is no domain")
+        return name
+
     def preloaded(self, table: Mapping[str, str | list[str]]) -> Preloaded:
         places: dict[str, Path | tuple[str, ...]] = dict(_bundle())
         for name, value in table.items():
@@ -73,4 +81,8 @@ class _Reader(Reading):
             raise self.wrong(f"edgetrust.modules: {name[:140]!r} cannot be the name of a module")
         if not table.command or not table.command[0]:
             raise self.wrong(f"edgetrust.modules.{name}.command is empty", fix='like ["/usr/bin/program", "argument"]')
-        return ModuleCommand(tuple(table.command), MappingProxyType(dict(table.env)))
+        if table.restart not in tuple(Restart):
+            raise self.wrong(
+                f"edgetrust.modules.{name}.restart is {table.restart!r}", fix=f"one of {', '.join(Restart)}"
+            )
+        return ModuleCommand(tuple(table.command), MappingProxyType(dict(table.env)), Restart(table.restart))

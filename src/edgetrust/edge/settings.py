@@ -54,7 +54,6 @@ MEANINGLESS = {
     "watchdog": "modules are processes here: [edgetrust.modules.NAME] starts one",
     "iotedge_max_requests": "the limits are fixed",
     "aziot_max_requests": "the limits are fixed",
-    "localid": "there are no local identities",
     "additional_info": "it is not sent to the hub",
     "imported_master_encryption_key": "nothing of version 1.1 is read",
     "manifest_trust_bundle_cert": "manifests are not signed",
