@@ -219,6 +219,7 @@ RENEWAL_LOOK_SECONDS = 60.0  # at most between two looks at the clock: it may ju
 SERVICE_REQUESTS = 10  # open requests of one user at one service, as the real services allow
 SERVICE_BODY_BYTES = 256 * 1024  # a chain, or what a module wants encrypted
 SERVICE_BODY_SECONDS = 5.0  # for a body to arrive over a local socket
+BUNDLE_LOG_BYTES = 4 * 1024 * 1024  # of each log in a support archive, from its end
 SERVICE_CALL_SECONDS = 30.0  # for a service of this machine to answer another, as the real services wait
 SERVICE_PAUSE_SECONDS = 0.5  # before a request to a service that has just gone is made once more
 SERVICE_ISSUE_SECONDS = 600.0  # for the certificate service to have a certificate issued elsewhere

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +12,11 @@ import typer
 
 from edgetrust.cli.edge_check import ConfigOption, apply, check
 from edgetrust.cli.edge_services import HttpsPort, MqttPort, certd, edged, identityd, keyd, units
-from edgetrust.cli.output import Json, print_block, print_facts, print_json, print_json_line, say
+from edgetrust.cli.output import Json, duration, print_block, print_facts, print_json, print_json_line, print_line, say
+from edgetrust.clock import SystemClock
 from edgetrust.limits import REFUSALS_KEPT
+
+_BAR = 20  # characters of a bar
 
 app = typer.Typer(help="Serve an edge gateway; show what it is doing.", no_args_is_help=True)
 app.command("check")(check)
@@ -120,10 +125,11 @@ def import_(
 def status(root: Root = Path("/"), *, json: Json = False) -> None:
     """What the gateway below a root is doing: its identity, the hub, the queue, and what expires when."""
     from edgetrust.edge.files import Layout
-    from edgetrust.edge.status import read_state
+    from edgetrust.edge.status import read_state, services_of
 
     state = read_state(Layout(root.absolute()).status)
     state["running"] = _runs(int(state["pid"]))
+    state["services"] = services_of(Layout(root.absolute()))
     if json:
         print_json(state)
         return
@@ -155,16 +161,81 @@ def _print(state: dict[str, Any]) -> None:
             ("process", f"{state['pid']}" if state["running"] else f"{state['pid']}, not running any more"),
             ("hub", hub),
             ("degraded", upstream["degraded"]),
+            ("services", ", ".join(f"{name} {_word(up)}" for name, up in state["services"].items())),
             ("scope", f"{scope['identities']} identities, as of {scope['as_of'] or 'never'}"),
             ("queue", f"{queue['messages']} messages, {queue['bytes']} bytes"),
             ("sessions", f"{state['sessions']}"),
+            *(("certificate", _certificate(one)) for one in state["certificates"]),
             *(
-                ("certificate", f"{one['subject']} until {one['expires_at']}{' (expired)' if one['expired'] else ''}")
+                ("error", f"{one['id']} was not renewed: {one['renewal']['problem']}")
                 for one in state["certificates"]
+                if (one["renewal"] or {}).get("problem")
             ),
             *(("warning", warning) for warning in state["warnings"]),
         ]
     )
+
+
+def _certificate(one: dict[str, Any]) -> str:
+    """Subject and end, and below a bar of what is left of its life."""
+    begin, end = (datetime.fromisoformat(one[name]) for name in ("valid_from", "expires_at"))
+    now = SystemClock().now()
+    left = max(0.0, min(1.0, (end - now) / (end - begin)))
+    filled = round(left * _BAR)
+    bar = f"[{'#' * filled}{'.' * (_BAR - filled)}]"
+    rest = "expired" if one["expired"] else f"{left:.0%} left, {duration(end - now)}"
+    return f"{one['subject']} until {one['expires_at']}{' (expired)' if one['expired'] else ''}\n{bar} {rest}"
+
+
+def _word(answers: bool) -> str:
+    return "answers" if answers else "does not answer"
+
+
+@app.command()
+def bundle(
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write, a ZIP file.")],
+    root: Root = Path("/"),
+    config: ConfigOption = None,
+    log: Annotated[
+        list[Path] | None, typer.Option("--log", metavar="FILE", help="A log to put in; may be repeated.")
+    ] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Write a support archive: configuration, state, checks, refusals, certificates, logs; without any secret."""
+    import asyncio
+
+    from edgetrust import __version__
+    from edgetrust.cli.edge_check import as_json
+    from edgetrust.edge.bundle import write_bundle
+    from edgetrust.edge.check import run_checks
+    from edgetrust.edge.files import Layout
+    from edgetrust.edge.status import last_refusals, read_state, services_of
+    from edgetrust.errors import Error
+
+    layout = Layout(root.absolute())
+    found = config or layout.config
+    checks = asyncio.run(run_checks(found, root.absolute(), SystemClock()))
+    parts: dict[str, object] = {
+        "version": {"edgetrust": __version__, "python": sys.version, "system": " ".join(os.uname())},
+        "checks": {one.check: as_json(one) for one in checks},
+        "services": services_of(layout),
+    }
+    for name, looked in (
+        ("status", lambda: read_state(layout.status)),
+        ("refusals", lambda: last_refusals(layout.database, REFUSALS_KEPT)),
+    ):
+        try:
+            parts[name] = looked()
+        except Error as problem:
+            parts[name] = {"missing": problem.message}
+    members = write_bundle(output, layout, found, parts, log or ())
+    if json:
+        print_json({"file": str(output), "members": members})
+    else:
+        for member in members:
+            print_line(member)
+        say(f"{output}: look through it before you pass it on")
 
 
 def _runs(pid: int) -> bool:

@@ -44,7 +44,7 @@ def check(
     found = config or Layout(root.absolute()).config
     results = asyncio.run(run_checks(found, root.absolute(), SystemClock(), without=left_out))
     if json:
-        print_json({"checks": {one.check: _as_json(one) for one in results}})
+        print_json({"checks": {one.check: as_json(one) for one in results}})
     else:
         for one in results:
             print_line(f"{_MARKS[one.outcome]} {one.check}: {one.description}")
@@ -59,7 +59,8 @@ def check(
         raise typer.Exit(1)
 
 
-def _as_json(one: Any) -> dict[str, str]:
+def as_json(one: Any) -> dict[str, str]:
+    """A result as it is printed."""
     return {"outcome": one.outcome.value, "description": one.description, "cause": one.cause, "fix": one.fix}
 
 

@@ -24,6 +24,7 @@ MASTER_ENCRYPTION_KEY = "iotedge_master_encryption_id"
 TRUST_BUNDLE_USER = "trust-bundle-user"
 TRUST_BUNDLE = "aziot-edged-trust-bundle"
 EST_ID = "est-id"
+EST_BOOTSTRAP_ID = "est-bootstrap-id"
 LOCAL_CA = "local-ca"
 
 _DROPPED = re.compile(r"[^A-Za-z0-9]")

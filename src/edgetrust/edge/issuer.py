@@ -125,7 +125,7 @@ class ConfiguredIssuer:
     async def _shown(self, est: EstOrder, server: EstServer, subject: x509.Name) -> Shown | None:
         auth = est.auth
         if auth.identity is not None:
-            return await asyncio.to_thread(_from_files, auth.identity)
+            return await asyncio.to_thread(self._from_files, auth)
         if auth.bootstrap is None:
             return None
         async with self._enrolling:
@@ -151,9 +151,15 @@ class ConfiguredIssuer:
             return None
 
     async def _bought(self, auth: EstAuth, server: EstServer, subject: x509.Name) -> Shown:
-        assert auth.bootstrap is not None
-        bootstrap = await asyncio.to_thread(_from_files, auth.bootstrap)
+        bootstrap = await asyncio.to_thread(self._from_files, auth)
         return await self._enrolled(auth, server, subject, bootstrap, rotate=True)
+
+    def _from_files(self, auth: EstAuth) -> Shown:
+        assert auth.files is not None, "there is a certificate to authenticate with"
+        key_id, files = auth.files
+        held = isinstance(self._keys, SecretsElsewhere)
+        issuer = Issuer(self._keys.load(key_id) if held else load_place(files.key), read_chain(files.certificate))
+        return Shown(issuer.chain, tls_key(issuer.key))
 
     async def _renewed(self, auth: EstAuth, server: EstServer, held: Shown) -> Shown:
         subject, rotate = held.chain.end_entity.subject, self._issuing.identity_renewal.rotate_key
@@ -220,8 +226,3 @@ def tls_key(key: KeyHandle) -> ClientKey:
             fix="keep it in a file",
         )
     return key
-
-
-def _from_files(files: Files) -> Shown:
-    issuer = Issuer(load_place(files.key), read_chain(files.certificate))
-    return Shown(issuer.chain, tls_key(issuer.key))

@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from edgetrust.edge.configfile import CertIssuanceTable, EdgeCaTable, EstAuthTable, EstTable, IssuedTable, LocalCaTable
-from edgetrust.edge.files import EST_ID, LOCAL_CA
+from edgetrust.edge.files import EST_BOOTSTRAP_ID, EST_ID, LOCAL_CA
 from edgetrust.edge.reading import Reading
 from edgetrust.edge.tokens import KeyPlace
 from edgetrust.pki.keys import SecretText
@@ -64,6 +64,13 @@ class EstAuth:
     identity: Files | None
     bootstrap: Files | None
     identity_id: str
+
+    @property
+    def files(self) -> tuple[str, Files] | None:
+        """The certificate and key that the user gave, and the identifier of that key in the key service."""
+        if self.bootstrap is not None:
+            return self.identity_id.replace(EST_ID, EST_BOOTSTRAP_ID, 1), self.bootstrap
+        return None if self.identity is None else (self.identity_id, self.identity)
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,8 @@ class Settings:
         for key_id, pair in pairs.items():
             if isinstance(pair, DeviceCertificate | EdgeCaFiles | Files) and (files or isinstance(pair.key, TokenKey)):
                 places[key_id] = pair.key
+        authentications = [order.est.auth.files for order in self.issuing.orders.values() if order.est is not None]
+        places |= {key_id: pair.key for key_id, pair in filter(None, authentications) if files}
         return places
 
     def assigned_to(self, assignment: Assignment) -> Settings:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from edgetrust.edge.files import read_file
+from edgetrust.edge.files import Layout, read_file
 from edgetrust.edge.upkeep import Renewing
 from edgetrust.errors import ConfigError, UnavailableError
 from edgetrust.pki.chain import Chain
@@ -23,6 +24,7 @@ from edgetrust.pki.renewal import AutoRenew
 from edgetrust.pki.softkeys import write_public
 from edgetrust.store.audit import AuditTrail
 from edgetrust.store.engine import Database
+from edgetrust.transport.unix import address_of
 from edgetrust.trust.audit import refusal_entry
 
 
@@ -64,6 +66,20 @@ def read_state(path: Path) -> dict[str, Any]:
     return dict(state)
 
 
+def services_of(layout: Layout) -> dict[str, bool]:
+    """Whether each service below a root takes connections."""
+    return {name: _takes_connections(layout.socket(name)) for name in ("keyd", "certd", "identityd")}
+
+
+def _takes_connections(path: Path) -> bool:
+    try:
+        with address_of(path) as address, socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(address) == 0
+    except OSError:
+        return False
+
+
 def last_refusals(database_file: Path, limit: int) -> list[dict[str, Any]]:
     """The newest refusals first, also while the gateway runs. Raises UnavailableError when there was never one here."""
     if not database_file.exists():
@@ -93,6 +109,7 @@ def describe_certificate(
         "subject": leaf.subject.rfc4514_string(),
         "issuer": leaf.issuer.rfc4514_string(),
         "thumbprint": chain.thumbprint().hex(),
+        "valid_from": leaf.not_valid_before_utc,
         "expires_at": leaf.not_valid_after_utc,
         "expired": leaf.not_valid_after_utc <= now,
     }

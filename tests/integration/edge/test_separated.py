@@ -1,7 +1,7 @@
 """A gateway as four processes of four users: only the key service reads a private key, and no order of starts matters.
 
-The device authenticates by key, the Edge CA comes by EST, a device connects and a module has something signed, all
-under strace.
+The gateway shows the hub its certificate, the Edge CA comes by EST with a bootstrap certificate, a device connects and
+a module has something signed, all under strace.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from support.edge_world import Gateway, World, edgetrust, wait_until
+from support.edge_world import Gateway, World, edgetrust, wait_until, write_holder
 from support.est_server import Served
 from support.module_process import ask, curl_arguments, parsed
 from support.pki import Holder, self_signed
@@ -61,7 +61,7 @@ class Site:
         return set(_OPENED.findall(self.edge.log(name, "trace").read_text()))
 
 
-def _config(world: World, served: Served, edge: Path, control: Path, key: Path) -> str:
+def _config(world: World, served: Served, edge: Path, control: Path) -> str:
     ports = world.hub.ready["hub"]
     command = json.dumps([sys.executable, "-m", "support.module_process", str(control)])
     return f"""
@@ -72,13 +72,14 @@ source = "manual"
 iothub_hostname = "localhost"
 device_id = "EdgeGateway"
 [provisioning.authentication]
-method = "sas"
-device_id_pk = {{ uri = "file://{edge}/{key.name}" }}
+method = "x509"
+identity_cert = "file://{edge}/identity.cert.pem"
+identity_pk = "file://{edge}/identity.key.pem"
 [cert_issuance.est]
 trusted_certs = ["file://{served.trust}"]
 [cert_issuance.est.auth]
-username = "gateway"
-password = "enrols"
+bootstrap_identity_cert = "file://{edge}/bootstrap.pem"
+bootstrap_identity_pk = "file://{edge}/bootstrap.key"
 [cert_issuance.est.urls]
 default = "{served.est.url}"
 [edge_ca]
@@ -104,16 +105,17 @@ def site() -> Iterator[Site]:
     served, world, edge = Served(folder), World(folder), None
     try:
         world.hub.start()
-        device = world.device("EdgeGateway", "--edge")
+        identity = write_holder(folder, "identity", world.edge_device())
         sensor = self_signed("TempSensor", now=world.pki.now)
         world.thumbprint_device("TempSensor", sensor, "--parent", "EdgeGateway")
-        key = folder / "device-key"
-        key.write_bytes(base64.b64decode(device["authentication"]["symmetricKey"]["primaryKey"]))
         control = Path(tempfile.mkdtemp(prefix="module-"))
         os.chown(control, uid("edged"), -1)
         edge = Separated(trace=True)
-        edge.configure(_config(world, served, edge.file(""), control / "control.sock", key))
-        edge.give(key, "keyd")
+        edge.configure(_config(world, served, edge.file(""), control / "control.sock"))
+        for key in (identity[1], served.key):
+            edge.give(key, "keyd")
+        for certificate in (identity[0], served.certificate):
+            edge.file(certificate.name).write_bytes(certificate.read_bytes())
         edge.file("hub.pem").write_bytes(Path(world.hub.ready["trust_bundle"]).read_bytes())
         edge.start(reversed(NAMES))  # whoever needs another waits for it
         edge.ready("edged", seconds=60)
@@ -128,7 +130,7 @@ def site() -> Iterator[Site]:
 
 def test_a_device_connects_and_its_telemetry_is_at_the_hub(site: Site) -> None:
     site.publish("21")
-    assert {one.request.subject.rfc4514_string() for one in site.served.est.asked} == {f"CN={EDGE_CA}"}
+    assert [one.client for one in site.served.est.asked] == ["CN=bootstrap", f"CN={EDGE_CA}"]
     shown = site.gateway.s_client("-showcerts", "-verify_hostname", "localhost", "-nameopt", "RFC2253")
     assert f"i:CN={EDGE_CA}" in shown
     assert "Verify return code: 0 (ok)" in shown
@@ -176,13 +178,13 @@ def test_only_the_key_service_opens_a_private_key(site: Site) -> None:
 
 
 def _is_key(path: str, keys: str) -> bool:
-    return path.startswith(keys) or path.endswith((".key", "/device-key"))
+    return path.startswith(keys) or path.endswith((".key", ".key.pem"))
 
 
 def test_the_files_let_nobody_else_read_a_key(site: Site) -> None:
     """Every file with a private or symmetric key belongs to the key service's user, who alone may read it."""
     keys = list((site.edge.root / "var/lib/aziot/keyd/keys").glob("*.key"))
-    assert len(keys) >= 4
+    assert len(keys) >= 4, keys
     for path in keys:
         assert path.stat().st_uid == uid("keyd")
         assert path.stat().st_mode & 0o777 == 0o600
@@ -207,8 +209,8 @@ def test_each_user_has_the_keys_and_certificates_of_its_service_only(site: Site)
         ("certd", "/key/iotedge_master_encryption_id", False),
         ("edged", "/key/iotedge_master_encryption_id", True),
         ("edged", "/keypair/aziot-edged-ca", True),
-        ("certd", "/key/device-id", True),
-        ("edged", "/key/device-id", False),
+        ("identityd", "/keypair/device-id", True),
+        ("edged", "/keypair/device-id", False),
     ):
         assert (_asked_as(name, keyd, path) == 200) is allowed, (name, path)
     assert _asked_as("edged", certd, "/certificates/aziot-edged-ca", "2020-09-01") == 200
