@@ -17,7 +17,7 @@ ConfigOption = Annotated[
     ),
 ]
 RootOption = Annotated[Path, typer.Option("--root", metavar="DIR", help="Everything the gateway keeps lies below it.")]
-_MARKS = {"ok": "ok      ", "warning": "warning ", "error": "error   ", "skipped": "skipped "}
+_MARKED = 8  # characters of an outcome, padded
 
 
 def check(
@@ -30,11 +30,27 @@ def check(
     warnings_as_errors: Annotated[
         bool, typer.Option("--warnings-as-errors", help="Exit code 1 for warnings too.")
     ] = False,
+    time_server: Annotated[
+        str | None,
+        typer.Option("--ntp-server", metavar="HOST[:PORT]", help="Compare the clock with it. Default: with the hub's."),
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Only list the checks.")] = False,
+    as_device: Annotated[
+        str | None,
+        typer.Option(
+            "--as-device", metavar="HOST[:PORT]", help="Look at the gateway from outside instead, as a device would."
+        ),
+    ] = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option("--trust", metavar="FILE", help="With --as-device: the root that the device has."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Look for what is wrong with a gateway: cause and fix of each finding. Exit code 1 when there is an error."""
     from edgetrust.clock import SystemClock
-    from edgetrust.edge.check import CHECKS, Outcome, run_checks
+    from edgetrust.edge.check import CHECKS, run_checks
+    from edgetrust.edge.checking import Outcome
     from edgetrust.edge.files import Layout
     from edgetrust.errors import UsageError
 
@@ -42,21 +58,46 @@ def check(
     if unknown := sorted(left_out - set(CHECKS)):
         raise UsageError(f"there is no check {unknown[0]!r}", reason="check-unknown", fix=f"one of {', '.join(CHECKS)}")
     found = config or Layout(root.absolute()).config
-    results = asyncio.run(run_checks(found, root.absolute(), SystemClock(), without=left_out))
+    if listed:
+        _list(json=json)
+        return
+    if as_device is not None:
+        results = _from_outside(as_device, trust, root)
+    else:
+        work = run_checks(found, root.absolute(), SystemClock(), without=left_out, time_server=time_server)
+        results = asyncio.run(work)
     if json:
         print_json({"checks": {one.check: as_json(one) for one in results}})
     else:
         for one in results:
-            print_line(f"{_MARKS[one.outcome]} {one.check}: {one.description}")
-            if one.outcome in (Outcome.WARNING, Outcome.ERROR):
+            print_line(f"{one.outcome.value:<{_MARKED}} {one.check}: {one.description}")
+            if one.outcome in (Outcome.WARNING, Outcome.ERROR, Outcome.FATAL):
                 print_line(f"          {one.cause}")
             if one.fix:
                 print_line(f"          fix: {one.fix}")
         counted = {outcome: sum(one.outcome is outcome for one in results) for outcome in Outcome}
         say(", ".join(f"{count} {outcome.value}" for outcome, count in counted.items()))
-    bad = (Outcome.ERROR, Outcome.WARNING) if warnings_as_errors else (Outcome.ERROR,)
+    bad = {Outcome.ERROR, Outcome.FATAL} | ({Outcome.WARNING} if warnings_as_errors else set())
     if any(one.outcome in bad for one in results):
         raise typer.Exit(1)
+
+
+def _list(*, json: bool) -> None:
+    from edgetrust.edge.check import CHECKS
+
+    if json:
+        print_json({name: description for name, (description, _) in CHECKS.items()})
+        return
+    for name, (description, _) in CHECKS.items():
+        print_line(f"{name}: {description}")
+
+
+def _from_outside(address: str, trust: Path | None, root: Path) -> list[Any]:
+    from edgetrust.clock import SystemClock
+    from edgetrust.edge.files import Layout
+    from edgetrust.edge.outside import check_as_device
+
+    return asyncio.run(check_as_device(address, trust, Layout(root.absolute()), SystemClock()))
 
 
 def as_json(one: Any) -> dict[str, str]:

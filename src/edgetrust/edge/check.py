@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 
 import aiohttp
@@ -20,173 +18,112 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from edgetrust.clock import Clock
+from edgetrust.edge import surroundings
+from edgetrust.edge.checking import Bench, Check, FoundError, IgnoredError, Outcome, Result, SkippedError, run_one
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, EST_ID, LOCAL_CA, Layout, file_stem
 from edgetrust.edge.hubapi import HubTrust
 from edgetrust.edge.issuing import Files
 from edgetrust.edge.keyd import open_keys
-from edgetrust.edge.pairs import CertificateStore, read_chain
+from edgetrust.edge.pairs import read_chain
 from edgetrust.edge.provisioning import as_assigned
 from edgetrust.edge.settings import (
     DeviceCertificate,
     EdgeCaFiles,
     IssuedCa,
     QuickstartCa,
-    Settings,
     load_settings,
 )
 from edgetrust.edge.status import read_state
-from edgetrust.errors import Error
+from edgetrust.edge.surroundings import shake
+from edgetrust.limits import CHECK_SECONDS
 from edgetrust.pki.chain import Chain, TrustBundle, key_matches
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip
-from edgetrust.transport.dial import dial
-from edgetrust.transport.tls.contexts import ClientContext
 from edgetrust.transport.unix import address_of
 
 _SOON = timedelta(days=7)
-_SECONDS = 10.0
 _RSA_BITS = 2048
 _LOOPBACK = "127.0.0.1"
 _ANY = ("0.0.0.0", "::", "")  # noqa: S104 - what a gateway listens on
 
 
-class Outcome(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARNING = "warning"
-    ERROR = "error"
-    SKIPPED = "skipped"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One check's outcome; `cause` and `fix` are empty when all is well."""
-
-    check: str
-    description: str
-    outcome: Outcome
-    cause: str = ""
-    fix: str = ""
-
-
-@dataclass(slots=True)
-class _Bench:
-    """What checks look at."""
-
-    config: Path
-    layout: Layout
-    clock: Clock
-    settings: Settings | None = None
-    store: CertificateStore = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.store = CertificateStore(self.layout.certificates)
-
-    @property
-    def known(self) -> Settings:
-        if self.settings is None:
-            raise _SkippedError("the configuration cannot be read")
-        return self.settings
-
-
-class _SkippedError(Exception):
-    """A check that has nothing to look at."""
-
-
-class _FoundError(Exception):
-    """What a check found wrong."""
-
-    def __init__(self, cause: str, fix: str = "", *, warning: bool = False) -> None:
-        super().__init__(cause)
-        self.cause, self.fix, self.warning = cause, fix, warning
-
-
-Check = Callable[[_Bench], Awaitable[None]]
-
-
-async def run_checks(config: Path, root: Path, clock: Clock, *, without: frozenset[str] = frozenset()) -> list[Result]:
+async def run_checks(
+    config: Path,
+    root: Path,
+    clock: Clock,
+    *,
+    without: frozenset[str] = frozenset(),
+    time_server: str | None = None,
+) -> list[Result]:
     """Run all checks but those in `without`, in order."""
-    bench, results = _Bench(config, Layout(root), clock), []
+    bench, results = Bench(config, Layout(root), clock, time_server), []
     for name, (description, check) in CHECKS.items():
         if name in without:
-            results.append(Result(name, description, Outcome.SKIPPED, "not asked for"))
+            results.append(Result(name, description, Outcome.IGNORED, "left out"))
             continue
-        results.append(await _run(name, description, check, bench))
+        results.append(await run_one(name, description, check, bench))
+        if name == CONFIG_CHECK and results[-1].outcome is Outcome.ERROR:
+            results[-1] = replace(results[-1], outcome=Outcome.FATAL)
     return results
-
-
-async def _run(name: str, description: str, check: Check, bench: _Bench) -> Result:
-    try:
-        await check(bench)
-    except _SkippedError as reason:
-        return Result(name, description, Outcome.SKIPPED, str(reason))
-    except _FoundError as found:
-        return Result(name, description, Outcome.WARNING if found.warning else Outcome.ERROR, found.cause, found.fix)
-    except Error as problem:
-        return Result(name, description, Outcome.ERROR, problem.message, problem.fix)
-    except OSError as problem:
-        return Result(name, description, Outcome.ERROR, str(problem))
-    return Result(name, description, Outcome.OK)
 
 
 # Configuration ------------------------------------------------------------------------------------------------------
 
 
-async def _config(bench: _Bench) -> None:
+async def _config(bench: Bench) -> None:
     settings = await asyncio.to_thread(load_settings, bench.config)
     bench.settings = await asyncio.to_thread(as_assigned, settings, bench.layout)
 
 
-async def _hostname(bench: _Bench) -> None:
+async def _hostname(bench: Bench) -> None:
     name, own = bench.known.hostname, socket.gethostname()
     if len(name) > COMMON_NAME_CHARACTERS:
-        raise _FoundError(f"{name!r} has more than {COMMON_NAME_CHARACTERS} characters", "choose a shorter hostname")
+        raise FoundError(f"{name!r} has more than {COMMON_NAME_CHARACTERS} characters", "choose a shorter hostname")
     if as_ip(name) is None and name.lower() != own.lower() and not name.lower().startswith(f"{own.lower()}."):
-        raise _FoundError(
+        raise FoundError(
             f"hostname is {name!r} and this machine calls itself {own!r}",
             f"make sure that devices resolve {name!r} to this machine, or set hostname",
             warning=True,
         )
 
 
-async def _preloaded(bench: _Bench) -> None:
+async def _preloaded(bench: Bench) -> None:
     for place in bench.known.serving.preloaded.values():
         if isinstance(place, Path):
             await asyncio.to_thread(read_chain, place)
 
 
-async def _est_https(bench: _Bench) -> None:
+async def _est_https(bench: Bench) -> None:
     if not any(order.est for order in bench.known.issuing.orders.values()):
-        raise _SkippedError("nothing is issued by EST")
+        raise IgnoredError("nothing is issued by EST")
 
 
 # Certificates -------------------------------------------------------------------------------------------------------
 
 
-def _expiry(chain: Chain, what: str, bench: _Bench, fix: str) -> None:
+def _expiry(chain: Chain, what: str, bench: Bench, fix: str) -> None:
     leaf, now = chain.end_entity, bench.clock.now()
     start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if now < start:
-        raise _FoundError(f"{what} is not valid before {start:%Y-%m-%d %H:%M:%SZ}", "compare the clocks: date -u")
+        raise FoundError(f"{what} is not valid before {start:%Y-%m-%d %H:%M:%SZ}", "compare the clocks: date -u")
     if now >= end:
-        raise _FoundError(f"{what} expired at {end:%Y-%m-%d %H:%M:%SZ}", fix)
+        raise FoundError(f"{what} expired at {end:%Y-%m-%d %H:%M:%SZ}", fix)
     if end - now < _SOON and end - start > _SOON:
         days = (end - now).days
-        raise _FoundError(f"{what} will expire soon ({end:%Y-%m-%d %H:%M:%SZ}, in {days} days)", fix, warning=True)
+        raise FoundError(f"{what} will expire soon ({end:%Y-%m-%d %H:%M:%SZ}, in {days} days)", fix, warning=True)
 
 
-async def _identity_expiry(bench: _Bench) -> None:
+async def _identity_expiry(bench: Bench) -> None:
     credential = bench.known.credential
     if isinstance(credential, DeviceCertificate):
         chain: Chain | None = await asyncio.to_thread(read_chain, credential.certificate)
     else:
         chain = await asyncio.to_thread(bench.store.load, DEVICE_ID)
     if chain is None:
-        raise _SkippedError("the device has no certificate")
+        raise SkippedError("the device has no certificate")
     _expiry(chain, "the device identity certificate", bench, "issue a new one and register its thumbprint at the hub")
 
 
-async def _est_expiry(bench: _Bench) -> None:
+async def _est_expiry(bench: Bench) -> None:
     seen = False
     for order in bench.known.issuing.orders.values():
         if order.est is None:
@@ -200,60 +137,60 @@ async def _est_expiry(bench: _Bench) -> None:
         if held is not None:
             _expiry(held, f"the EST identity {auth.identity_id}", bench, "edgetrust cert status says why")
     if not seen:
-        raise _SkippedError("no certificate authenticates to an EST server")
+        raise IgnoredError("no certificate authenticates to an EST server")
 
 
-async def _local_ca_expiry(bench: _Bench) -> None:
+async def _local_ca_expiry(bench: Bench) -> None:
     wanted = bench.known.issuing.local_ca
     if wanted is None:
-        raise _SkippedError("there is no local CA")
+        raise IgnoredError("there is no local CA")
     if isinstance(wanted, Files):
         chain: Chain | None = await asyncio.to_thread(read_chain, wanted.certificate)
     else:
         chain = await asyncio.to_thread(bench.store.load, LOCAL_CA)
     if chain is None:
-        raise _SkippedError("there is no local CA yet; it is issued with the first certificate below it")
+        raise SkippedError("there is no local CA yet; it is issued with the first certificate below it")
     _expiry(chain, "the local CA", bench, "issue a new local CA")
 
 
-async def _edge_ca_chain(bench: _Bench) -> Chain:
+async def _edge_ca_chain(bench: Bench) -> Chain:
     wanted = bench.known.edge_ca
     if isinstance(wanted, EdgeCaFiles):
         return await asyncio.to_thread(read_chain, wanted.certificate)
     chain = await asyncio.to_thread(bench.store.load, EDGE_CA)
     if chain is None:
-        raise _SkippedError("there is no Edge CA yet; it is made when the gateway starts")
+        raise SkippedError("there is no Edge CA yet; it is made when the gateway starts")
     return chain
 
 
-async def _edge_ca_expiry(bench: _Bench) -> None:
+async def _edge_ca_expiry(bench: Bench) -> None:
     fix = "replace the files in [edge_ca] cert and pk"
     if isinstance(bench.known.edge_ca, IssuedCa):
         fix = "edgetrust cert status ROOT says why it was not renewed"
     _expiry(await _edge_ca_chain(bench), "the Edge CA", bench, fix)
 
 
-async def _edge_ca_production(bench: _Bench) -> None:
+async def _edge_ca_production(bench: Bench) -> None:
     if isinstance(bench.known.edge_ca, QuickstartCa):
-        raise _FoundError(
+        raise FoundError(
             "the Edge CA signs itself: no device trusts it, and it changes when it is renewed",
             'set [edge_ca] cert and pk, or method = "est"',
             warning=True,
         )
 
 
-async def _edge_ca_name(bench: _Bench) -> None:
+async def _edge_ca_name(bench: Bench) -> None:
     chain = await _edge_ca_chain(bench)
     names = {str(one.value) for one in chain.end_entity.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
     for taken, what in ((bench.known.hostname, "hostname"), (bench.known.device, "device id")):
         if taken in names:
-            raise _FoundError(
+            raise FoundError(
                 f"the common name of the Edge CA, {taken!r}, is also the {what}: the chain looks like a loop",
                 "give the Edge CA another common name",
             )
 
 
-async def _pairs_match(bench: _Bench) -> None:
+async def _pairs_match(bench: Bench) -> None:
     keys, seen = open_keys(bench.layout, bench.known.token, bench.known.key_places()), 0
     for identifier in (DEVICE_ID, EDGE_CA, EST_ID):
         chain = await asyncio.to_thread(bench.store.load, identifier)
@@ -261,13 +198,13 @@ async def _pairs_match(bench: _Bench) -> None:
             continue
         seen += 1
         if not await asyncio.to_thread(keys.exists, identifier):
-            raise _FoundError(f"the key of {identifier} is missing", f"restore {file_stem(identifier)}.key")
+            raise FoundError(f"the key of {identifier} is missing", f"restore {file_stem(identifier)}.key")
         key_matches(chain, await asyncio.to_thread(keys.load, identifier))
     if not seen:
-        raise _SkippedError("there is no certificate yet")
+        raise SkippedError("there is no certificate yet")
 
 
-async def _strong_keys(bench: _Bench) -> None:
+async def _strong_keys(bench: Bench) -> None:
     for identifier in (DEVICE_ID, EDGE_CA, EST_ID):
         chain = await asyncio.to_thread(bench.store.load, identifier)
         if chain is None:
@@ -275,7 +212,7 @@ async def _strong_keys(bench: _Bench) -> None:
         key = chain.end_entity.public_key()
         weak = isinstance(key, rsa.RSAPublicKey) and key.key_size < _RSA_BITS
         if weak or not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
-            raise _FoundError(
+            raise FoundError(
                 f"the key of {identifier} is weak", "use RSA with 2048 bits or more, or P-256", warning=True
             )
 
@@ -284,23 +221,23 @@ async def _strong_keys(bench: _Bench) -> None:
 
 
 def _answers(name: str) -> Check:
-    async def check(bench: _Bench) -> None:
+    async def check(bench: Bench) -> None:
         path = bench.layout.root / f"run/aziot/{name}.sock"
         if not path.exists():
-            raise _FoundError(
+            raise FoundError(
                 f"{path} does not exist: no gateway runs below {bench.layout.root}", "edgetrust edge serve"
             )
         try:
             with address_of(path) as address:
                 await _any_answer(address)
         except (aiohttp.ClientError, TimeoutError) as problem:
-            raise _FoundError(f"{path} does not answer: {problem}", "restart the gateway") from problem
+            raise FoundError(f"{path} does not answer: {problem}", "restart the gateway") from problem
 
     return check
 
 
 async def _any_answer(address: str) -> None:
-    timeout, connector = aiohttp.ClientTimeout(total=_SECONDS), aiohttp.UnixConnector(address)
+    timeout, connector = aiohttp.ClientTimeout(total=CHECK_SECONDS), aiohttp.UnixConnector(address)
     async with (
         aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
         session.get("http://localhost/") as response,
@@ -309,45 +246,42 @@ async def _any_answer(address: str) -> None:
 
 
 def _reaches(port: str) -> Check:
-    async def check(bench: _Bench) -> None:
+    async def check(bench: Bench) -> None:
         settings = bench.known
         if not settings.hub:
-            raise _SkippedError("no provisioning service has named a hub yet")
+            raise SkippedError("no provisioning service has named a hub yet")
         bundle = await asyncio.to_thread(HubTrust(settings.upstream, bench.clock).bundle)
-        await _shake(
+        await shake(
             settings.upstream.host, getattr(settings.upstream, port), bundle, settings.upstream.name, bench.clock
         )
 
     return check
 
 
-async def _server_certificate(bench: _Bench) -> None:
+async def _server_certificate(bench: Bench) -> None:
     state = read_state(bench.layout.status)
     host = bench.known.listen.host
     chain = await _edge_ca_chain(bench)
     anchors = TrustBundle(chain.certificates[-1:], as_of=bench.clock.now())
     place = _LOOPBACK if host in _ANY else host
-    await _shake(place, int(state["gateway"]["mqtt_port"]), anchors, bench.known.hostname, bench.clock)
+    await shake(place, int(state["gateway"]["mqtt_port"]), anchors, bench.known.hostname, bench.clock)
 
 
-async def _shake(host: str, port: int, bundle: TrustBundle, name: str, clock: Clock) -> None:
-    """A TLS handshake with verification of chain and name."""
-    context = ClientContext(bundle, clock=clock)
-    made = await dial(host, port, context, _Ends, server_name=name, timeout=_SECONDS)
-    if made.transport is not None:
-        made.transport.close()
+async def _no_amqp(bench: Bench) -> None:
+    del bench
+    raise IgnoredError("this gateway uses MQTT")
 
 
-class _Ends(asyncio.Protocol):
-    transport: asyncio.BaseTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-
+CONFIG_CHECK = "config-well-formed"
 CHECKS: dict[str, tuple[str, Check]] = {
-    "config-well-formed": ("config.toml is well-formed", _config),
+    CONFIG_CHECK: ("config.toml is well-formed", _config),
+    "configs-up-to-date": ("config.toml is the one that was applied", surroundings.up_to_date),
     "hostname": ("hostname is this machine's", _hostname),
+    "parent_hostname": ("the gateway above has an address", surroundings.parent),
+    "proxy-settings": ("no proxy is expected", surroundings.proxy),
+    "host-local-time": ("the clock is right", surroundings.local_time),
+    "files-readable": ("every file that is named can be read", surroundings.files_readable),
+    "private-keys-closed": ("keys are for their owner only", surroundings.keys_closed),
     "certs-preloaded": ("preloaded certificates can be read", _preloaded),
     "est-server-https": ("EST servers are asked by HTTPS", _est_https),
     "identity-certificate-expiry": ("the device identity certificate is valid", _identity_expiry),
@@ -361,7 +295,10 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "keyd-running": ("the key service answers", _answers("keyd")),
     "certd-running": ("the certificate service answers", _answers("certd")),
     "identityd-running": ("the identity service answers", _answers("identityd")),
+    "certs-read": ("the certificate service gives out certificates", surroundings.certificates_read),
     "edgehub-server-certificate": ("devices can verify the gateway", _server_certificate),
+    "host-connect-dps-endpoint": ("the provisioning service is reached and verified", surroundings.dps_endpoint),
+    "host-connect-iothub-amqp": ("the hub is reached by AMQP", _no_amqp),
     "host-connect-iothub-https": ("the hub is reached and verified, HTTPS", _reaches("https_port")),
     "host-connect-iothub-mqtt": ("the hub is reached and verified, MQTT", _reaches("mqtt_port")),
 }

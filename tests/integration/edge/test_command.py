@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,6 +32,36 @@ def test_status_in_words_and_as_json(shared: Story) -> None:
     state = json.loads(edgetrust("edge", "status", "--root", root, "--json").stdout)
     assert state["running"]
     assert state["identity"]["device"] == "EdgeGateway"
+
+
+def test_status_shows_services_and_what_is_left_of_each_certificate(shared: Story) -> None:
+    words = edgetrust("edge", "status", "--root", str(shared.gateway.root)).stdout
+    assert "keyd answers, certd answers, identityd answers" in words
+    assert re.search(r"\[#+\.*\] [0-9]+% left, ", words)
+
+
+def test_a_gateway_seen_from_outside(shared: Story) -> None:
+    address, root = f"localhost:{shared.gateway.port}", str(shared.gateway.root)
+    seen = edgetrust("edge", "check", "--as-device", address, "--root", root).stdout
+    assert "ok       device-trusts-gateway" in seen
+    assert "fix: copy " in seen
+    as_known = edgetrust("edge", "check", "--as-device", address, "--trust", str(shared.gateway.trust), "--json")
+    assert {one["outcome"] for one in json.loads(as_known.stdout)["checks"].values()} == {"ok"}
+
+
+def test_a_support_archive_of_a_running_gateway(shared: Story, tmp_path: Path) -> None:
+    archive = tmp_path / "support.zip"
+    root, config = str(shared.gateway.root), shared.gateway.arguments[3]
+    told = edgetrust("edge", "bundle", str(archive), "--root", root, "-c", config, "--log", str(shared.gateway.log),
+                     "--json")  # fmt: skip
+    members = json.loads(told.stdout)["members"]
+    assert {"checks.json", "config.json", "keys.json", "status.json", "services.json"} <= set(members)
+    with zipfile.ZipFile(archive) as opened:
+        everything = b"".join(opened.read(name) for name in opened.namelist())
+    for path in shared.gateway.keys.glob("*.key"):
+        body = path.read_bytes()
+        assert (body.splitlines()[1] if body.startswith(b"-----") else body) not in everything
+    assert b"EdgeGateway" in everything
 
 
 def test_status_where_no_gateway_runs(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,15 @@ from typing import Any
 import pytest
 
 from edgetrust.cli.main import run
-from edgetrust.clock import SystemClock
-from edgetrust.edge.check import CHECKS, Outcome, Result, run_checks
+from edgetrust.clock import Clock, ManualClock, SystemClock
+from edgetrust.edge.check import CHECKS, run_checks
+from edgetrust.edge.checking import Outcome, Result
 from edgetrust.edge.files import EDGE_CA, Layout
 from edgetrust.edge.keyd import open_keys
+from edgetrust.edge.outside import check_as_device
 from edgetrust.edge.pairs import CertificateStore
+from edgetrust.errors import ConfigError
+from support.fake_hub import FakeHub
 from support.pki import Holder, Pki
 
 DAY = timedelta(days=1)
@@ -32,6 +37,9 @@ class Bench:
         self.identity = self.files("identity", self.pki.device("EdgeGateway"))
         self.edge_ca(self.pki.authority("the edge ca", path_length=0))
         self.table = ""
+        self.upstream = "mqtt_port = 1\nhttps_port = 1"
+        self.clock: Clock = SystemClock()
+        self.time_server: str | None = None
 
     def files(self, name: str, holder: Holder) -> str:
         (self.folder / f"{name}.pem").write_text(holder.full_chain.pem())
@@ -58,14 +66,13 @@ identity_cert = "file://{self.folder}/identity.pem"
 identity_pk = "file://{self.folder}/identity.key"
 [edgetrust.upstream]
 host = "127.0.0.1"
-mqtt_port = 1
-https_port = 1
+{self.upstream}
 {edge_ca}
 """)
         return file
 
     async def results(self) -> dict[str, Result]:
-        found = await run_checks(self.write(), self.layout.root, SystemClock())
+        found = await run_checks(self.write(), self.layout.root, self.clock, time_server=self.time_server)
         assert [one.check for one in found] == list(CHECKS)
         return {one.check: one for one in found}
 
@@ -87,17 +94,19 @@ async def test_a_gateway_that_does_not_run(bench: Bench) -> None:
         "edge-ca-name-collision",
         "certs-match-private-keys",
         "key-pairs-read",
+        "files-readable",
+        "proxy-settings",
     }
     errors = {name: one.cause for name, one in results.items() if one.outcome is Outcome.ERROR}
     assert "no gateway runs" in errors["keyd-running"]
     assert "cannot connect to 127.0.0.1" in errors["host-connect-iothub-mqtt"]
-    assert results["est-server-https"].outcome is Outcome.SKIPPED
+    assert results["est-server-https"].outcome is Outcome.IGNORED
 
 
 async def test_a_configuration_that_cannot_be_read_skips_what_needs_it(bench: Bench) -> None:
     bench.hostname = "a b"
     results = await bench.results()
-    assert results["config-well-formed"].outcome is Outcome.ERROR
+    assert results["config-well-formed"].outcome is Outcome.FATAL
     assert results["edge-ca-expiry"].outcome is Outcome.SKIPPED
 
 
@@ -136,7 +145,98 @@ def test_the_command(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     running = [name for name in CHECKS if "running" in name or "connect" in name or "server-cert" in name]
     without = [part for name in running for part in ("--dont-run", name)]
     assert run([*base, *without]) == 0
-    assert "9 ok, 0 warning, 0 error" in capsys.readouterr().err
+    assert "11 ok, 1 warning, 0 error" in capsys.readouterr().err
     assert run(base) == 1
     assert "fix: edgetrust edge serve" in capsys.readouterr().out
     assert run([*base, "--dont-run", "nothing"]) == 2
+
+
+# What a gateway stands on ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("apart", "outcome"), [(0, Outcome.OK), (60, Outcome.WARNING), (-60, Outcome.WARNING)])
+async def test_the_clock_is_compared_with_the_hubs(bench: Bench, hub: FakeHub, apart: int, outcome: Outcome) -> None:
+    """It stands in the header of whatever the hub answers."""
+    (bench.folder / "hub.pem").write_text(hub.pki.root.chain.pem())
+    bench.upstream = f'mqtt_port = 1\nhttps_port = {hub.port}\nca = "file://{bench.folder}/hub.pem"'
+    bench.clock = ManualClock(datetime.now(UTC) + timedelta(seconds=apart))
+    found = (await bench.results())["host-local-time"]
+    assert found.outcome is outcome, found
+    assert ("ahead of the hub" in found.cause, "behind the hub" in found.cause) == (apart > 0, apart < 0)
+
+
+@pytest.mark.parametrize(("apart", "outcome"), [(0, Outcome.OK), (3600, Outcome.WARNING)])
+async def test_the_clock_is_compared_with_an_ntp_server(bench: Bench, apart: int, outcome: Outcome) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+
+        def answer() -> None:
+            asked, peer = server.recvfrom(100)
+            assert asked[0] & 7 == 3, "a client asks"
+            seconds = int(datetime.now(UTC).timestamp()) + apart + 2_208_988_800
+            server.sendto(bytes(40) + seconds.to_bytes(4, "big") + bytes(4), peer)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        bench.time_server = f"127.0.0.1:{server.getsockname()[1]}"
+        found = (await bench.results())["host-local-time"]
+        answering.join()
+    assert found.outcome is outcome, found
+
+
+async def test_without_anybodys_time_it_is_not_judged(bench: Bench) -> None:
+    assert (await bench.results())["host-local-time"].outcome is Outcome.SKIPPED
+
+
+async def test_files_that_cannot_be_read_and_keys_that_others_can(bench: Bench) -> None:
+    (bench.folder / "ca.key").chmod(0o644)
+    (bench.folder / "identity.key").unlink()
+    results = await bench.results()
+    assert "identity.key does not exist" in results["files-readable"].cause
+    assert results["private-keys-closed"].outcome is Outcome.WARNING
+    assert f"chmod 600 {bench.folder}/ca.key" in results["private-keys-closed"].fix
+
+
+async def test_a_configuration_that_was_not_applied(bench: Bench) -> None:
+    assert (await bench.results())["configs-up-to-date"].outcome is Outcome.IGNORED
+    bench.layout.config.parent.mkdir(parents=True)
+    bench.layout.config.write_text("# another\n")
+    found = (await bench.results())["configs-up-to-date"]
+    assert found.outcome is Outcome.WARNING
+    assert "edgetrust edge apply -c" in found.fix
+
+
+async def test_a_proxy_that_is_not_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    found = (await bench.results())["proxy-settings"]
+    assert (found.outcome, "HTTPS_PROXY" in found.cause) == (Outcome.WARNING, True)
+
+
+# From outside ---------------------------------------------------------------------------------------------------------
+
+
+async def test_as_a_device_with_the_right_root_another_root_and_another_name(bench: Bench, hub: FakeHub) -> None:
+    """Any TLS server shows it; the root, the name and the port are what a device may have wrong."""
+    right, wrong = bench.folder / "right.pem", bench.folder / "wrong.pem"
+    right.write_text(hub.pki.root.chain.pem())
+    wrong.write_text(Pki(datetime.now(UTC), root_name="another").root.chain.pem())
+    name = "127.0.0.1"
+    hub.hosts = (*hub.hosts, name)
+    await hub.stop()
+    await hub.start()
+
+    async def looked(address: str, trust: Path) -> dict[str, Result]:
+        found = await check_as_device(address, trust, bench.layout, SystemClock())
+        return {one.check: one for one in found}
+
+    fine = await looked(f"{name}:{hub.port}", right)
+    assert {one.outcome for one in fine.values()} == {Outcome.OK}
+    assert str(right) in fine["device-trust-root"].fix
+    assert (await looked(f"{name}:{hub.port}", wrong))["device-trusts-gateway"].outcome is Outcome.ERROR
+    closed = await looked("127.0.0.1:1", right)
+    assert closed["device-reaches-gateway"].outcome is Outcome.ERROR
+    assert closed["device-trusts-gateway"].outcome is Outcome.SKIPPED
+    unknown = await looked("no-such-host.invalid", right)
+    assert "cannot be resolved" in unknown["device-resolves-gateway"].cause
+    with pytest.raises(ConfigError):
+        await looked("host:port", right)
