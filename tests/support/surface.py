@@ -22,7 +22,7 @@ import pytest
 from support.pages import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "compatibility.md"
-MINIMAL, FULL = "Minimal surface", "Full surface"
+MINIMAL, FULL, EST = "Minimal surface", "Full surface", "Enrolment over Secure Transport"
 
 PYTHON_DEVICE = "azure-iot-device (Python)"
 PYTHON_SERVICE = "azure-iot-hub (Python)"
@@ -32,9 +32,10 @@ NODE_PROVISIONING = "azure-iot-provisioning-device (Node)"
 NODE_ENROLLMENTS = "azure-iot-provisioning-service (Node)"
 PAHO, MQTT_JS, MOSQUITTO = "paho-mqtt (Python)", "mqtt (Node)", "mosquitto"
 HTTP = "plain HTTP"
+CURL, STRONGSWAN = "curl and openssl", "strongSwan pki"
 CLIENTS = (
     *(PYTHON_DEVICE, PYTHON_SERVICE, NODE_DEVICE, NODE_SERVICE, NODE_PROVISIONING, NODE_ENROLLMENTS),
-    *(PAHO, MQTT_JS, MOSQUITTO, HTTP),
+    *(PAHO, MQTT_JS, MOSQUITTO, HTTP, CURL, STRONGSWAN),
 )
 
 # What the surface is made of: section, number there, and what clients do.
@@ -81,6 +82,14 @@ ENTRIES = {
     "issuance": (FULL, 18, "Certificates issued by provisioning and over MQTT (preview)"),
     "digital-twins": (FULL, 19, "Digital twins"),
     "import-export": (FULL, 19, "Import and export of identities"),
+    "est-cacerts": (EST, 20, "`cacerts`: the CAs, in a chain that strict verifiers accept"),
+    "est-enroll": (EST, 20, "`simpleenroll` with a password or a certificate"),
+    "est-reenroll": (EST, 20, "`simplereenroll` with the certificate that is renewed"),
+    "est-csrattrs": (EST, 20, "`csrattrs`"),
+    "est-serverkeygen": (EST, 20, "`serverkeygen`"),
+    "est-waits": (EST, 20, "202 with Retry-After until a person has approved"),
+    "est-refused": (EST, 20, "Refusals with a status and a reason"),
+    "revocation": (EST, 21, "Revocation: CRL and OCSP"),
 }
 INTRODUCTION = """\
 # Compatibility
@@ -165,7 +174,7 @@ def page(seen: dict[tuple[str, str], set[str]]) -> str:
     """The page for what was seen: test functions by entry and client."""
     clients = [client for client in CLIENTS if any(one == client for _, one in seen)]
     parts = [INTRODUCTION.rstrip("\n"), _table(("client", "version"), [(name, _version(name)) for name in clients])]
-    for section in (MINIMAL, FULL):
+    for section in (MINIMAL, FULL, EST):
         rows = []
         for entry in (key for key, value in ENTRIES.items() if value[0] == section):
             first = (str(ENTRIES[entry][1]), ENTRIES[entry][2])

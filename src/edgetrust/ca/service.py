@@ -25,6 +25,7 @@ from edgetrust.ca import est, status, upkeep
 from edgetrust.ca.authority import OWN_LISTENER, CertificateAuthority, Order
 from edgetrust.ca.enroll import Enroller, Registry, no_registry
 from edgetrust.ca.forecast import in_use, measure
+from edgetrust.ca.notices import Notices
 from edgetrust.ca.policy import Registered
 from edgetrust.ca.settings import CaSettings
 from edgetrust.clock import Clock
@@ -147,10 +148,14 @@ async def _keep_up(authority: CertificateAuthority) -> None:
 
 
 async def _measure(authority: CertificateAuthority) -> None:
-    """Keep the gauges of certificates that end."""
+    """Keep the gauges of certificates that end, and tell who wants to be told."""
+    notices = None if authority.settings.webhook is None else Notices(authority.settings.webhook)
     while True:
         try:
-            measure(await in_use(authority), authority.clock.now())
+            endings, now = await in_use(authority), authority.clock.now()
+            measure(endings, now)
+            if notices is not None:
+                await notices.tell(endings, now)
         except Error as problem:  # the next time is another attempt
             _log.warning(EVENT_STORE_UNAVAILABLE, reason=problem.reason, detail=problem.message)
         await asyncio.sleep(limits.CERTIFICATES_MEASURE_SECONDS)

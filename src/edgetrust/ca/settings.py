@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
-from urllib.parse import quote
+from typing import Annotated, Final, Literal
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from edgetrust.ca.policy import DEFAULT_RULES, CredentialKind, Rule
 from edgetrust.config import parse_toml, read_text
 from edgetrust.errors import ConfigError
+from edgetrust.pki.chain import TrustBundle
+from edgetrust.pki.keys import SecretText
 from edgetrust.pki.profiles import EDGE_CA, PROFILES
 from edgetrust.pki.renewal import Period
 
+_HERE: Final = ("localhost", "127.0.0.1", "::1")
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
 
@@ -58,6 +61,15 @@ class AuthoritiesTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     renew_at: str = "80%"
 
 
+class ForecastTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[forecast]`."""
+
+    webhook: str
+    days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 30
+    ca: str | None = None
+    authorization_file: str | None = None
+
+
 class RuleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[[rule]]`; the fields of `policy.Rule`."""
 
@@ -80,8 +92,24 @@ class CaFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: ListenTable = ListenTable()
     pkcs11: Pkcs11Table | None = None
     authorities: AuthoritiesTable = AuthoritiesTable()
+    forecast: ForecastTable | None = None
     rule: tuple[RuleTable, ...] = ()
     lifetimes: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A web service. `bundle` verifies it, None: the machine's store; `authorization` is that header's value."""
+
+    url: str
+    days: int
+    bundle: TrustBundle | None = None
+    authorization: SecretText | None = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _HERE):
+            raise ConfigError(f"{self.url!r} is no address of a webhook: it must be https://", reason="webhook-url")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +119,9 @@ class CaSettings:
     `registry` is the database of a hub whose devices count as registered; None: there is no registry.
     `certificate` and `key` are those of its HTTPS listener; None: it issues its own, for `names`. `http_port` serves
     CRLs and OCSP without TLS; `crl_url` and `ocsp_url` are what certificates say of it; `{ca}` stands for the issuer.
-    `renew_authorities` (`same-key`, `new-key`, `never`) says how CAs are renewed that are past `renew_authorities_at`.
-    `lifetimes` says how long certificates of a profile live, instead of the profile's own validity.
+    `webhook` is told what ends soon. `renew_authorities` (`same-key`, `new-key`, `never`) says how CAs are renewed that
+    are past `renew_authorities_at`. `lifetimes` says how long certificates of a profile live, instead of the profile's
+    own validity.
     """
 
     data: Path
@@ -111,6 +140,7 @@ class CaSettings:
     pkcs11_token: str | None = None
     pkcs11_pin_file: Path | None = None
     rules: tuple[Rule, ...] = DEFAULT_RULES
+    webhook: Webhook | None = None
     renew_authorities: str = "same-key"
     renew_authorities_at: Period = field(default=Period(percent=80))
     lifetimes: Mapping[str, timedelta] = field(default_factory=lambda: MappingProxyType({}))
@@ -145,6 +175,7 @@ def parse_settings(text: str, path: Path) -> CaSettings:
         pkcs11_token=None if file.pkcs11 is None else f"pkcs11:token={quote(file.pkcs11.token, safe='')}",
         pkcs11_pin_file=None if file.pkcs11 is None else here / file.pkcs11.pin_file,
         rules=tuple(_rule(path, rule) for rule in file.rule) or DEFAULT_RULES,
+        webhook=None if file.forecast is None else _webhook(here, file.forecast),
         renew_authorities=file.authorities.renew,
         renew_authorities_at=_threshold(path, file.authorities.renew_at),
         lifetimes=MappingProxyType({name: _life(path, name, text) for name, text in file.lifetimes.items()}),
@@ -154,6 +185,14 @@ def parse_settings(text: str, path: Path) -> CaSettings:
 def sqlite_url(data: Path) -> str:
     """The database of an authority that was given no other."""
     return f"sqlite:///{data / 'ca.sqlite'}"
+
+
+def _webhook(here: Path, table: ForecastTable) -> Webhook:
+    bundle = None if table.ca is None else TrustBundle.from_pem(read_text(here / table.ca), as_of=datetime.now(UTC))
+    secret = (
+        None if table.authorization_file is None else SecretText(read_text(here / table.authorization_file).strip())
+    )
+    return Webhook(table.webhook, table.days, bundle, secret)
 
 
 def _threshold(path: Path, text: str) -> Period:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgetrust.ca.authority import CertificateAuthority
-from edgetrust.cli.output import Json, duration, iso, print_json, print_table, say, utc
+from edgetrust.cli.output import Json, duration, print_json, print_table, say, utc
 
 
 async def forecast(
@@ -21,6 +21,7 @@ async def forecast(
     json: Json = False,
 ) -> None:
     from edgetrust.ca.forecast import calendar, in_use, within
+    from edgetrust.ca.notices import as_data
     from edgetrust.pki.softkeys import write_public
 
     now = ca.clock.now()
@@ -29,19 +30,7 @@ async def forecast(
         write_public(ics, calendar(found, now).encode())
         say(f"{len(found)} entries written to {ics}")
     if json:
-        print_json(
-            [
-                {
-                    "kind": one.kind,
-                    "name": one.name,
-                    "authority": one.authority,
-                    "serial": one.serial,
-                    "notAfter": iso(one.not_after),
-                    "toDo": one.to_do or None,
-                }
-                for one in found
-            ]
-        )
+        print_json([as_data(one) for one in found])
     elif ics is None:
         rows = [
             (

@@ -13,7 +13,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store
 
 from edgetrust.ca import revocation
+from edgetrust.ca.policy import CredentialKind, Rule
+from edgetrust.store.issuance import APPROVED, decide_request, read_requests
 from support.ca_server import CaServer, ca_server, certificates_in
+from support.surface import CURL, STRONGSWAN, surface
 
 
 async def request(server: CaServer, name: str, *options: str) -> None:
@@ -55,6 +58,7 @@ async def enroll(server: CaServer, name: str, *options: str, operation: str = "s
 
 
 class TestCurlAndOpenssl:
+    @surface(CURL, "est-cacerts", "est-enroll", "est-reenroll", "est-csrattrs", "est-serverkeygen")
     async def test_every_operation(self, server: CaServer) -> None:
         await server.password("dev1")
         (server.directory / "cacerts.p7").write_bytes(await curl(server, "cacerts"))
@@ -81,6 +85,7 @@ class TestCurlAndOpenssl:
         )
         assert "Content-Type: application/pkcs8" in text
 
+    @surface(CURL, "est-cacerts")
     async def test_the_chain_satisfies_strict_verifiers(self, server: CaServer) -> None:
         await server.password("dev1")
         await request(server, "dev1")
@@ -127,6 +132,7 @@ class TestCurlAndOpenssl:
         writer.close()
         await writer.wait_closed()
 
+    @surface(CURL, "est-refused")
     async def test_what_is_refused_says_why(self, server: CaServer) -> None:
         await request(server, "dev1", "-addext", "basicConstraints=critical,CA:TRUE")
         await server.password("dev1")
@@ -145,8 +151,26 @@ class TestCurlAndOpenssl:
         )
         assert said.startswith("enroll-not-a-gateway: ")
 
+    @surface(CURL, "est-waits")
+    async def test_a_request_waits_for_a_person(self, tmp_path: Path) -> None:
+        rule = Rule(CredentialKind.PASSWORD, approval=True)
+        async with ca_server(tmp_path, rules=(rule,)) as server:
+            await server.password("dev1")
+            await request(server, "dev1")
+            post = ("-H", "Content-Type: application/pkcs10", "--data-binary", "@dev1.b64", "-u", "dev1:right")
+            said = await server.run(
+                "curl", "-sS", "-i", "--cacert", str(server.root), *post, f"{server.url}/simpleenroll"
+            )
+            assert said.startswith("HTTP/1.1 202 ")
+            assert "\r\nRetry-After: 30\r\n" in said
+            database = server.service.authority.database
+            (waiting,) = await database.read(read_requests)
+            await database.write(lambda c: decide_request(c, waiting.id, APPROVED, datetime.now(UTC), ""))
+            await enroll(server, "dev1", "-u", "dev1:right")
+
 
 class TestStrongSwan:
+    @surface(STRONGSWAN, "est-cacerts", "est-enroll", "est-reenroll")
     async def test_cacerts_enroll_and_renew(self, server: CaServer) -> None:
         await server.password("sw1")
         url = f"https://localhost:{server.port}"
@@ -184,6 +208,7 @@ class TestRevocation:
     def crl_url(self) -> str:
         return "http://ca.example/ca/crl/{ca}.crl"
 
+    @surface(CURL, "revocation")
     async def test_openssl_sees_it_in_crl_and_ocsp(self, tmp_path: Path, crl_url: str) -> None:
         async with ca_server(tmp_path, http_port=0, crl_url=crl_url) as server:
             await server.password("dev1")
