@@ -29,11 +29,11 @@ from edgetrust import limits
 from edgetrust.ca.authority import CertificateAuthority
 from edgetrust.ca.policy import CredentialKind, Shown, ShownCertificate, ShownPassword
 from edgetrust.ca.reasons import IssuanceReason as Why
-from edgetrust.pki.chain import Chain, ChainError
+from edgetrust.pki.chain import Chain, ChainError, TrustBundle
 from edgetrust.pki.facts import read_once
 from edgetrust.pki.keys import SecretText
 from edgetrust.pki.profiles import BOOTSTRAP
-from edgetrust.pki.verify import ChainFailure, ChainReason, Purpose, verify_chain
+from edgetrust.pki.verify import ChainFailure, ChainReason, Purpose, VerifiedChain, verify_chain
 from edgetrust.store.issuance import standing_of
 from edgetrust.store.passwords import Password, find_password, matches
 
@@ -65,6 +65,7 @@ class Proof:
     certificate: x509.Certificate
     foreign: bool = False
     fault: tuple[Why, str] | None = None
+    ended_at: datetime | None = None  # if that it has ended is all that is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,8 @@ class Credentials:
         outcome = verify_chain(chain, bundle, Purpose.DEVICE, now)
         if isinstance(outcome, ChainFailure):
             why = Why.CERTIFICATE_EXPIRED if outcome.reason in _DATES else Why.CERTIFICATE_UNTRUSTED
-            return Proof(name, thumbprint, certificate, fault=(why, f"{outcome.reason.value}: {outcome.detail}"))
+            fault = (why, f"{outcome.reason.value}: {outcome.detail}")
+            return Proof(name, thumbprint, certificate, fault=fault, ended_at=_ended(chain, bundle, now))
         proof = Proof(name, thumbprint, certificate, outcome.anchor in self._bootstrap)
         self._good[key] = _Good(proof, outcome.valid_from, outcome.valid_until)
         if len(self._good) > limits.EST_CHAINS_REMEMBERED:
@@ -150,7 +152,17 @@ def _certificate(connection: Connection, proof: Proof) -> ShownCertificate:
         fault = (Why.CERTIFICATE_UNTRUSTED, "it leads to this CA, which has no record of issuing it")
     elif fault is None and ours is not None and ours.revoked_at is not None:
         fault = (Why.CERTIFICATE_REVOKED, f"revoked at {ours.revoked_at:%Y-%m-%dT%H:%MZ}: {ours.revocation}")
-    return ShownCertificate(kind, proof.name, proof.thumbprint, proof.certificate, fault)
+    renewable = kind is CredentialKind.IDENTITY and ours is not None and ours.revoked_at is None
+    ended = proof.ended_at if renewable else None
+    return ShownCertificate(kind, proof.name, proof.thumbprint, proof.certificate, fault, ended)
+
+
+def _ended(chain: Chain, bundle: TrustBundle, now: datetime) -> datetime | None:
+    """When a chain's end entity ended, if it has, and was good until then."""
+    end = chain.end_entity.not_valid_after_utc
+    if end >= now:
+        return None
+    return end if isinstance(verify_chain(chain, bundle, Purpose.DEVICE, end), VerifiedChain) else None
 
 
 def _common_name(certificate: x509.Certificate) -> str:

@@ -2,7 +2,7 @@
 
 Rules, in order; the first that fails is the reason:
  1. the credential: something was shown, and whatever was shown is good: a good password does not rescue a bad
-    certificate, nor the other way round;
+    certificate, nor the other way round. An identity's certificate that has ended counts where a rule has a grace;
  2. the request: its names and usages can stand in a certificate of its kind, and the addressed CA issues that kind; if
     it has a challengePassword, that ties it to the connection;
  3. a rule: the first whose credential, names and profiles fit. Rules are data (`Rule`), in ca.toml;
@@ -22,7 +22,7 @@ import base64
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Final, NoReturn
@@ -51,13 +51,16 @@ class CredentialKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ShownCertificate:
-    """A client certificate after path validation. `fault` says what is wrong with it, None if nothing is."""
+    """A client certificate after path validation. `fault` says what is wrong with it, None if nothing is; `ended_at` is
+    when it ended, if it is ours and that is all.
+    """
 
     kind: CredentialKind
     name: str
     thumbprint: str
     certificate: x509.Certificate
     fault: tuple[Why, str] | None = None
+    ended_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,8 @@ class Rule:
     `{self}` stands for the credential's own name; a password brings its own. `also` asks for a second credential.
     `once`: a name can be obtained only while nobody has claimed it. `registered`: it must be in the registry.
     `gateways`: patterns of identities that may have an Edge CA without a registry. `hosts`: patterns of further DNS
-    names and IP addresses. `approval`: a person must approve.
+    names and IP addresses. `approval`: a person must approve. `grace`: for how long after its end an identity's
+    certificate still obtains the next one.
     """
 
     credential: CredentialKind
@@ -106,6 +110,7 @@ class Rule:
     gateways: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     approval: bool = False
+    grace: timedelta = timedelta(0)
 
 
 DEFAULT_RULES: Final = (
@@ -187,6 +192,7 @@ class _Case:
     shown: Shown
     facts: Facts
     rules: Sequence[Rule]
+    now: datetime
     rule: Rule | None = None
 
 
@@ -195,7 +201,7 @@ _Finding = tuple[Why | None, str]
 
 def decide(asked: Asked, shown: Shown, facts: Facts, rules: Sequence[Rule], now: datetime) -> Decision:
     """Whether the request is granted. Total: whatever is asked, a decision comes back."""
-    case, checks = _Case(asked, shown, facts, rules), list[Check]()
+    case, checks = _Case(asked, shown, facts, rules, now), list[Check]()
     for name, check in _CHECKS:
         why, detail = check(case)
         checks.append(Check(name, why is None, detail))
@@ -216,11 +222,18 @@ def _credential(case: _Case) -> _Finding:
     shown = case.shown
     if shown.certificate is None and shown.password is None:
         return Why.UNAUTHENTICATED, "neither a client certificate nor a password"
-    if shown.certificate is not None and shown.certificate.fault is not None:
+    graceful = any(_in_grace(rule, case) for rule in case.rules)
+    if shown.certificate is not None and shown.certificate.fault is not None and not graceful:
         return shown.certificate.fault
     if shown.password is not None and shown.password.fault is not None:
         return shown.password.fault
-    return None, shown.name
+    return None, f"{shown.name}, whose certificate ended: within the grace of a rule" if graceful else shown.name
+
+
+def _in_grace(rule: Rule, case: _Case) -> bool:
+    """Whether a rule lets a certificate that has ended obtain the next one."""
+    ended = None if case.shown.certificate is None else case.shown.certificate.ended_at
+    return ended is not None and rule.credential is CredentialKind.IDENTITY and case.now <= ended + rule.grace
 
 
 def _request(case: _Case) -> _Finding:
@@ -276,6 +289,9 @@ def _fits(rule: Rule, case: _Case) -> _Finding | None:
     name = _name_for(rule.credential, case.shown)
     if name is None or not fnmatchcase(name, rule.match):
         return None, ""
+    shown = case.shown.certificate
+    if shown is not None and shown.fault is not None and not _in_grace(rule, case):
+        return shown.fault
     if case.asked.profile not in rule.profiles:
         reason = Why.CA_NOT_GRANTED if case.asked.profile == EDGE_CA.name else Why.USAGE_NOT_GRANTED
         return reason, f"{case.asked.profile} is not among {', '.join(rule.profiles)}"

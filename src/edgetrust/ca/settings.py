@@ -83,6 +83,7 @@ class RuleTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gateways: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     approval: bool = False
+    grace: str | None = None
 
 
 class CaFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -187,6 +188,15 @@ def sqlite_url(data: Path) -> str:
     return f"sqlite:///{data / 'ca.sqlite'}"
 
 
+def _grace(path: Path, text: str) -> timedelta:
+    period = Period.parse(text)
+    if period is None or period.time is None:
+        raise ConfigError(
+            f"{path}: a rule's grace is {text!r}", reason="config-wrong-value", fix='a number and "day" or "min"'
+        )
+    return period.time
+
+
 def _webhook(here: Path, table: ForecastTable) -> Webhook:
     bundle = None if table.ca is None else TrustBundle.from_pem(read_text(here / table.ca), as_of=datetime.now(UTC))
     secret = (
@@ -241,4 +251,5 @@ def _rule(path: Path, table: RuleTable) -> Rule:
         table.gateways,
         table.hosts,
         table.approval,
+        timedelta(0) if table.grace is None else _grace(path, table.grace),
     )

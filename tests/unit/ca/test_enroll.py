@@ -341,6 +341,53 @@ class TestRenewal:
         await ca.refused(Why.CERTIFICATE_NEEDED, csr("batch-7"), batch, renewal=True)
 
 
+class TestGrace:
+    """A certificate that has ended obtains the next one, where a rule says so, and for as long as it says."""
+
+    RULES = (
+        Rule(CredentialKind.IDENTITY, match="dev*", grace=timedelta(days=7)),
+        Rule(CredentialKind.IDENTITY),
+        Rule(CredentialKind.BOOTSTRAP, once=True),
+        Rule(CredentialKind.PASSWORD),
+    )
+
+    async def test_within_the_grace(self, ca: CaWorld) -> None:
+        ca.use(rules=self.RULES)
+        holder = await ca.holder("dev1", validity=timedelta(hours=1))
+        ca.clock.advance(7 * 86_400)
+        issued = await ca.issued(csr("dev1", label="next"), holder, renewal=True)
+        assert issued.row.not_after > ca.clock.now()
+        newest = (await ca.audit())[0].entry
+        assert (newest.event, newest.identity) == ("issued", "dev1")
+        assert "identity:dev1, whose certificate ended: within the grace of a rule" in newest.detail
+        await ca.refused(Why.CERTIFICATE_EXPIRED, csr("dev2"), holder)  # its own name only
+
+    async def test_behind_the_grace(self, ca: CaWorld) -> None:
+        ca.use(rules=self.RULES)
+        holder = await ca.holder("dev1", validity=timedelta(hours=1))
+        ca.clock.advance(7 * 86_400 + 3_601)
+        await ca.refused(Why.CERTIFICATE_EXPIRED, csr("dev1"), holder, renewal=True)
+
+    async def test_who_has_no_grace(self, ca: CaWorld) -> None:
+        ca.use(rules=self.RULES)
+        sensor = await ca.holder("sensor1", validity=timedelta(hours=1))
+        batch = await ca.holder("devices-7", BOOTSTRAP, validity=timedelta(hours=1))
+        gone = await ca.holder("dev1", validity=timedelta(hours=1))
+        rows = await ca.rows(identity="dev1")
+        await ca.authority.database.write(lambda c: mark_revoked(c, rows, ca.clock.now(), "keyCompromise"))
+        password = await ca.password("sensor1")
+        ca.clock.advance(3_601)
+        await ca.refused(Why.CERTIFICATE_EXPIRED, csr("sensor1"), sensor)
+        await ca.refused(Why.CERTIFICATE_EXPIRED, csr("sensor1"), replace(sensor, basic=password.basic))
+        await ca.refused(Why.CERTIFICATE_EXPIRED, csr("devices-7"), batch)
+        await ca.refused(Why.CERTIFICATE_EXPIRED, csr("dev1"), gone)
+
+    async def test_without_a_rule_there_is_none(self, ca: CaWorld) -> None:
+        holder = await ca.holder("dev1", validity=timedelta(hours=1))
+        ca.clock.advance(3_601)
+        await ca.refused(Why.CERTIFICATE_EXPIRED, csr("dev1"), holder, renewal=True)
+
+
 class TestApproval:
     async def _world(self, ca: CaWorld) -> Peer:
         ca.use(rules=(Rule(CredentialKind.PASSWORD, approval=True),))

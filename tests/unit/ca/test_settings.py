@@ -58,3 +58,12 @@ def test_renewals_of_cas_that_cannot_be(line: str) -> None:
     with pytest.raises(ConfigError) as wrong:
         parse_settings(f"[authorities]\n{line}\n", WHERE)
     assert wrong.value.reason == "config-wrong-value"
+
+
+def test_the_grace_of_a_rule() -> None:
+    (rule,) = parse_settings('[[rule]]\ncredential = "identity"\ngrace = "7 day"\n', WHERE).rules
+    assert rule.grace == timedelta(days=7)
+    for text in ("soon", "80%"):
+        with pytest.raises(ConfigError) as wrong:
+            parse_settings(f'[[rule]]\ncredential = "identity"\ngrace = "{text}"\n', WHERE)
+        assert wrong.value.reason == "config-wrong-value"
