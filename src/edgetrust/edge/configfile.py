@@ -197,6 +197,12 @@ class ModuleTable(msgspec.Struct, frozen=True):
     restart: str = "always"
 
 
+class ContainerTable(msgspec.Struct, frozen=True):
+    """`[edgetrust.containers.NAME]`: a module in a container that somebody else starts."""
+
+    uid: Annotated[int, msgspec.Meta(ge=0)]
+
+
 class PrincipalTable(msgspec.Struct, frozen=True):
     """`[[edgetrust.principal]]`: what a user of this machine may do."""
 
@@ -223,6 +229,7 @@ class EdgetrustTable(msgspec.Struct, frozen=True):
     gateway: GatewayTable = GatewayTable()
     metrics: MetricsTable = MetricsTable()
     modules: dict[str, ModuleTable] = {}
+    containers: dict[str, ContainerTable] = {}
     principal: list[PrincipalTable] = []
     users: UsersTable = UsersTable()
 

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from edgetrust.clock import Clock
 from edgetrust.edge.certservice import CertificateService
+from edgetrust.edge.containers import Containers
 from edgetrust.edge.files import TRUST_BUNDLE, Layout
 from edgetrust.edge.hubapi import HubApi
 from edgetrust.edge.identityclient import IdentityClient
@@ -77,6 +78,8 @@ class Services:
         else:
             self._module_ids = behind
             self._trust_bundle = lambda: certificates.text(TRUST_BUNDLE)
+        self._mounts = layout.root / "var/lib/aziot/edged/mnt"
+        self._containers = Containers(serving.containers, self._environment, self._mounts)
         self.modules = Modules(serving.modules, self._environment, layout.own / "modules", clock)
         self._management = self._managed(behind.provisioning if isinstance(behind, InProcess) else None, clock)
         self._workload = Workload(
@@ -139,12 +142,16 @@ class Services:
                 await self._serve(app, self._layout.socket(name), SERVICE_MODE)
             await self._serve(self._management.app(), self._layout.root / "run/iotedge/mgmt.sock", SERVICE_MODE)
             await self._serve(self._workload.app(), self.workload_socket, _WORKLOAD)
+            for container, path in self._containers.sockets():
+                await self._serve(self._workload.app(through=container), path, _WORKLOAD)
             for module in self.modules.names():
                 await self._serve(self._workload.app(), self._socket_of(module), _WORKLOAD)
         except BaseException:
             await self.close()
             raise
         self.modules.start()
+        self._containers.start()
+        self._open.push_async_callback(self._containers.close)
         self._open.push_async_callback(self.modules.close)
 
     async def close(self) -> None:
@@ -156,7 +163,7 @@ class Services:
         self._open.push_async_callback(server.close)
 
     def _socket_of(self, module: str) -> Path:
-        return self._layout.root / f"var/lib/aziot/edged/mnt/{module}.sock"
+        return self._mounts / f"{module}.sock"
 
     async def _environment(self, module: str) -> Mapping[str, str]:
         """What a module is told (edge specification 5.9); it is made at the hub when it is not there."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
 from edgetrust.edge.certservice import Preloaded
-from edgetrust.edge.configfile import ConfigFile, ModuleTable, PrincipalTable
+from edgetrust.edge.configfile import ConfigFile, ContainerTable, ModuleTable, PrincipalTable
 from edgetrust.edge.files import EDGE_CA, TRUST_BUNDLE, TRUST_BUNDLE_USER
 from edgetrust.edge.modules import ModuleCommand, Restart
 from edgetrust.edge.principals import Principal, Principals, ServiceUsers
@@ -33,6 +33,7 @@ class Serving:
     preloaded: Preloaded = field(default_factory=_bundle)
     local_domain: str | None = None
     preloaded_keys: Mapping[str, KeyPlace] = field(default_factory=lambda: MappingProxyType({}))
+    containers: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     modules: Mapping[str, ModuleCommand] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -46,6 +47,12 @@ def read_serving(source: Path, file: ConfigFile, module: Path | None = None) -> 
         local_domain=None if file.localid is None else reader.domain(file.localid.domain),
         preloaded_keys=MappingProxyType(
             {name: reader.key_place(f"preloaded_keys.{name}", url) for name, url in (file.preloaded_keys or {}).items()}
+        ),
+        containers=MappingProxyType(
+            {
+                name: reader.container(name, one, file.edgetrust.modules)
+                for name, one in file.edgetrust.containers.items()
+            }
         ),
         modules=MappingProxyType({name: reader.module(name, one) for name, one in file.edgetrust.modules.items()}),
     )
@@ -76,9 +83,18 @@ class _Reader(Reading):
             places[name] = self.path(where, value) if isinstance(value, str) else tuple(value)
         return MappingProxyType(places)
 
-    def module(self, name: str, table: ModuleTable) -> ModuleCommand:
+    def container(self, name: str, table: ContainerTable, modules: Collection[str]) -> int:
+        self._named("containers", name)
+        if name in modules:
+            raise self.wrong(f"{name!r} is in edgetrust.modules and in edgetrust.containers", fix="keep one of them")
+        return table.uid
+
+    def _named(self, table: str, name: str) -> None:
         if not valid_identifier(name) or name in ("edgeHub", "edgeAgent"):
-            raise self.wrong(f"edgetrust.modules: {name[:140]!r} cannot be the name of a module")
+            raise self.wrong(f"edgetrust.{table}: {name[:140]!r} cannot be the name of a module")
+
+    def module(self, name: str, table: ModuleTable) -> ModuleCommand:
+        self._named("modules", name)
         if not table.command or not table.command[0]:
             raise self.wrong(f"edgetrust.modules.{name}.command is empty", fix='like ["/usr/bin/program", "argument"]')
         if table.restart not in tuple(Restart):

@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgetrust.clock import Clock
 from edgetrust.edge.api import ServiceError, Who, answer, bad_parameter, caller, read, service
+from edgetrust.edge.containers import Container
 from edgetrust.edge.files import MASTER_ENCRYPTION_KEY, TRUST_BUNDLE, server_certificate_id
 from edgetrust.edge.keyd import decrypt, encrypt
 from edgetrust.edge.keyuse import KeyUseError
@@ -41,6 +42,7 @@ from edgetrust.transport.unix import peer
 VERSIONS = frozenset({"2018-06-28", "2019-01-30", "2019-10-22", "2019-11-05", "2020-07-07", "2021-12-07", "2022-08-03"})
 _CREATED, _FORBIDDEN, _INTERNAL = 201, 403, 500
 _KEY = KeyAlgorithm.RSA2048
+_THROUGH: web.AppKey[Container | None] = web.AppKey("through")
 
 
 class Identified(Protocol):
@@ -105,8 +107,8 @@ class Workload:
         self._trust_bundle_text = trust_bundle
         self._clock = clock
 
-    def app(self, who: Who = peer) -> web.Application:
-        """The service's application; each socket has one of its own."""
+    def app(self, who: Who = peer, through: Container | None = None) -> web.Application:
+        """The service's application; each socket has one of its own. `through` is whose socket it is alone."""
         routes = [
             web.get("/modules", self._list),
             web.get("/modules/", self._list),
@@ -118,12 +120,16 @@ class Workload:
             web.get("/trust-bundle", self._trust_bundle),
             web.get("/manifest-trust-bundle", self._manifest_trust_bundle),
         ]
-        return service(routes, VERSIONS, who=who)
+        app = service(routes, VERSIONS, who=who)
+        app[_THROUGH] = through
+        return app
 
     def _own(self, request: web.Request) -> str:
         """The module of the path, which the caller must be."""
-        module = request.match_info["module"]
-        if not self._processes.is_of(caller(request).pid, module.removeprefix("$")):
+        module, asking, through = request.match_info["module"], caller(request), request.app[_THROUGH]
+        if through is not None and (through.module, through.uid) == (module, asking.uid):
+            return module
+        if not self._processes.is_of(asking.pid, module.removeprefix("$")):
             raise ServiceError(_FORBIDDEN, "forbidden", reason="not-the-module")
         return module
 
