@@ -231,7 +231,7 @@ MODULE_RESTART_SECONDS = (1.0, 60.0)  # the first and the longest pause before a
 MODULE_STEADY_SECONDS = 60.0  # a module that lived this long is started again after the first pause
 MANAGEMENT_REQUESTS = 50  # open requests of one user at the management API, as the real one allows
 MODULE_LOG_BYTES = 4 * 1024 * 1024  # what a module printed, kept twice: the last full part and the part being written
-MODULE_LOG_END_SECONDS = 1.0  # for what a module that ended had still to print; programs it left may hold its output open
+MODULE_LOG_END_SECONDS = 1.0  # for what an ended module had still to print; programs it left may hold its output open
 MODULE_STOP_SECONDS = 10.0  # for a module to end before it is killed
 UNIX_BACKLOG = 128  # connections that wait to be accepted
 
