@@ -162,7 +162,7 @@ def _print(state: dict[str, Any]) -> None:
             ("hub", hub),
             ("degraded", upstream["degraded"]),
             ("services", ", ".join(f"{name} {_word(up)}" for name, up in state["services"].items())),
-            ("scope", f"{scope['identities']} identities, as of {scope['as_of'] or 'never'}"),
+            ("scope", _scope(scope)),
             ("queue", f"{queue['messages']} messages, {queue['bytes']} bytes"),
             ("sessions", f"{state['sessions']}"),
             *(("certificate", _certificate(one)) for one in state["certificates"]),
@@ -236,6 +236,17 @@ def bundle(
         for member in members:
             print_line(member)
         say(f"{output}: look through it before you pass it on")
+
+
+def _scope(scope: dict[str, Any]) -> str:
+    """The copy of the registry: how much, how old, and until when it may decide without the hub."""
+    text = f"{scope['identities']} identities, "
+    if not scope["as_of"]:
+        return text + "as of never"
+    age = SystemClock().now() - datetime.fromisoformat(scope["as_of"])
+    text += f"as of {scope['as_of']}, {duration(age)} old"
+    until = scope.get("trusted_until")
+    return text + (f", may decide until {until}" if until else "")
 
 
 def _runs(pid: int) -> bool:

@@ -17,6 +17,7 @@ Source: edge specification 6.7.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
@@ -108,6 +109,16 @@ class Children:
             return
         link.follow(frozenset())
         self._tasks.start(self._leave(link))
+
+    async def forget(self, identities: Iterable[Identity]) -> None:
+        """These are not below this gateway any more: what is known of their twins goes, and what they reported."""
+        for identity in identities:
+            async with self._lock(identity):
+                link = self._links.pop(identity, None)
+                if link is not None:
+                    link.close()
+                await self._copies.forget(identity)
+            self._said.pop(identity, None)
 
     async def resume(self) -> None:
         """After a start: bring to the hub what was reported before."""

@@ -176,6 +176,7 @@ class GatewayTable(msgspec.Struct, frozen=True):
     module_cert_id_style: str = "1.2"
     server_key: str = "rsa-2048"
     names: list[str] = []
+    offline_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 0.0
     queue_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 0.0
     queue_bytes: Annotated[int, msgspec.Meta(ge=1)] = QUEUE_BYTES
     queue_full: str = "hold"

@@ -242,6 +242,7 @@ class Gateway:
             local=lambda: self._certificates.trust_bundle,
             authorities_file=self.layout.verified_cas if settings.hub_verified_anchors else None,
             clock=clock,
+            trust=settings.trust,
         )
         await self._registry.load()
         self._registry.listen(self._changed)
@@ -415,6 +416,8 @@ class Gateway:
             sessions = list(self._sessions)
         else:
             sessions = [session for identity in identities for session in self._sessions.concerned(identity)]
+            gone = [one for one in identities if not self._registry.has(one) and one.device != self.settings.device]
+            self._tasks.start(self._children.forget(gone))
         if sessions:
             self._tasks.start(self._decide_again(sessions))
 
@@ -530,7 +533,11 @@ class Gateway:
                 "problem": upstream.problem,
                 "degraded": self._hub_side.degraded,
             },
-            "scope": {"identities": len(self._registry), "as_of": self._registry.as_of},
+            "scope": {
+                "identities": len(self._registry),
+                "as_of": self._registry.as_of,
+                "trusted_until": self._registry.trusted_until,
+            },
             "queue": {"messages": queue.messages, "bytes": queue.bytes, "oldest_at": queue.oldest_at},
             "sessions": len(self._sessions),
             "certificates": self._described(self._clock.now()),

@@ -2,7 +2,7 @@
 the queue.
 
     at start        the module is made sure of, or its backup is used; the copy on disk is taken up
-    on connection   module and copy are brought up to date
+    on connection   module and copy are brought up to date, before anything that waits is forwarded
     every hour      the copy is synchronised; every minute until that worked
     on change       the hub tells when the scope has changed; the copy is synchronised at once
 
@@ -170,7 +170,7 @@ class HubSide:
         self.upstream = Upstream(
             queue,
             self._connect,
-            connected=self.synchronise_soon,
+            connected=_nothing,
             undeliverable=self._undeliverable,
             clock=self._clock,
             observer=observer,
@@ -187,6 +187,7 @@ class HubSide:
         except ConnackError:
             self._sure = False  # maybe the module was made anew: see before the next attempt
             raise
+        await self._synchronise()  # who is disabled by now is shut out before what waits is forwarded
         own_twin.attach(link)
         return link
 
@@ -251,12 +252,7 @@ class HubSide:
         assert self._registry is not None
         while True:
             self._synchronise_now.clear()
-            try:
-                await self._registry.synchronise()
-                pause = SCOPE_REFRESH_SECONDS
-            except (UnavailableError, RefusedError) as problem:
-                _log.warning(EVENT_SCOPE_NOT_SYNCHRONISED, reason=problem.reason, detail=problem.message)
-                pause = SCOPE_RETRY_SECONDS
+            pause = SCOPE_REFRESH_SECONDS if await self._synchronise() else SCOPE_RETRY_SECONDS
             await asyncio.sleep(SCOPE_SYNCHRONISE_SPACING_SECONDS)
             try:
                 async with asyncio.timeout(pause):
@@ -264,10 +260,22 @@ class HubSide:
             except TimeoutError:
                 continue
 
+    async def _synchronise(self) -> bool:
+        """Bring the copy up to date. Whether that worked; if not, what is known stays."""
+        assert self._registry is not None
+        try:
+            await self._registry.synchronise()
+        except (UnavailableError, RefusedError) as problem:
+            _log.warning(EVENT_SCOPE_NOT_SYNCHRONISED, reason=problem.reason, detail=problem.message)
+            return False
+        return True
+
     async def watch_scope(self) -> None:
         """Ask the hub for ever whether the scope has changed, and have the copy synchronised when it has."""
         known: int | None = None
+        since = self._clock.now()
         while True:
+            asked_at = self._clock.now()
             try:
                 version = await self.source.scope_version(known)
             except Error:  # its absence is noticed and logged elsewhere
@@ -276,8 +284,10 @@ class HubSide:
             if version is None:  # this hub does not tell: the hourly synchronisation has to do
                 await asyncio.sleep(SCOPE_RETRY_SECONDS)
             elif version != known:
-                known = version
+                known, since = version, self._clock.now()
                 self.synchronise_soon()
+            elif self._registry is not None:
+                self._registry.confirm(since, asked_at)
 
 
 def _nothing() -> None:

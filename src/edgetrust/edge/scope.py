@@ -9,7 +9,8 @@ is refused
    by it is asked for once in two minutes, since the copy may be behind.
 3. An answer of the hub changes the copy: returned - kept; not allowed - not a child, removed; not found - unknown,
 removed. No
-   answer changes nothing: the copy decides as long as it has to, also after a restart, and is encrypted on disk.
+   answer changes nothing: the copy decides as long as it has to, or until its deadline where there is one, also after
+   a restart, and is encrypted on disk.
 4. Older never overwrites newer: an answer counts from the time its question was sent.
 5. "Nobody knows it", "not below this gateway" and "cannot be asked now" are told apart.
 6. X.509 CA authentication accepts the CAs of the trust bundle and those that the hub has verified.
@@ -23,7 +24,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -88,8 +89,11 @@ class ScopeRegistry:
         local: Callable[[], TrustBundle],
         authorities_file: Path | None,
         clock: Clock,
+        trust: timedelta | None = None,
     ) -> None:
+        """`trust`: how long the copy may decide after the hub last confirmed it; None: for ever."""
         self._source = source
+        self._trust = trust
         self._snapshot = snapshot
         self._hub = hub
         self._local = local
@@ -152,15 +156,38 @@ class ScopeRegistry:
     async def find(self, identity: Identity) -> Registration | Missing:
         """The registration of `identity`; asks the hub about somebody new."""
         if (known := self._known.get(identity)) is not None:
-            return known
+            return self._until(known)
         absent = self._absent.get(identity)
         if absent is not None and self._clock.monotonic() - absent.asked_at < SCOPE_REFRESH_SPACING_SECONDS:
             return absent.missing
         await self._ask(identity)
         if (known := self._known.get(identity)) is not None:
-            return known
+            return self._until(known)
         absent = self._absent.get(identity)
         return absent.missing if absent is not None else await self._without_the_hub(identity)
+
+    def _until(self, known: Registration) -> Registration:
+        """With the deadline of the copy. What the hub confirmed later is good for longer."""
+        if self._trust is None:
+            return known
+        confirmed = known.as_of if self.as_of is None else max(known.as_of, self.as_of)
+        return replace(known, trusted_until=confirmed + self._trust)
+
+    @property
+    def trusted_until(self) -> datetime | None:
+        """When the copy may not decide any more; None: never, or there is none yet."""
+        return None if self._trust is None or self.as_of is None else self.as_of + self._trust
+
+    def has(self, identity: Identity) -> bool:
+        """Whether the copy has a registration of `identity`."""
+        return identity in self._known
+
+    def confirm(self, since: datetime, asked_at: datetime) -> None:
+        """The hub says, asked at `asked_at`, that nothing has changed since `since`: so the copy is as new as that, if
+        it was made afterwards.
+        """
+        if self.as_of is not None and self.as_of >= since:
+            self.as_of = max(self.as_of, asked_at)
 
     async def _without_the_hub(self, identity: Identity) -> Missing:
         remembered = await self._snapshot.find(identity)

@@ -162,8 +162,8 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One gateway. `hub` is in lower case; `names` are what devices may dial besides `hostname`; `warnings` are for the
-    operator.
+    """One gateway. `hub` is in lower case; `names` are what devices may dial besides `hostname`; `trust` is how long
+    the copy of the registry may decide without the hub (None: as long as it has to); `warnings` are for the operator.
 
     With `dps`, hub and device are empty until a provisioning service has assigned them.
     """
@@ -184,6 +184,7 @@ class Settings:
     prefer_backup: bool
     retries: int
     names: tuple[str, ...] = ()
+    trust: timedelta | None = None
     queue_age: timedelta | None = None
     queue_bytes: int = QUEUE_BYTES
     queue_drops_oldest: bool = False
@@ -252,6 +253,7 @@ def settings_from(
         prefer_backup=file.prefer_module_identity_cache,
         retries=reader.retries(file),
         names=reader.names(own.gateway, hostname),
+        trust=timedelta(days=own.gateway.offline_days) if own.gateway.offline_days else None,
         queue_age=timedelta(days=own.gateway.queue_days) if own.gateway.queue_days else None,
         queue_bytes=own.gateway.queue_bytes,
         queue_drops_oldest=reader.choice("queue_full", own.gateway, ("hold", "drop-oldest")) == "drop-oldest",

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ class FakeRegistry:
         self.fails: list[Exception] = []
         self.missing = MissingWhy.UNKNOWN
         self.refreshed: list[str] = []
+        self.confirmed = 0
+
+    def confirm(self, since: datetime, asked_at: datetime) -> None:
+        assert since <= asked_at
+        self.confirmed += 1
 
     async def synchronise(self) -> None:
         self.synchronised += 1
@@ -249,6 +255,7 @@ async def test_a_change_at_the_hub_asks_for_a_synchronisation(story: Story) -> N
         await until(lambda: not answers)
         await asyncio.sleep(0.02)
         assert not side._synchronise_now.is_set()
+        assert story.registry.confirmed > 0  # nothing has changed: the copy is as good as new
         later.set()
         await until(side._synchronise_now.is_set)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -82,7 +82,7 @@ class Table:
         self.heard: list[frozenset[Identity] | None] = []
         self.key = SecretBytes(b"k" * 32)
 
-    async def open(self, *, anchors: bool = True) -> ScopeRegistry:
+    async def open(self, *, anchors: bool = True, trust: timedelta | None = None) -> ScopeRegistry:
         self.database = Database(f"sqlite:///{self.folder / 'gateway.sqlite'}")
         await self.database.migrate()
         made = ScopeRegistry(
@@ -92,6 +92,7 @@ class Table:
             local=lambda: self.local,
             authorities_file=self.folder / "cas.pem" if anchors else None,
             clock=self.clock,
+            trust=trust,
         )
         await made.load()
         made.listen(self.heard.append)
@@ -408,3 +409,29 @@ async def test_strangers_do_not_fill_the_memory(table: Table, monkeypatch: pytes
         await registry.find(Identity(HUB, f"stranger-{number}"))
     assert len(registry._absent) == 3
     assert len(registry._asked) == 3
+
+
+async def test_a_copy_with_a_deadline_decides_until_then_and_again_when_it_is_confirmed(table: Table) -> None:
+    registry = await table.open(trust=timedelta(days=2))
+    table.hub.listed = [registration(SENSOR)]
+    await registry.synchronise()
+    found = await registry.find(SENSOR)
+    assert isinstance(found, Registration)
+    assert found.trusted_until == registry.trusted_until == NOW + timedelta(days=2)
+    table.clock.advance(86_400)
+    registry.confirm(NOW, table.clock.now())  # nothing has changed since
+    found = await registry.find(SENSOR)
+    assert isinstance(found, Registration)
+    assert found.trusted_until == NOW + timedelta(days=3)
+    registry.confirm(table.clock.now() + timedelta(hours=1), table.clock.now() + timedelta(hours=2))
+    assert registry.trusted_until == NOW + timedelta(days=3)  # what the copy does not have yet confirms nothing
+
+
+async def test_without_a_deadline_the_copy_decides_for_ever(table: Table) -> None:
+    registry = await table.open()
+    table.hub.listed = [registration(SENSOR)]
+    await registry.synchronise()
+    found = await registry.find(SENSOR)
+    assert isinstance(found, Registration)
+    assert (found.trusted_until, registry.trusted_until) == (None, None)
+    assert (registry.has(SENSOR), registry.has(MODULE)) == (True, False)
