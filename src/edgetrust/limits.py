@@ -257,6 +257,7 @@ DPS_KEPT_IDS = 100_000  # identifiers whose last registrations are remembered fo
 ENROLLMENT_GROUPS = 1_000  # every certificate is compared with all of them; the cloud allows 100
 BULK_ENROLLMENTS = 100  # in one request of the service API; the cloud takes 10
 TPM_KEY_BYTES = 2_048  # TPM2B_PUBLIC of an RSA-4096 key is under 600 bytes
+TPM_TOOL_SECONDS = 60.0  # one command to a TPM: making an RSA key takes a slow one half a minute
 TPM_CHALLENGES_KEPT = 10_000  # activations that wait for their device
 TPM_CHALLENGE_SECONDS = 900.0  # for a device to come back with what its TPM has decrypted, and to poll with it
 HUB_LINKS = 50  # hubs that one service assigns to, as the cloud allows

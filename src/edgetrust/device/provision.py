@@ -15,7 +15,7 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import aiohttp
@@ -28,12 +28,12 @@ from edgetrust.limits import DEVICE_REGISTER_SECONDS, DEVICE_REGISTER_TOKEN_SECO
 from edgetrust.pki.chain import Chain, ChainError, TrustBundle
 from edgetrust.pki.keys import ClientKey, SecretBytes
 from edgetrust.protocol.dps.errors import error_values
-from edgetrust.protocol.sas import sign
+from edgetrust.protocol.sas import SasToken, format_token, sign, string_to_sign
 from edgetrust.transport.http import https_session
 
 API_VERSION = "2021-06-01"
 CSR_API_VERSION = "2025-07-01-preview"
-_ACCEPTED, _OK, _TOO_MANY, _SERVER_FAULT = 202, 200, 429, 500
+_ACCEPTED, _OK, _TOO_MANY, _SERVER_FAULT, _UNAUTHORIZED = 202, 200, 429, 500, 401
 _ASK_AGAIN_SECONDS = 1.0
 
 
@@ -61,6 +61,26 @@ class ByCertificate:
     key: ClientKey = field(repr=False)
 
 
+class Chip(Protocol):
+    """A TPM, as far as it is used here; see `device.tpm`. Its methods take their time."""
+
+    def keys(self) -> tuple[bytes, bytes]: ...
+
+    def sign_once(self, wrapped: bytes, text: bytes) -> bytes: ...
+
+    def keep(self, wrapped: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ByTpm:
+    """The device's TPM, which afterwards holds the key for its hub."""
+
+    tpm: Chip
+
+
+Credential = ByKey | ByCertificate | ByTpm
+
+
 @dataclass(frozen=True, slots=True)
 class ProvisionedAs:
     """Where the device belongs from now on. `issued` is the chain that a CSR was answered with."""
@@ -75,7 +95,7 @@ class ProvisionedAs:
 async def register(
     service: DpsAddress,
     registration_id: str,
-    credential: ByKey | ByCertificate,
+    credential: Credential,
     clock: Clock,
     *,
     payload: Any = None,
@@ -83,22 +103,28 @@ async def register(
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> ProvisionedAs:
     """Register and wait for the end. `csr` is DER. Raises RefusedError, UnavailableError."""
-    by_certificate = isinstance(credential, ByCertificate)
     shown = {"chain": credential.chain, "key": credential.key} if isinstance(credential, ByCertificate) else {}
-    headers = {} if by_certificate else {"Authorization": _token(service, registration_id, credential, clock)}
     body: dict[str, Any] = {"registrationId": registration_id}
     if payload is not None:
         body["payload"] = payload
     if csr is not None:
         body["csr"] = base64.b64encode(csr).decode()
+    if isinstance(credential, ByTpm):
+        keys = await asyncio.to_thread(credential.tpm.keys)
+        names = ("endorsementKey", "storageRootKey")
+        body["tpm"] = {name: base64.b64encode(key).decode() for name, key in zip(names, keys, strict=True)}
     async with https_session(service.bundle, **shown) as session:  # type: ignore[arg-type]  # both or none
-        line = _Line(session, service, registration_id, headers, CSR_API_VERSION if csr is not None else API_VERSION)
+        line = _Line(session, service, registration_id, {}, CSR_API_VERSION if csr is not None else API_VERSION)
+        await line.authorize(credential, clock, body)
         operation = await line.ask("PUT", "register", body)
         deadline = clock.monotonic() + DEVICE_REGISTER_SECONDS
         while True:
             answer = await line.ask("GET", f"operations/{quote(str(operation.get('operationId', '')), safe='')}")
             if answer.get("status") != "assigning":
-                return _outcome(answer)
+                outcome = _outcome(answer)
+                if isinstance(credential, ByTpm):
+                    await asyncio.to_thread(credential.tpm.keep, _wrapped(answer["registrationState"].get("tpm")))
+                return outcome
             if clock.monotonic() > deadline:
                 raise UnavailableError(
                     f"not assigned within {DEVICE_REGISTER_SECONDS:g} seconds",
@@ -106,13 +132,6 @@ async def register(
                     fix="look at the provisioning service's log: a hub may be away",
                 )
             await pause(_ASK_AGAIN_SECONDS)
-
-
-def _token(service: DpsAddress, registration_id: str, credential: object, clock: Clock) -> str:
-    assert isinstance(credential, ByKey)
-    resource = quote(f"{service.id_scope}/registrations/{registration_id}", safe="")
-    expires_at = clock.milliseconds() // 1000 + DEVICE_REGISTER_TOKEN_SECONDS
-    return sign(credential.key.reveal(), resource, expires_at, "registration")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +144,39 @@ class _Line:
     headers: dict[str, str]
     version: str
 
+    async def authorize(self, credential: Credential, clock: Clock, body: object) -> None:
+        """Have the header that proves who asks; none with a certificate."""
+        if isinstance(credential, ByCertificate):
+            return
+        resource = quote(f"{self.service.id_scope}/registrations/{self.registration_id}", safe="")
+        expires_at = clock.milliseconds() // 1000 + DEVICE_REGISTER_TOKEN_SECONDS
+        if isinstance(credential, ByKey):
+            token = sign(credential.key.reveal(), resource, expires_at, "registration")
+        else:
+            status, content = await self._call("PUT", "register", body)
+            if status != _UNAUTHORIZED:
+                _read(status, content)
+                raise UnavailableError("the service sends the TPM no challenge", reason="answer-malformed")
+            try:
+                challenge = _wrapped(msgspec.json.decode(content))
+            except (UnavailableError, msgspec.DecodeError):
+                _read(status, content)  # it is refused, and says why
+                raise
+            expires_at = clock.milliseconds() // 1000 + DEVICE_REGISTER_TOKEN_SECONDS
+            text = string_to_sign(resource, expires_at)
+            signature = await asyncio.to_thread(credential.tpm.sign_once, challenge, text)
+            token = format_token(SasToken(resource, signature, expires_at, "registration"))
+        self.headers["Authorization"] = token
+
     async def ask(self, method: str, what: str, body: object = None) -> dict[str, Any]:
+        return _read(*await self._call(method, what, body))
+
+    async def _call(self, method: str, what: str, body: object) -> tuple[int, bytes]:
         base = f"{self.service.url.rstrip('/')}/{quote(self.service.id_scope, safe='')}"
         url = f"{base}/registrations/{quote(self.registration_id, safe='')}/{what}?api-version={self.version}"
         try:
             async with self.session.request(method, URL(url, encoded=True), json=body, headers=self.headers) as answer:
-                content, status = await answer.read(), answer.status
+                return answer.status, await answer.read()
         except aiohttp.ClientConnectorCertificateError as problem:
             raise RefusedError(
                 f"{self.service.url} is not trusted: {problem.certificate_error}",
@@ -142,7 +188,14 @@ class _Line:
                 f"{self.service.url} does not answer: {str(problem) or type(problem).__name__}",
                 reason="provisioning-unavailable",
             ) from problem
-        return _read(status, content)
+
+
+def _wrapped(holder: Any) -> bytes:
+    """The key for a TPM in an answer."""
+    try:
+        return base64.b64decode(holder["authenticationKey"], validate=True)
+    except (KeyError, TypeError, ValueError) as problem:
+        raise UnavailableError("the answer has no key for a TPM", reason="answer-malformed") from problem
 
 
 def _read(status: int, content: bytes) -> dict[str, Any]:

@@ -12,9 +12,12 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from edgetrust.edge.configfile import AttestationTable, ConfigFile, ProvisioningTable
+from edgetrust.device.tpm import TpmPlace
+from edgetrust.edge.configfile import AttestationTable, ConfigFile, ProvisioningTable, TpmTable
 from edgetrust.edge.reading import Reading
+from edgetrust.pki.keys import SecretText
 
+MOST_KEY_INDEX = 0x7F_FFFF
 _REGISTRATION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -68,6 +71,15 @@ class AttestingReader(Reading):
             raise self.wrong(f"auto_reprovisioning_mode is {mode!r}", fix=f"one of {', '.join(Reprovision)}")
         endpoint = self._endpoint(table.global_endpoint)
         return Dps(endpoint, table.id_scope, registration, self._payload(table), Reprovision(mode)), attestation
+
+    def tpm(self, table: TpmTable | None) -> TpmPlace:
+        """The TPM that attests."""
+        wanted = table or TpmTable()
+        if not 0 <= wanted.auth_key_index <= MOST_KEY_INDEX:
+            raise self.wrong(f"tpm.auth_key_index is {wanted.auth_key_index}", fix=f"0 to {MOST_KEY_INDEX}")
+        protected = wanted.hierarchy_authorization
+        owner, endorsement = SecretText(protected.owner or ""), SecretText(protected.endorsement or "")
+        return TpmPlace(wanted.tcti, wanted.auth_key_index, owner, endorsement)
 
     def _endpoint(self, url: str) -> str:
         parts = urlsplit(url if "//" in url else f"https://{url}")

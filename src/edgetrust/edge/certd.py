@@ -35,6 +35,7 @@ from edgetrust.edge.pairs import Certificates, CertificateStore, Pairs, read_cha
 from edgetrust.edge.settings import (
     DeviceCertificate,
     DeviceKey,
+    DeviceTpm,
     EdgeCaFiles,
     IssuedCa,
     IssuedIdentity,
@@ -128,7 +129,7 @@ class GatewayCertificates:
                 self.device_identity = self._take(DEVICE_ID, certificate, key)
             case IssuedIdentity() | KeptByIdentityService():
                 self.device_identity = self.store.load(DEVICE_ID)
-            case DeviceKey():
+            case DeviceKey() | DeviceTpm():
                 pass
 
     def refresh_device_identity(self) -> bool:
@@ -139,7 +140,7 @@ class GatewayCertificates:
                 current = read_chain(certificate)
             case IssuedIdentity() | KeptByIdentityService():
                 current = self.store.load(DEVICE_ID)
-            case DeviceKey():
+            case DeviceKey() | DeviceTpm():
                 pass
         if current is None or current == self.device_identity:
             return False

@@ -235,6 +235,21 @@ class EdgetrustTable(msgspec.Struct, frozen=True):
     users: UsersTable = UsersTable()
 
 
+class HierarchyTable(msgspec.Struct, frozen=True):
+    """`[tpm.hierarchy_authorization]`: what the hierarchies of a TPM are protected with."""
+
+    endorsement: str | None = None
+    owner: str | None = None
+
+
+class TpmTable(msgspec.Struct, frozen=True):
+    """`[tpm]`: the TPM that attests."""
+
+    tcti: str = "device"
+    auth_key_index: int = 256
+    hierarchy_authorization: HierarchyTable = HierarchyTable()
+
+
 class LocalIdTable(msgspec.Struct, frozen=True):
     """`[localid]`: certificates of programs that no hub knows."""
 
@@ -264,7 +279,7 @@ class ConfigFile(msgspec.Struct, frozen=True):
     preloaded_keys: dict[str, str] | None = None
     preloaded_certs: dict[str, str | list[str]] | None = None
     aziot_keys: AziotKeysTable | None = None
-    tpm: Tree | None = None
+    tpm: TpmTable | None = None
     localid: LocalIdTable | None = None
     agent: Tree | None = None
     connect: Tree | None = None

@@ -149,7 +149,7 @@ class HubApi:
         """One request. `path` is made with `hub_path`. Raises UnavailableError, HubNotTrustedError, ConfigError."""
         url = f"https://{self._hub}:{self._port}{path}?{urlencode({**(query or {}), 'api-version': api_version})}"
         headers = {"Accept": "application/json"}
-        if (authorization := self._authorization()) is not None:
+        if (authorization := await asyncio.to_thread(self._authorization)) is not None:  # a TPM takes its time
             headers["Authorization"] = authorization
         if if_match is not None:
             headers["If-Match"] = if_match

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from edgetrust.clock import Clock
+from edgetrust.device.tpm import Tpm
 from edgetrust.edge.files import DEVICE_ID, Layout, read_file
 from edgetrust.edge.hubapi import MODULE_API, Answer, HubApi, HubTrust, hub_path
 from edgetrust.edge.issuer import tls_key
 from edgetrust.edge.keyd import SecretsElsewhere, module_key
 from edgetrust.edge.pairs import Certificates, CertificateStore
-from edgetrust.edge.settings import DeviceKey, Settings
+from edgetrust.edge.settings import DeviceKey, DeviceTpm, Settings
 from edgetrust.errors import ConfigError, RefusedError, UnavailableError
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.keys import ClientKey, KeyStore, SecretBytes
@@ -65,7 +66,8 @@ class Identities:
         self._backup_path = layout.module_backup(settings.hub, settings.device, EDGE_HUB)
         self._device_info = layout.identities / "device_info"
         self._store = CertificateStore(layout.certificates) if store is None else store
-        client = None if isinstance(settings.credential, DeviceKey) else self._identity
+        client = None if isinstance(settings.credential, DeviceKey | DeviceTpm) else self._identity
+        self._tpm = Tpm(settings.credential.place) if isinstance(settings.credential, DeviceTpm) else None
         self.api = HubApi(settings, trust, authorization=self._device_token, client=client)
         self._path = hub_path("devices", settings.device, "modules", EDGE_HUB)
 
@@ -77,10 +79,14 @@ class Identities:
 
     def _device_token(self) -> str | None:
         credential, settings = self._settings.credential, self._settings
-        if not isinstance(credential, DeviceKey):
+        if not isinstance(credential, DeviceKey | DeviceTpm):
             return None
         expires_at = int(self._clock.now().timestamp()) + DEVICE_TOKEN_SECONDS
         resource = resource_text(settings.hub, settings.device)
+        if self._tpm is not None:
+            signature = self._tpm.sign(string_to_sign(resource, expires_at))
+            return format_token(SasToken(resource, signature, expires_at))
+        assert isinstance(credential, DeviceKey), "a TPM has signed"
         if isinstance(self._keys, SecretsElsewhere):
             signature = self._keys.mac(DEVICE_ID, string_to_sign(resource, expires_at))
             return format_token(SasToken(resource, signature, expires_at))

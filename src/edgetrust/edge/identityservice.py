@@ -21,7 +21,7 @@ from edgetrust.edge.localids import Attributes, LocalIdentities
 from edgetrust.edge.moduleids import Module, ModuleIdentities, ModuleUnknownError
 from edgetrust.edge.principals import Principals
 from edgetrust.edge.provisioning import Provisioning
-from edgetrust.edge.settings import DeviceKey, Settings
+from edgetrust.edge.settings import Credential, DeviceKey, DeviceTpm, Settings
 from edgetrust.errors import Error
 from edgetrust.pki.keys import KeyStore
 from edgetrust.protocol.iothub import valid_identifier
@@ -111,7 +111,7 @@ class IdentityService:
 
     async def _provisioning(self, request: web.Request) -> web.Response:
         self._trusted(request)
-        authentication = "sas" if isinstance(self._settings.credential, DeviceKey) else "x509"
+        authentication = _word(self._settings.credential)
         if self._by_service is None:
             return answer({"source": "manual", "auth": authentication})
         dps, known = self._by_service.dps, self._by_service.remembered() or {}
@@ -208,7 +208,10 @@ class IdentityService:
             raise ServiceError(401, f"user {uid} is not authorized", reason="identity-not-authorized")
 
     def _of_device(self) -> dict[str, Any]:
-        if isinstance(self._settings.credential, DeviceKey):
+        authentication: dict[str, Any]
+        if isinstance(self._settings.credential, DeviceTpm):
+            authentication = {"type": "tpm"}
+        elif isinstance(self._settings.credential, DeviceKey):
             authentication = {"type": "sas", "keyHandle": self._handles.make(KeyId(DEVICE_ID))}
         else:
             handle = self._handles.make(KeyPairId(DEVICE_ID))
@@ -224,6 +227,16 @@ class IdentityService:
     def _place(self) -> dict[str, Any]:
         settings = self._settings
         return {"hubName": settings.hub, "gatewayHost": settings.upstream.name, "deviceId": settings.device}
+
+
+def _word(credential: Credential) -> str:
+    match credential:
+        case DeviceKey():
+            return "sas"
+        case DeviceTpm():
+            return "tpm"
+        case _:
+            return "x509"
 
 
 def _aziot(kind: str) -> None:

@@ -21,13 +21,14 @@ import structlog
 from cryptography.x509.oid import NameOID
 
 from edgetrust.clock import Clock
-from edgetrust.device.provision import ByCertificate, ByKey, DpsAddress, register
+from edgetrust.device.provision import ByCertificate, ByKey, ByTpm, Credential, DpsAddress, register
+from edgetrust.device.tpm import Tpm
 from edgetrust.edge.attesting import Dps, Reprovision
 from edgetrust.edge.files import DEVICE_ID, Layout, read_file
 from edgetrust.edge.hubapi import HubTrust
 from edgetrust.edge.issuer import tls_key
 from edgetrust.edge.pairs import CertificateStore
-from edgetrust.edge.settings import Assignment, DeviceKey, Settings
+from edgetrust.edge.settings import Assignment, DeviceKey, DeviceTpm, Settings
 from edgetrust.errors import ConfigError, Error, UnavailableError
 from edgetrust.limits import PROVISION_AGAIN_SECONDS, UPSTREAM_RETRY_SECONDS
 from edgetrust.pki.chain import Chain
@@ -135,15 +136,17 @@ class Provisioning:
         _log.info(EVENT_GATEWAY_ASSIGNED, hub=found.hub, device=found.device, registration=registration)
         return found
 
-    def _credential(self) -> ByKey | ByCertificate:
+    def _credential(self) -> Credential:
         if isinstance(self._settings.credential, DeviceKey):
             return ByKey(self._settings.credential.key)
+        if isinstance(self._settings.credential, DeviceTpm):
+            return ByTpm(Tpm(self._settings.credential.place))
         chain = self._store.load(DEVICE_ID)
         if chain is None:
             raise ConfigError("there is no identity certificate to register with", reason="device-identity-unusable")
         return ByCertificate(chain, tls_key(self._keys.load(DEVICE_ID)))
 
-    def _registration(self, credential: ByKey | ByCertificate) -> str:
+    def _registration(self, credential: Credential) -> str:
         if self.dps.registration is not None:
             return self.dps.registration
         assert isinstance(credential, ByCertificate), "a key is registered by name"

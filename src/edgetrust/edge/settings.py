@@ -17,6 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from edgetrust.config import load_toml
+from edgetrust.device.tpm import TpmPlace
 from edgetrust.edge.attesting import AttestingReader, Dps
 from edgetrust.edge.configfile import (
     AttestationTable,
@@ -68,6 +69,13 @@ class DeviceKey:
     """
 
     key: SecretBytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTpm:
+    """The device authenticates to the hub with SAS tokens that its TPM signs."""
+
+    place: TpmPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +156,7 @@ class KeptByIdentityService:
     """The identity service, another process, acts as the device."""
 
 
-Credential = DeviceKey | DeviceCertificate | IssuedIdentity | KeptByIdentityService
+Credential = DeviceKey | DeviceTpm | DeviceCertificate | IssuedIdentity | KeptByIdentityService
 EdgeCa = EdgeCaFiles | QuickstartCa | IssuedCa
 
 
@@ -310,13 +318,13 @@ class _Reader(Reading):
             case "dps":
                 dps, attestation = AttestingReader(self.source).dps(table, file)
                 known = assignment or Assignment("", "")
-                return known.hub, known.device, self._attestation(attestation), dps
+                return known.hub, known.device, self._attestation(attestation, file), dps
             case "none":
                 raise self.not_offered('provisioning.source = "none"', 'use source = "manual" or "dps"')
             case other:
                 raise self.wrong(f"provisioning.source is {other!r}", fix='one of "manual", "dps", "none"')
 
-    def _attestation(self, table: AttestationTable) -> Credential:
+    def _attestation(self, table: AttestationTable, file: ConfigFile) -> Credential:
         name = "provisioning.attestation"
         match table.method:
             case "symmetric_key":
@@ -326,7 +334,9 @@ class _Reader(Reading):
             case "x509":
                 return self._x509(name, table, table.registration_id)
             case "tpm":
-                raise self.not_offered(f'{name}.method = "tpm"', 'use "x509" or "symmetric_key"')
+                if table.registration_id is None:
+                    raise self.wrong(f"{name} by TPM needs registration_id", reason="config-missing-key")
+                return DeviceTpm(AttestingReader(self.source).tpm(file.tpm))
             case other:
                 raise self.wrong(f"{name}.method is {other!r}", fix='one of "symmetric_key", "x509", "tpm"')
 

@@ -12,6 +12,7 @@ from support.edge_world import World, edgetrust, wait_until, write_holder
 from support.est_server import Served, TestEst
 from support.pki import Holder
 from support.provisioned import NAME, ask, by_key, enroll, gateway, serves
+from support.tpm import Tpm
 
 LONG = TestEst(life=timedelta(hours=1), begin=timedelta(seconds=-60))
 
@@ -109,3 +110,33 @@ def test_an_identity_by_est(world: World, served: Served, tmp_path: Path) -> Non
     made.start()
     serves(world, made)
     assert [one.client for one in served.est.asked] == ["CN=bootstrap", f"CN={NAME}"]
+
+
+def test_by_tpm(world: World, tmp_path: Path) -> None:
+    """The TPM proves itself, and signs for the hub with a key that it alone has; a restart needs no service."""
+    with Tpm(tmp_path / "tpm") as chip:
+        endorsement, _ = chip.keys()
+        (tmp_path / "ek.pub").write_bytes(endorsement)
+        enroll(world, "enrollment", "create", NAME, "--endorsement-key", str(tmp_path / "ek.pub"))
+        attestation = (
+            f'[provisioning.attestation]\nmethod = "tpm"\nregistration_id = "{NAME}"\n'
+            f'[tpm]\ntcti = "swtpm:path={tmp_path}/tpm/tpm.sock"'
+        )
+        made = gateway(world, attestation)
+        made.start()
+        serves(world, made)
+        assert ask(made, "GET", "/identities/provisioning")[1]["auth"] == "tpm"
+        assert ask(made, "POST", "/identities/device", {"type": "aziot"})[1]["spec"]["auth"] == {"type": "tpm"}
+        made.stop()
+        edgetrust("enrollment", "disable", NAME, "--dir", str(world.hub_folder))
+        made.start()
+        assert ask(made, "POST", "/identities/modules", {"type": "aziot", "moduleId": "m"})[0] == 200
+        made.stop()
+    with Tpm(tmp_path / "other"):
+        config = made.root.parent / "config.toml"
+        config.write_text(config.read_text().replace("/tpm/tpm.sock", "/other/tpm.sock"))
+        edgetrust("enrollment", "enable", NAME, "--dir", str(world.hub_folder))
+        stranger = made.root.parent / "stranger"
+        made.arguments[made.arguments.index("--root") + 1] = str(stranger)
+        with pytest.raises(AssertionError, match="401000"):
+            made.start()

@@ -12,6 +12,7 @@ from edgetrust.edge.settings import (
     Assignment,
     DeviceCertificate,
     DeviceKey,
+    DeviceTpm,
     EdgeCaFiles,
     IssuedIdentity,
     QuickstartCa,
@@ -82,6 +83,15 @@ def test_a_provisioning_service(tmp_path: Path) -> None:
     assert (assigned.hub, assigned.device) == ("contoso.azure-devices.net", "EdgeGateway")
     assert assigned.upstream.host == "contoso.azure-devices.net"
     assert KEY not in repr(assigned)
+
+
+def test_a_tpm_attests(tmp_path: Path) -> None:
+    place = '[tpm]\ntcti = "device:/dev/tpmrm0"\nhierarchy_authorization = { owner = "secret" }'
+    settings = load(tmp_path, DPS.replace('"symmetric_key"', '"tpm"') + place)
+    assert isinstance(settings.credential, DeviceTpm)
+    held = settings.credential.place
+    assert (held.tcti, held.key_index, held.owner.reveal()) == ("device:/dev/tpmrm0", 256, "secret")
+    assert "SecretText(<redacted>)" in repr(held)
 
 
 def test_an_identity_for_a_provisioning_service_is_issued_by_its_registration(tmp_path: Path) -> None:
@@ -267,6 +277,8 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, near: str) 
         (DPS.replace('"symmetric_key"', '"x509"'), "identity_cert and identity_pk"),
         ('auto_reprovisioning_mode = "Never"\n' + DPS, "auto_reprovisioning_mode is 'Never'"),
         (DPS + "\n[provisioning.attestation.x]", "unknown"),
+        (DPS.replace('"symmetric_key"', '"tpm"').replace("registration_id", "#"), "by TPM needs registration_id"),
+        (DPS.replace('"symmetric_key"', '"tpm"') + "[tpm]\nauth_key_index = -1", "auth_key_index is -1"),
         ('[provisioning]\nsource = "none"', "not offered yet"),
         ('[provisioning]\nsource = "cloud"', "provisioning.source"),
         ('[provisioning]\nsource = "manual"', "needs a connection_string"),
