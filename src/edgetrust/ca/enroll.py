@@ -34,6 +34,7 @@ from edgetrust.ca.policy import (
     Registered,
     Shown,
     decide,
+    shown_as,
 )
 from edgetrust.ca.reasons import IssuanceReason as Why
 from edgetrust.ca.request import Asked, RequestError, owner_of, read_request
@@ -163,12 +164,13 @@ class Enroller:
     ) -> Facts:
         key = key_digest(asked.csr.public_key)
         holdings = holdings_of_key(connection, key)
+        claimable = any(rule.once and shown_as(rule.credential, shown) for rule in self.authority.settings.rules)
         holders = {who for who, _ in holdings} | {f"<{name}>" for name in self.authority.of_key(key)}
         return Facts(
             active=can_sign(signer),
             served=signer.row.profiles,
             registered=registered,
-            claim=find_claim(connection, asked.common_name),
+            claim=find_claim(connection, asked.common_name) if claimable else None,
             key=key,
             key_holders=frozenset(holders),
             had_before=(asked.owner, shown.name) in holdings,

@@ -286,7 +286,7 @@ def _find_rule(case: _Case) -> _Finding:
 
 def _fits(rule: Rule, case: _Case) -> _Finding | None:
     """None if the rule fits; the reason is None if it is about another credential."""
-    name = _name_for(rule.credential, case.shown)
+    name = shown_as(rule.credential, case.shown)
     if name is None or not fnmatchcase(name, rule.match):
         return None, ""
     shown = case.shown.certificate
@@ -297,13 +297,14 @@ def _fits(rule: Rule, case: _Case) -> _Finding | None:
         return reason, f"{case.asked.profile} is not among {', '.join(rule.profiles)}"
     if not _may_name(rule, name, case):
         return Why.NAME_NOT_GRANTED, f"{case.shown.name} may not obtain {case.asked.owner!r}"
-    if rule.also is not None and _name_for(rule.also, case.shown) is None:
+    if rule.also is not None and shown_as(rule.also, case.shown) is None:
         needs_password = rule.also is CredentialKind.PASSWORD
         return (Why.PASSWORD_NEEDED if needs_password else Why.CERTIFICATE_NEEDED), f"{rule.also.value} is missing"
     return None
 
 
-def _name_for(kind: CredentialKind, shown: Shown) -> str | None:
+def shown_as(kind: CredentialKind, shown: Shown) -> str | None:
+    """The name of the credential of a kind that was shown; None if none was."""
     if kind is CredentialKind.PASSWORD:
         return None if shown.password is None else shown.password.username
     certificate = shown.certificate
