@@ -5,6 +5,9 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+import pytest
+
+from support.azure import SdkError
 from support.edge_world import Gateway
 from support.processes import GATEWAY, Contoso, Device, wait_for
 from support.surface import PYTHON_DEVICE, surface
@@ -29,9 +32,9 @@ def deploy(contoso: Contoso, gateway: Gateway, **desired: Any) -> dict[str, Any]
     return told
 
 
-def module(contoso: Contoso, name: str) -> Device:
-    made = contoso.register(EDGE, name)
-    return contoso.with_key(EDGE, made["authentication"]["symmetricKey"]["primaryKey"], module=name, gateway=GATEWAY)
+def module(contoso: Contoso, name: str, **options: Any) -> Device:
+    key = contoso.register(EDGE, name)["authentication"]["symmetricKey"]["primaryKey"]
+    return contoso.with_key(EDGE, key, module=name, gateway=GATEWAY, **options)
 
 
 def leaf(contoso: Contoso, name: str) -> Device:
@@ -117,3 +120,26 @@ def test_a_route_that_is_wrong_is_reported_with_its_fix_and_the_others_work(cont
     device.shutdown()
     wait_for(lambda: contoso.bodies("r-leaf") == ["21"], "the route that can be used is in force")
     deploy(contoso, gateway, routes=None)
+
+
+@surface(PYTHON_DEVICE, "scope", "methods")
+def test_a_module_calls_methods_of_devices_and_modules_while_the_hub_is_away(own_contoso: Contoso) -> None:
+    """`invoke_method` of the SDK asks its gateway by HTTPS; nothing of it needs the hub."""
+    contoso = own_contoso
+    trust = str(contoso.start_gateway().trust)
+    by_name = {"kind": "HTTP", "port": contoso.proxy.port}  # for HTTPS the SDK resolves names before it asks SOCKS
+    sensor, asking = leaf(contoso, "sensor"), module(contoso, "asking", proxy=by_name, edge=trust)
+    answering = module(contoso, "answering")
+    for each in (sensor, asking, answering):
+        each.connect()
+    for each in (sensor, answering):
+        each.answer(status=207)
+    contoso.world.hub.stop(signal.SIGKILL)
+    called = asking.begin("invoke", method="reset", payload={"a": 1}, device="sensor").result(20)
+    assert called == {"status": 207, "payload": {"method": "reset", "payload": {"a": 1}}}
+    called = asking.begin("invoke", method="show", payload=None, device=EDGE, module="answering").result(20)
+    assert called == {"status": 207, "payload": {"method": "show", "payload": None}}
+    with pytest.raises(SdkError, match="ServiceError"):
+        asking.begin("invoke", method="reset", payload=1, device="absent").result(20)
+    for each in (sensor, asking, answering):
+        each.shutdown()

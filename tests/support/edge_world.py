@@ -143,6 +143,17 @@ class Gateway(Process):
             capture_output=True, text=True, timeout=30, check=False,
         )  # fmt: skip
 
+    def curl(self, path: str, *options: str) -> tuple[int, str]:
+        """Status and body of a request to the HTTPS port, with curl."""
+        address = f"https://{self.hostname}:{self.ready['gateway']['https_port']}{path}"
+        done = subprocess.run(
+            ["curl", "-sS", "--cacert", str(self.trust), "-w", "\n%{http_code}", *options, address],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        body, _, status = done.stdout.rpartition("\n")
+        return int(status), body
+
     def subscribe(self, device: str, holder: Holder) -> subprocess.Popen[str]:
         """A device that stays connected, with mosquitto_sub."""
         certificate, key = write_holder(self.root.parent, f"client-{device}", holder)

@@ -256,6 +256,7 @@ class Contoso:
         gateway = self.world.gateway(identity, device, hostname=name, name=device, extra=extra)
         gateway.start()
         self.proxy.routes[name, MQTT] = gateway.port
+        self.proxy.routes[name, HTTPS] = int(gateway.ready["gateway"]["https_port"])
         return gateway
 
     def scope(self, gateway: str = "EdgeGateway") -> dict[str, Any]:

@@ -36,6 +36,7 @@ from edgetrust.edge.certd import GatewayCertificates
 from edgetrust.edge.children import Children
 from edgetrust.edge.commands import PassedCommands
 from edgetrust.edge.door import GatewayDoor
+from edgetrust.edge.downstream import Downstream
 from edgetrust.edge.elsewhere import Elsewhere
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, MASTER_ENCRYPTION_KEY, Layout, make_private_directory
 from edgetrust.edge.health import Health, Watched
@@ -293,9 +294,10 @@ class Gateway:
             label="mqtt",
         )
         try:
-            self._below = self._nested()
+            self._below, self._downstream = self._nested(), self._make_downstream()
             health = Health(self._watched(), self.metrics, self._clock)
-            app, port = build_app(WebSockets(self._accept), health, self._below), settings.listen.https_port
+            app = build_app(WebSockets(self._accept), health, self._below, self._downstream)
+            port = settings.listen.https_port
             self._https = await serve_http(app, self._slot, settings.listen.host, HTTPS_PORT if port is None else port)
         except BaseException:
             await self._listener.close(0)
@@ -367,6 +369,20 @@ class Gateway:
         )
         house = House(settings.hub, "gateway-mqtt", any_host=True)
         return GatewayDoor(house, around, self._policy, self._auditor, self._registry)
+
+    def _make_downstream(self) -> Downstream:
+        methods = self._children.methods
+        assert methods is not None, "the store is opened first"
+        return Downstream(
+            Identity(self.settings.hub, self.settings.device),
+            self._registry,
+            self._router,
+            methods,
+            self._policy,
+            self._auditor,
+            self.metrics,
+            self._clock,
+        )
 
     def _nested(self) -> Nested:
         settings, registry, api = self.settings, self._registry, self._hub_side.api
@@ -493,6 +509,7 @@ class Gateway:
         self._policy = replace(self._policy, hosts=_hosts(wanted) | {self.settings.hostname.lower()})
         self._door.decide_by(self._policy)
         self._below.decide_by(self._policy)
+        self._downstream.decide_by(self._policy)
         self.settings = wanted
         await self._swap_server()
         _log.info(EVENT_NAMES_CHANGED, gateway=wanted.hostname, names=list(wanted.names))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-import subprocess
 import threading
 from pathlib import Path
 
@@ -19,18 +18,6 @@ SECONDS = 10
 
 def https_port(story: Story) -> int:
     return int(story.gateway.ready["gateway"]["https_port"])
-
-
-def curl(story: Story, path: str, *options: str) -> tuple[int, str]:
-    """Status and body."""
-    address = f"https://{story.gateway.hostname}:{https_port(story)}{path}"
-    done = subprocess.run(
-        ["curl", "-sS", "--cacert", str(story.gateway.trust), "-w", "\n%{http_code}", *options, address],
-        capture_output=True, text=True, timeout=SECONDS, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    body, _, status = done.stdout.rpartition("\n")
-    return int(status), body
 
 
 def by_websocket(story: Story, device: str, holder: Holder, path: str, folder: Path) -> tuple[int, bool]:
@@ -81,12 +68,12 @@ def test_the_same_door(shared: Story, tmp_path: Path) -> None:
 
 
 def test_whether_it_is_up(shared: Story) -> None:
-    status, body = curl(shared, "/edgetrust/health")
+    status, body = shared.gateway.curl("/edgetrust/health")
     assert (status, json.loads(body)["status"]) == (200, "ok")
 
 
 def test_what_is_not_offered(shared: Story) -> None:
-    assert curl(shared, "/devices")[0] == 404
+    assert shared.gateway.curl("/devices")[0] == 404
     upgrade = ("-H", "Connection: Upgrade", "-H", "Upgrade: websocket", "-H", "Sec-WebSocket-Version: 13")
     other = ("-H", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "-H", "Sec-WebSocket-Protocol: chat", "--http1.1")
-    assert curl(shared, "/$iothub/websocket", *upgrade, *other)[0] == 400
+    assert shared.gateway.curl("/$iothub/websocket", *upgrade, *other)[0] == 400

@@ -7,6 +7,7 @@ other run at the same time. Every line of standard output is an answer, {"id": N
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -37,12 +38,18 @@ def news(name, event, **more):
     tell(client=name, event=event, **more)
 
 
-def create(name, module=None, proxy=None, connection_string=None, x509=None, **options):
-    """A client, not connected yet. `x509`: certificate, key, hostname, device."""
+def create(name, module=None, proxy=None, connection_string=None, x509=None, edge=None, **options):
+    """A client, not connected yet. `x509`: certificate, key, hostname, device. `edge`: the file that verifies
+    the gateway, for a module that finds out from its environment.
+    """
     if proxy is not None:
         options["proxy_options"] = ProxyOptions(proxy["kind"], "127.0.0.1", proxy["port"])
     kind = IoTHubDeviceClient if module is None else IoTHubModuleClient
-    if connection_string is not None:
+    if edge is not None:
+        os.environ.update({"EdgeHubConnectionString": connection_string, "EdgeModuleCACertificateFile": edge})
+        del options["server_verification_cert"]
+        client = kind.create_from_edge_environment(**options)
+    elif connection_string is not None:
         client = kind.create_from_connection_string(connection_string, **options)
     else:
         names = [x509["hostname"], x509["device"], *([] if module is None else [module])]

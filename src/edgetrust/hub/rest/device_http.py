@@ -9,20 +9,15 @@ it.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from edgetrust.broker.session import auth_method
-from edgetrust.errors import PeerError
-from edgetrust.hub.rest.headers import headers_from, properties_from
 from edgetrust.hub.rest.parts import PARTS, Parts
-from edgetrust.hub.rest.reading import body_of
-from edgetrust.limits import BATCH_MESSAGES, MESSAGE_BYTES
-from edgetrust.protocol.iothub import format_properties, parse_properties
+from edgetrust.protocol.iothub import parse_properties
+from edgetrust.protocol.iothub.headers import headers_from
+from edgetrust.protocol.iothub.http_telemetry import read_telemetry
 from edgetrust.protocol.messages import Message
 from edgetrust.store.c2d import C2dMessage
 from edgetrust.store.feedback import Outcome
@@ -31,14 +26,7 @@ from edgetrust.trust.verdict import Accepted
 
 routes = web.RouteTableDef()
 
-_BATCH = "application/vnd.microsoft.iothub.json"
 _RECEIVED = MESSAGES_IN.labels("telemetry")
-
-
-class _BatchEntry(msgspec.Struct, frozen=True):
-    body: str
-    properties: dict[str, str | None] = {}
-    base64_encoded: bool = msgspec.field(default=True, name="base64Encoded")
 
 
 @routes.post("/devices/{device}/messages/events")
@@ -80,42 +68,9 @@ async def abandon_command(request: web.Request) -> web.Response:
 
 
 async def _messages(request: web.Request, accepted: Accepted, now_ms: int) -> list[Message]:
-    if request.content_type == _BATCH:
-        entries = [_entry(entry) for entry in await body_of(request, list[_BatchEntry])]
-        if not 0 < len(entries) <= BATCH_MESSAGES:
-            detail = f"a batch holds 1 to {BATCH_MESSAGES} messages"
-            raise PeerError(detail, reason="argument-invalid", status=400)
-    else:
-        entries = [(format_properties(properties_from(request.headers.items())), await request.read())]
-    if sum(len(properties) + len(body) for properties, body in entries) > MESSAGE_BYTES:
-        detail = f"a message or batch has at most {MESSAGE_BYTES} bytes, properties included"
-        raise PeerError(detail, reason="message-too-large", status=413)
+    entries = read_telemetry(request.content_type, request.headers.items(), await request.read())
     who, how = accepted.identity, auth_method(accepted)
     return [Message(who.device, who.module, bag, body, now_ms, how, "Telemetry") for bag, body in entries]
-
-
-def _entry(entry: _BatchEntry) -> tuple[str, bytes]:
-    properties = {**_plain(entry.properties), **properties_from(_texts(entry.properties))}
-    return format_properties(properties), _body(entry)
-
-
-def _plain(properties: dict[str, str | None]) -> dict[str, str | None]:
-    """Those that are not named like headers: they are application properties as they stand."""
-    return {name: value for name, value in properties.items() if not properties_from([(name, "")])}
-
-
-def _texts(properties: dict[str, str | None]) -> list[tuple[str, str]]:
-    return [(name, value or "") for name, value in properties.items()]
-
-
-def _body(entry: _BatchEntry) -> bytes:
-    if not entry.base64_encoded:
-        return entry.body.encode()
-    try:
-        return base64.b64decode(entry.body, validate=True)
-    except (binascii.Error, ValueError) as problem:
-        detail = "the body of a message in a batch is no base64"
-        raise PeerError(detail, reason="body-malformed", status=400) from problem
 
 
 async def _store(parts: Parts, messages: list[Message]) -> None:

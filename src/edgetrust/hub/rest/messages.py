@@ -14,13 +14,13 @@ from aiohttp import web
 from edgetrust.errors import PeerError
 from edgetrust.hub.event_entry import event_entry
 from edgetrust.hub.rest.answers import json_value
-from edgetrust.hub.rest.headers import APPLICATION, SYSTEM_HEADERS
 from edgetrust.hub.rest.parts import PARTS, Parts
 from edgetrust.hub.rest.query import number, wait_seconds
 from edgetrust.hub.rest.reading import body_of
 from edgetrust.limits import C2D_MESSAGE_ID_CHARACTERS, CONSUMER_CHARACTERS, MESSAGE_BYTES, PAGE_ITEMS
 from edgetrust.protocol.expressions import parse_expression
 from edgetrust.protocol.iothub import format_properties
+from edgetrust.protocol.iothub.headers import APPLICATION, SYSTEM_HEADERS
 from edgetrust.protocol.iothub.message_query import MessageQuery
 from edgetrust.store.c2d import C2dDraft
 from edgetrust.trust.policies import Right

@@ -1,0 +1,195 @@
+"""What devices and modules ask a gateway by HTTPS, on the port that WebSocket has too (edge specification 6.2, 6.10).
+
+    POST /devices/{d}[/modules/{m}]/messages/events     telemetry, one message or a batch: 204 when it is durable
+    POST /twins/{d}[/modules/{m}]/methods               a module of this gateway calls somebody who is connected here
+    /devices/{d}/messages/devicebound...                refused: cloud-to-device messages come by MQTT, as on edgeHub
+
+Rules: every request is decided like a connection, by the copy and, where that may be behind, after asking the hub once;
+a refusal is on record. Who calls a method says so in `x-ms-edge-moduleId`, and proves it with its own token. None of it
+needs the hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, TypeVar, assert_never
+
+from aiohttp import web
+
+from edgetrust.broker.methods import Methods
+from edgetrust.broker.ports import Auditor, Endpoint
+from edgetrust.broker.session import auth_method
+from edgetrust.clock import Clock
+from edgetrust.edge.door import MAY_BE_STALE
+from edgetrust.edge.metrics import GatewayMetrics
+from edgetrust.edge.scope import ScopeRegistry
+from edgetrust.errors import PeerError, UnavailableError
+from edgetrust.protocol.iothub.http_telemetry import read_telemetry
+from edgetrust.protocol.messages import TELEMETRY, Message
+from edgetrust.protocol.methods import (
+    MethodAnswer,
+    MethodCall,
+    method_answer_body,
+    not_answered,
+    not_online,
+    parse_method_call,
+)
+from edgetrust.telemetry import MESSAGES_IN, METHOD_CALLS
+from edgetrust.transport.http import peer_chain
+from edgetrust.trust.audit import record
+from edgetrust.trust.authenticate import Policy, authenticate
+from edgetrust.trust.credential import credential_from
+from edgetrust.trust.identity import Identity
+from edgetrust.trust.verdict import Accepted, Refused, Verdict
+
+ACTOR: Final = "x-ms-edge-moduleId"
+_TRY_LATER: Final = 503
+_NOT_OFFERED: Final = 501
+_RECEIVED = MESSAGES_IN.labels("telemetry")
+T = TypeVar("T")
+
+
+class Downstream:
+    """The routes. `gateway` is this gateway's edge device."""
+
+    def __init__(
+        self,
+        gateway: Identity,
+        registry: ScopeRegistry,
+        endpoint: Endpoint,
+        methods: Methods,
+        policy: Policy,
+        auditor: Auditor,
+        metrics: GatewayMetrics,
+        clock: Clock,
+    ) -> None:
+        self._gateway = gateway
+        self._registry = registry
+        self._endpoint = endpoint
+        self._methods = methods
+        self._policy = policy
+        self._auditor = auditor
+        self._metrics = metrics
+        self._clock = clock
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes to the gateway's application."""
+        for path, handler in (
+            ("/devices/{device}/messages/events", self._send),
+            ("/devices/{device}/modules/{module}/messages/events", self._send),
+            ("/twins/{device}/methods", self._call),
+            ("/twins/{device}/modules/{module}/methods", self._call),
+        ):
+            app.router.add_post(path, self._answering(handler))
+        app.router.add_route("*", "/devices/{device}/messages/devicebound{rest:.*}", self._answering(self._commands))
+
+    def decide_by(self, policy: Policy) -> None:
+        """Decide by another policy from now on."""
+        self._policy = policy
+
+    def _answering(self, handler: Any) -> Any:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                answered: web.StreamResponse = await handler(request)
+            except PeerError as problem:
+                return _said(problem.status, problem.message)
+            except UnavailableError as problem:
+                return _said(_TRY_LATER, problem.message)
+            return answered
+
+        return answer
+
+    # Who asks -------------------------------------------------------------------------------------------------------
+
+    async def _decide(self, request: web.Request, claim: Identity) -> Accepted:
+        """Raises PeerError 401 unless the request comes from `claim`."""
+        verdict = await self._verdict(request, claim)
+        if isinstance(verdict, Refused) and verdict.reason in MAY_BE_STALE and await self._registry.refresh(claim):
+            verdict = await self._verdict(request, claim)
+        place, peer = f"{request.method} {request.path}"[:200], request.remote or ""
+        match verdict:
+            case Accepted():
+                return verdict
+            case Refused():
+                self._auditor.record(record(verdict, at=self._clock.now(), place=place, peer=peer))
+                raise PeerError("the credential is not accepted for this request", reason="unauthorized", status=401)
+            case _:
+                assert_never(verdict)
+
+    async def _verdict(self, request: web.Request, claim: Identity) -> Verdict:
+        credential = credential_from(request.headers.get("Authorization"), peer_chain(request))
+        found = await self._registry.find(claim)
+        return authenticate(claim, credential, found, self._registry.bundle(), self._clock.now(), self._policy)
+
+    def _subject(self, request: web.Request) -> Identity:
+        return Identity(self._gateway.hub, request.match_info["device"], request.match_info.get("module"))
+
+    def _actor(self, request: web.Request) -> Identity:
+        said = request.headers.get(ACTOR, "")
+        device, slash, module = said.partition("/")
+        if not (device and slash and module) or "/" in module:
+            detail = f"{ACTOR} has to say DEVICE/MODULE, not {said[:140]!r}"
+            raise PeerError(detail, reason="actor-malformed", status=400)
+        if device != self._gateway.device:
+            raise PeerError(f"{said[:140]!r} is no module of this gateway", reason="actor-elsewhere", status=401)
+        return Identity(self._gateway.hub, device, module)
+
+    # What is asked --------------------------------------------------------------------------------------------------
+
+    async def _send(self, request: web.Request) -> web.Response:
+        accepted = await self._decide(request, self._subject(request))
+        entries = read_telemetry(request.content_type, request.headers.items(), await request.read())
+        who, how, now = accepted.identity, auth_method(accepted), self._clock.milliseconds()
+        messages = [Message(who.device, who.module, bag, body, now, how, TELEMETRY) for bag, body in entries]
+        stored: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self._endpoint.append(messages, lambda error: None if stored.done() else stored.set_result(error))
+        error = await stored
+        if error is not None:
+            raise error
+        _RECEIVED.inc(len(messages))
+        return web.Response(status=204)
+
+    async def _commands(self, request: web.Request) -> web.Response:
+        await self._decide(request, self._subject(request))
+        detail = "cloud-to-device messages do not come by HTTPS on a gateway: subscribe to them by MQTT"
+        return _said(_NOT_OFFERED, detail)
+
+    async def _call(self, request: web.Request) -> web.Response:
+        actor, target = self._actor(request), self._subject(request)
+        await self._decide(request, actor)
+        call = parse_method_call(await request.read())
+        began = self._clock.monotonic()
+        try:
+            body = method_answer_body(await self._invoke(target, call))
+        except PeerError as problem:
+            METHOD_CALLS.labels(problem.reason).inc()
+            return web.json_response({"message": problem.message}, status=problem.status)
+        METHOD_CALLS.labels("answered").inc()
+        self._metrics.methods.add(str(actor), str(target))
+        self._metrics.method_seconds.observe(self._clock.monotonic() - began, str(actor), str(target))
+        return web.Response(body=body, content_type="application/json", charset="utf-8")
+
+    async def _invoke(self, target: Identity, call: MethodCall) -> MethodAnswer:
+        """The answer of who is called. Raises MethodError."""
+        loop = asyncio.get_running_loop()
+        sent: asyncio.Future[None] = loop.create_future()
+        answered: asyncio.Future[MethodAnswer] = loop.create_future()
+        placed = self._methods.place(target, call, lambda: sent.set_result(None), answered.set_result)
+        try:
+            if not await _settled(sent, call.connect_seconds):
+                raise not_online(str(target), call.connect_seconds)
+            if not await _settled(answered, call.response_seconds):
+                raise not_answered(str(target), call.response_seconds)
+        finally:
+            self._methods.withdraw(placed)
+        return answered.result()
+
+
+async def _settled(future: asyncio.Future[T], seconds: float) -> bool:
+    if not future.done() and seconds:
+        await asyncio.wait((future,), timeout=seconds)
+    return future.done()
+
+
+def _said(status: int, text: str) -> web.Response:
+    return web.json_response({"Message": text}, status=status)
