@@ -54,7 +54,8 @@ def _context(method: int, chain: Chain | None, key: TlsKey | None) -> SSL.Contex
 
 
 def _present(context: SSL.Context, chain: Chain, key: TlsKey) -> None:
-    private = load_pem_private_key(key.private_pem().reveal(), None)
+    # checked when it was read or made; checking RSA primes once more takes longer than anything else at a start
+    private = load_pem_private_key(key.private_pem().reveal(), None, unsafe_skip_rsa_key_validation=True)
     sent = to_send(chain)
     try:
         context.use_certificate(sent[0])
