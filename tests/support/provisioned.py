@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from edgetrust.transport.unix import address_of
 from support.edge_world import Gateway, World, edgetrust, write_holder
 from support.pki import self_signed
 
@@ -86,11 +87,11 @@ def ask(
 ) -> tuple[int, Any]:
     """Ask a service of the gateway on its socket."""
 
-    async def go() -> tuple[int, Any]:
-        connector = aiohttp.UnixConnector(str(made.root / f"run/aziot/{socket}.sock"))
-        async with aiohttp.ClientSession(connector=connector) as session:
+    async def go(address: str) -> tuple[int, Any]:
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(address)) as session:
             url = f"http://gateway{path}{'&' if '?' in path else '?'}api-version={version}"
             async with session.request(method, url, json=body) as answer:
                 return answer.status, await answer.json() if answer.status != 204 else None
 
-    return asyncio.run(go())
+    with address_of(made.root / f"run/aziot/{socket}.sock") as address:
+        return asyncio.run(go(address))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetrust.config import read_text
-from edgetrust.edge.files import Layout
+from edgetrust.edge.files import Layout, read_file
 from edgetrust.edge.issuing import Files
 from edgetrust.edge.pairs import read_chain
 from edgetrust.edge.settings import DeviceCertificate, EdgeCaFiles, Settings, load_settings
@@ -78,6 +78,8 @@ def look_through(settings: Settings) -> None:
     certificates += [place for place in settings.serving.preloaded.values() if isinstance(place, Path)]
     for path in certificates:
         read_chain(path)
+    if settings.dps is not None and settings.dps.payload is not None:
+        read_file(settings.dps.payload)
 
 
 def _belong(files: Files) -> None:

@@ -62,6 +62,7 @@ class Provisioning:
         self._path = layout.assignment
         self._pause = pause
         self._asked_at: float | None = None
+        self._said = ""
         self.current: Assignment | None = None
         self.moved = asyncio.Event()
 
@@ -90,6 +91,9 @@ class Provisioning:
             attempt += 1
 
     def _degraded(self, problem: Error, what: str) -> None:
+        if problem.message == self._said:  # once is enough, however often it is tried again
+            return
+        self._said = problem.message
         _log.warning(
             EVENT_GATEWAY_DEGRADED, detail=f"{what}: {problem.message}", reason=problem.reason, fix=problem.fix
         )

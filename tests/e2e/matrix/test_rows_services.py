@@ -312,7 +312,7 @@ def test_row_045_keys_stay_when_the_devices_certificate_changes(site: Site) -> N
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A site whose gateway's device certificate ended while it ran."""
     short = TestEst(life=timedelta(minutes=10))  # the gateway looks at its certificates every few seconds
-    made = begin(tmp_path_factory.mktemp("ended"), est=short, begin=timedelta(minutes=-5), end=timedelta(seconds=30))
+    made = begin(tmp_path_factory.mktemp("ended"), est=short, begin=timedelta(minutes=-5), end=timedelta(seconds=45))
     until = made.identity.certificate.not_valid_after_utc + timedelta(seconds=1)
     wait_until(lambda: datetime.now(UTC) > until, 60)
     yield made
