@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -199,8 +200,12 @@ class Separated:
     def end(self, name: str, number: int = signal.SIGTERM) -> None:
         """End one service."""
         process = self.running.pop(name)
+        started = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.send_signal(number)
         process.wait(20)
+        for child in started:  # modules of a runtime that was killed: a supervisor ends them with it
+            with suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
 
     def close(self) -> None:
         for name in reversed(NAMES):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import subprocess
 import sys
 import tempfile
@@ -83,6 +85,9 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
         make_private_directory(tmp_path / "file" / "below")
 
 
+_NOBODY = 65_534
+
+
 def as_nobody(*words: str) -> str:
     """Run one function of the module as a user who owns nothing, and return its error."""
     code = f"""
@@ -91,8 +96,7 @@ from pathlib import Path
 from edgetrust.edge.files import make_private_directory, read_file
 from edgetrust.errors import ConfigError
 if os.geteuid() == 0:
-    os.setgroups([]); os.setgid(65534); os.setuid(65534)
-os.environ["LOGNAME"] = "somebody"
+    os.setgroups([]); os.setgid({_NOBODY}); os.setuid({_NOBODY})
 try:
     {words[0]}(Path({words[1]!r}))
 except ConfigError as problem:
@@ -115,7 +119,8 @@ def _unreadable(folder: Path) -> None:
     secret.write_text("secret")
     secret.chmod(0o000)
     said = as_nobody("read_file", str(secret))
-    assert said.startswith(f"user somebody may not use {secret} | ")
+    name = pwd.getpwuid(_NOBODY if os.geteuid() == 0 else os.geteuid()).pw_name
+    assert said.startswith(f"user {name} may not use {secret} | ")
     assert str(secret) in said.split("|")[1]
     said = as_nobody("read_file", str(closed / "key.pem"))
     assert str(closed) in said.split("|")[1]
