@@ -9,7 +9,7 @@ import pytest
 
 from soak import Soak, table
 
-MINUTES, DEVICES, RATE = 1.5, 150, 60.0
+MINUTES, DEVICES, RATE = 2.0, 400, 80.0
 
 
 @pytest.mark.timeout(500)

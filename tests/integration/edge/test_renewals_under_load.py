@@ -27,8 +27,10 @@ def field(tmp_path: Path) -> Iterator[Field]:
         made.close()
 
 
-def issued(field: Field, profile: str) -> int:
-    return sum(one["profile"] == profile for one in json.loads(field.ca_command("list", "--json")))
+def issued(field: Field, profile: str, identity: str) -> int:
+    """How many certificates of a kind an identity has had so far."""
+    listed = json.loads(field.ca_command("list", "--json", "--identity", identity))
+    return sum(one["profile"] == profile for one in listed)
 
 
 @pytest.mark.timeout(240)
@@ -41,7 +43,8 @@ def test_ten_renewals_lose_no_session_and_no_message(field: Field) -> None:
         fleet.add(devices, gateway.at)
         fleet.wait_connected()
         fleet.publish(RATE)
-        before = issued(field, "edge-ca")
+        kinds = ("edge-ca", "device")
+        before = [issued(field, kind, gateway.device) for kind in kinds]
         seen: dict[int, None] = {}
 
         def renewed() -> bool:
@@ -58,5 +61,9 @@ def test_ten_renewals_lose_no_session_and_no_message(field: Field) -> None:
         log = field.log()
         assert fleet.missing_from(log) == []
         assert fleet.out_of_order(log) == []
-        assert issued(field, "edge-ca") - before >= RENEWALS
+        edge_cas, identities = (
+            issued(field, kind, gateway.device) - had for kind, had in zip(kinds, before, strict=True)
+        )
+        assert edge_cas >= RENEWALS
+        assert identities >= 2 * RENEWALS  # towards the hub, and towards EST
         assert "not_renewed" not in gateway.text()
