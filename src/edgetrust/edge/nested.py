@@ -22,7 +22,7 @@ from edgetrust.clock import Clock
 from edgetrust.edge.hubapi import SCOPE_API, Answer, HubApi, hub_path
 from edgetrust.edge.listing import write_listing
 from edgetrust.edge.scope import ScopeRegistry
-from edgetrust.errors import PeerError, UnavailableError
+from edgetrust.errors import Error, PeerError, UnavailableError
 from edgetrust.limits import SCOPE_WAIT_SECONDS
 from edgetrust.pki.chain import Chain
 from edgetrust.protocol.iothub import valid_identifier
@@ -39,7 +39,7 @@ from edgetrust.trust.authenticate import Policy, authenticate
 from edgetrust.trust.authorize import EDGE_HUB
 from edgetrust.trust.credential import credential_from
 from edgetrust.trust.identity import Identity
-from edgetrust.trust.registration import Registration
+from edgetrust.trust.registration import Missing, MissingWhy, Registration
 from edgetrust.trust.verdict import Accepted, Refused
 
 _EDGE_HUB: Final = "/devices/{actor}/modules/$edgeHub"
@@ -143,6 +143,9 @@ class Nested:
         actor = await self._edge_hub(request)
         asked = parse_scope_request(await request.read())
         target = self._chain(asked.auth_chain, actor)[0]
+        if self._registry.as_of is None:  # half a listing would make the gateway below forget the other half
+            message = "this gateway has not been told yet who is below it"
+            raise UnavailableError(message, reason=MissingWhy.UNAVAILABLE.value)
         return _json(encode_body(write_listing(self._registry.level(Identity(self._hub, target)))))
 
     async def _look_up(self, request: web.Request) -> web.Response:
@@ -155,8 +158,9 @@ class Nested:
         )
         found = [await self._registry.find(each) for each in dict.fromkeys((device, wanted))]
         known = [one for one in found if isinstance(one, Registration)]
-        if len(known) != len(found):
-            raise PeerError(f"{wanted} is not known", reason="device-not-found", status=404)
+        for one in found:
+            if isinstance(one, Missing):
+                raise _why_not(one.why, wanted)
         if actor not in self._registry.chain_to(self._device, device):
             raise PeerError(f"{device} is not below {actor}", reason="not-a-child", status=403)
         return _json(encode_body(write_listing(known)))
@@ -213,6 +217,19 @@ class Nested:
         if_match = request.headers.get("If-Match")
         answer: Answer = await self._api.call(method, path, api_version=SCOPE_API, body=body, if_match=if_match)
         return _json(answer.content, status=answer.status)
+
+
+def _why_not(why: MissingWhy, identity: Identity) -> Error:
+    """What a gateway below is told: it keeps its copy only when nobody knows."""
+    match why:
+        case MissingWhy.NOT_A_CHILD:
+            return PeerError(f"{identity} is not below this gateway", reason="not-a-child", status=403)
+        case MissingWhy.UNAVAILABLE:
+            return UnavailableError(f"{identity} is not in the copy, and the hub cannot be asked", reason=why.value)
+        case MissingWhy.UNKNOWN:
+            return PeerError(f"{identity} is not known", reason="device-not-found", status=404)
+        case _:
+            assert_never(why)
 
 
 def _name(request: web.Request, part: str) -> str:

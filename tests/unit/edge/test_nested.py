@@ -55,7 +55,13 @@ class Source:
         return list(FAMILY)
 
     async def one(self, identity: Identity) -> tuple[Registration, ...] | Missing:
-        return Missing(MissingWhy.UNKNOWN, NOW)
+        match identity.device:
+            case "elsewhere":
+                return Missing(MissingWhy.NOT_A_CHILD, NOW)
+            case "unanswered":
+                raise UnavailableError("away", reason="hub-unreachable")
+            case _:
+                return Missing(MissingWhy.UNKNOWN, NOW)
 
     async def authorities(self) -> None:
         return None
@@ -140,13 +146,19 @@ async def test_nothing_about_anybody_else(world: World, chain: str) -> None:
     assert "Message" in said
 
 
+async def test_no_half_a_listing(world: World) -> None:
+    world.registry.as_of = None  # as after a start without the hub and without a copy of everything
+    status, said = await world.as_edge_hub("lower", "devicesAndModulesInTargetDeviceScope", {"authChain": "lower"})
+    assert (status, said) == (500, {"Message": "this gateway has not been told yet who is below it"})
+
+
 async def test_one_identity(world: World) -> None:
     asked = {"authChain": "lower", "targetDeviceId": "lowest", "targetModuleId": "$edgeHub"}
     assert names((await world.as_edge_hub("lower", "getDeviceAndModuleOnBehalfOf", asked))[1]) == (
         ["lowest"],
         ["lowest/$edgeHub"],
     )
-    for target, status in (("beside", 403), ("upper", 403), ("nobody", 404)):
+    for target, status in (("beside", 403), ("upper", 403), ("elsewhere", 403), ("nobody", 404), ("unanswered", 500)):
         asked = {"authChain": "lower", "targetDeviceId": target}
         assert (await world.as_edge_hub("lower", "getDeviceAndModuleOnBehalfOf", asked))[0] == status
 
