@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -51,9 +52,11 @@ async def _serve(
     if reread is not None:  # from the start on, since it would end the process otherwise
         loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     while not told.is_set():
+        gc.unfreeze()  # a former actor can be collected
         actor = await _started(start, told)
         if actor is None:
             return
+        gc.freeze()  # modules and the actor stay: no collection need look at them
         try:
             ready(actor)
             _tell_supervisor("READY=1")
