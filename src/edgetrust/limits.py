@@ -24,6 +24,7 @@ INFLIGHT_OUT = 50  # unacknowledged QoS 1 messages towards one client, as deep a
 KEEP_ALIVE_MAX_SECONDS = 1_177  # the cloud service's limit; longer or 0 is clamped to it
 KEEP_ALIVE_GRACE = 1.5  # MQTT 3.1.1, 3.1.2.10
 UNACKED_IN = 1_024  # publishes of one client that wait for the disk; more stops reading from it
+UNACKED_UNIT_BYTES = 4 * 1024  # of bodies that count as one more publish: 16 of the largest messages, as edgeHub waits
 
 # Identifiers --------------------------------------------------------------------------------------------------------
 IDENTIFIER_CHARACTERS = 128  # device and module identifiers

@@ -204,6 +204,16 @@ class TestBackPressure:
         assert peer.stream.reading
         assert acknowledged(peer.hears()) == ([1, 2, 3, 4, 5, 6] if qos else [])
 
+    def test_large_messages_count_for_more_than_small_ones(self, table: Table) -> None:
+        peer = table.arrives()
+        table.endpoint.at_once = False
+        peer.says(Publish(TOPIC, bytes(2 * limits.UNACKED_UNIT_BYTES), 1, packet_id=1))
+        assert peer.stream.reading
+        peer.says(Publish(TOPIC, b"x", 1, packet_id=2))
+        assert not peer.stream.reading
+        table.endpoint.answer()
+        assert peer.stream.reading
+
     def test_reading_goes_on_only_below_the_bound(self, table: Table) -> None:
         peer = table.arrives()
         table.endpoint.at_once = False

@@ -29,7 +29,7 @@ from edgetrust.broker.ports import Stream
 from edgetrust.broker.requests import Requests
 from edgetrust.broker.surroundings import Surroundings
 from edgetrust.errors import Error
-from edgetrust.limits import UNACKED_IN
+from edgetrust.limits import UNACKED_IN, UNACKED_UNIT_BYTES
 from edgetrust.protocol import iothub
 from edgetrust.protocol.iothub import SubscriptionKind, TelemetryTopic, TopicError
 from edgetrust.protocol.messages import Message
@@ -290,15 +290,16 @@ class Session:
     def _append(self, messages: list[Message], acknowledge: list[int]) -> None:
         if not messages:
             return
-        self._unacked += len(messages)
+        weight = len(messages) + sum([len(message.body) for message in messages]) // UNACKED_UNIT_BYTES
+        self._unacked += weight
         if self._unacked >= UNACKED_IN:
             self._stream.pause_reading()
         expected = self._acknowledgements.expect(acknowledge) if acknowledge else None
-        self._around.endpoint.append(messages, partial(self._stored, len(messages), expected))
+        self._around.endpoint.append(messages, partial(self._stored, len(messages), weight, expected))
 
-    def _stored(self, count: int, expected: Expected | None, error: BaseException | None) -> None:
+    def _stored(self, count: int, weight: int, expected: Expected | None, error: BaseException | None) -> None:
         waiting = self._unacked
-        self._unacked = waiting - count
+        self._unacked = waiting - weight
         if error is not None:
             self.end(f"not stored: {error}")
             return
