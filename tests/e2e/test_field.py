@@ -22,6 +22,8 @@ from support.networks import Row
 
 DEPTH = 5
 PLACE_OF_DEVICES = DEPTH + 1
+# In the summary of the run, where somebody reads it.
+pytestmark = pytest.mark.filterwarnings("default:on loopback:UserWarning")
 WAIT = 40.0  # seconds for what happens by itself, on a machine that has much to do
 
 
