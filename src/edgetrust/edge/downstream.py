@@ -12,7 +12,7 @@ needs the hub.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, TypeVar, assert_never
+from typing import Final, TypeVar
 
 from aiohttp import web
 
@@ -20,10 +20,11 @@ from edgetrust.broker.methods import Methods
 from edgetrust.broker.ports import Auditor, Endpoint
 from edgetrust.broker.session import auth_method
 from edgetrust.clock import Clock
+from edgetrust.edge.answering import admitted, answering, said
 from edgetrust.edge.door import MAY_BE_STALE
 from edgetrust.edge.metrics import GatewayMetrics
 from edgetrust.edge.scope import ScopeRegistry
-from edgetrust.errors import PeerError, UnavailableError
+from edgetrust.errors import PeerError
 from edgetrust.protocol.iothub.http_telemetry import read_telemetry
 from edgetrust.protocol.messages import TELEMETRY, Message
 from edgetrust.protocol.methods import (
@@ -36,7 +37,6 @@ from edgetrust.protocol.methods import (
 )
 from edgetrust.telemetry import MESSAGES_IN, METHOD_CALLS
 from edgetrust.transport.http import peer_chain
-from edgetrust.trust.audit import record
 from edgetrust.trust.authenticate import Policy, authenticate
 from edgetrust.trust.credential import credential_from
 from edgetrust.trust.identity import Identity
@@ -80,24 +80,14 @@ class Downstream:
             ("/twins/{device}/methods", self._call),
             ("/twins/{device}/modules/{module}/methods", self._call),
         ):
-            app.router.add_post(path, self._answering(handler))
-        app.router.add_route("*", "/devices/{device}/messages/devicebound{rest:.*}", self._answering(self._commands))
+            app.router.add_post(path, answering(handler, _TRY_LATER))
+        app.router.add_route(
+            "*", "/devices/{device}/messages/devicebound{rest:.*}", answering(self._commands, _TRY_LATER)
+        )
 
     def decide_by(self, policy: Policy) -> None:
         """Decide by another policy from now on."""
         self._policy = policy
-
-    def _answering(self, handler: Any) -> Any:
-        async def answer(request: web.Request) -> web.StreamResponse:
-            try:
-                answered: web.StreamResponse = await handler(request)
-            except PeerError as problem:
-                return _said(problem.status, problem.message)
-            except UnavailableError as problem:
-                return _said(_TRY_LATER, problem.message)
-            return answered
-
-        return answer
 
     # Who asks -------------------------------------------------------------------------------------------------------
 
@@ -106,15 +96,7 @@ class Downstream:
         verdict = await self._verdict(request, claim)
         if isinstance(verdict, Refused) and verdict.reason in MAY_BE_STALE and await self._registry.refresh(claim):
             verdict = await self._verdict(request, claim)
-        place, peer = f"{request.method} {request.path}"[:200], request.remote or ""
-        match verdict:
-            case Accepted():
-                return verdict
-            case Refused():
-                self._auditor.record(record(verdict, at=self._clock.now(), place=place, peer=peer))
-                raise PeerError("the credential is not accepted for this request", reason="unauthorized", status=401)
-            case _:
-                assert_never(verdict)
+        return admitted(verdict, request, self._auditor, self._clock.now())
 
     async def _verdict(self, request: web.Request, claim: Identity) -> Verdict:
         credential = credential_from(request.headers.get("Authorization"), peer_chain(request))
@@ -152,7 +134,7 @@ class Downstream:
     async def _commands(self, request: web.Request) -> web.Response:
         await self._decide(request, self._subject(request))
         detail = "cloud-to-device messages do not come by HTTPS on a gateway: subscribe to them by MQTT"
-        return _said(_NOT_OFFERED, detail)
+        return said(_NOT_OFFERED, detail)
 
     async def _call(self, request: web.Request) -> web.Response:
         actor, target = self._actor(request), self._subject(request)
@@ -189,7 +171,3 @@ async def _settled(future: asyncio.Future[T], seconds: float) -> bool:
     if not future.done() and seconds:
         await asyncio.wait((future,), timeout=seconds)
     return future.done()
-
-
-def _said(status: int, text: str) -> web.Response:
-    return web.json_response({"Message": text}, status=status)

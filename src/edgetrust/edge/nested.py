@@ -19,6 +19,7 @@ from aiohttp import web
 
 from edgetrust.broker.ports import Auditor
 from edgetrust.clock import Clock
+from edgetrust.edge.answering import admitted, answering
 from edgetrust.edge.hubapi import SCOPE_API, Answer, HubApi, hub_path
 from edgetrust.edge.listing import write_listing
 from edgetrust.edge.scope import ScopeRegistry
@@ -34,13 +35,11 @@ from edgetrust.protocol.registry import (
     parse_scope_request,
 )
 from edgetrust.transport.http import peer_chain
-from edgetrust.trust.audit import record
 from edgetrust.trust.authenticate import Policy, authenticate
 from edgetrust.trust.authorize import EDGE_HUB
 from edgetrust.trust.credential import credential_from
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import Missing, MissingWhy, Registration
-from edgetrust.trust.verdict import Accepted, Refused
 
 _EDGE_HUB: Final = "/devices/{actor}/modules/$edgeHub"
 _MODULE: Final = "/devices/{device}/modules/{module}"
@@ -78,33 +77,21 @@ class Nested:
         """Add the routes to the gateway's application."""
         router = app.router
         for method, name in _ON_BEHALF:
-            router.add_route(method, f"{_EDGE_HUB}/{name}", self._answering(self._passed_on))
+            router.add_route(method, f"{_EDGE_HUB}/{name}", answering(self._passed_on, _NETWORK_DOWN))
         for method, name, handler in (
             ("POST", "devicesAndModulesInTargetDeviceScope", self._listing),
             ("POST", "getDeviceAndModuleOnBehalfOf", self._look_up),
             ("GET", "scopeVersion", self._version),
             ("GET", "verifiedCertificates", self._authorities),
         ):
-            router.add_route(method, f"{_EDGE_HUB}/{name}", self._answering(handler))
-        router.add_get("/devices/{device}/modules", self._answering(self._modules))
+            router.add_route(method, f"{_EDGE_HUB}/{name}", answering(handler, _NETWORK_DOWN))
+        router.add_get("/devices/{device}/modules", answering(self._modules, _NETWORK_DOWN))
         for method in ("GET", "PUT", "DELETE"):
-            router.add_route(method, _MODULE, self._answering(self._module))
+            router.add_route(method, _MODULE, answering(self._module, _NETWORK_DOWN))
 
     def decide_by(self, policy: Policy) -> None:
         """Decide by another policy from now on."""
         self._policy = policy
-
-    def _answering(self, handler: Any) -> Any:
-        async def answer(request: web.Request) -> web.StreamResponse:
-            try:
-                answered: web.StreamResponse = await handler(request)
-            except PeerError as problem:
-                return _said(problem.status, problem.message)
-            except UnavailableError as problem:
-                return _said(_NETWORK_DOWN, problem.message)
-            return answered
-
-        return answer
 
     # Who asks -------------------------------------------------------------------------------------------------------
 
@@ -114,15 +101,7 @@ class Nested:
         found = await self._registry.find(claim)
         now = self._clock.now()
         verdict = authenticate(claim, credential, found, self._registry.bundle(), now, self._policy)
-        match verdict:
-            case Accepted():
-                return
-            case Refused():
-                place = f"{request.method} {request.path}"[:200]
-                self._auditor.record(record(verdict, at=now, place=place, peer=request.remote or ""))
-                raise PeerError("the credential is not accepted for this request", reason="unauthorized", status=401)
-            case _:
-                assert_never(verdict)
+        admitted(verdict, request, self._auditor, now)
 
     async def _edge_hub(self, request: web.Request) -> str:
         actor = _name(request, "actor")
@@ -243,7 +222,3 @@ def _json(content: bytes, *, status: int = 200) -> web.Response:
     if not content:
         return web.Response(status=status)
     return web.Response(body=content, status=status, content_type="application/json", charset="utf-8")
-
-
-def _said(status: int, text: str) -> web.Response:
-    return web.json_response({"Message": text}, status=status)
