@@ -114,11 +114,11 @@ def test_a_route_that_is_wrong_is_reported_with_its_fix_and_the_others_work(cont
     deploy(contoso, gateway, routes=good)
     told = deploy(contoso, gateway, routes={**good, "modules": "FROM /messages/module/* INTO $upstream"})
     assert told["lastDesiredStatus"]["code"] == 400
-    device = leaf(contoso, "r-leaf")
+    device = leaf(contoso, "routed-leaf")
     device.connect()
     device.send("21")
     device.shutdown()
-    wait_for(lambda: contoso.bodies("r-leaf") == ["21"], "the route that can be used is in force")
+    wait_for(lambda: contoso.bodies("routed-leaf") == ["21"], "the route that can be used is in force")
     deploy(contoso, gateway, routes=None)
 
 

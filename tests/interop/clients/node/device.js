@@ -26,7 +26,7 @@ function of(name) {
 }
 
 /** A client, not connected yet. `x509`: certificate and key as PEM. `token`: its seconds, and the margin of its end. */
-function create({ client: name, connection_string, transport = "mqtt", module, x509, ca, token, modelId, retry = true }) {
+async function create({ client: name, connection_string, transport = "mqtt", module, x509, ca, token, modelId, retry = true }) {
   const kind = module ? ModuleClient : Client;
   const client = token
     ? kind.fromAuthenticationProvider(
@@ -35,8 +35,12 @@ function create({ client: name, connection_string, transport = "mqtt", module, x
       )
     : kind.fromConnectionString(connection_string, transports[transport]);
   if (x509 || ca || modelId) {
-    // The promise of the HTTPS transport never settles, and the options count at once.
-    client.setOptions({ cert: x509?.certificate, key: x509?.key, ca, modelId }, () => {});
+    // `ca` counts once the SDK has found that no file has this name: who connects before trusts the public roots. The
+    // promise of the HTTPS transport never settles, and its options count at once.
+    const set = client.setOptions({ cert: x509?.certificate, key: x509?.key, ca, modelId });
+    if (transport !== "http") {
+      await set;
+    }
   }
   if (!retry) {
     client.setRetryPolicy(new NoRetry());
