@@ -16,9 +16,10 @@ from edgetrust.cli.ports import HTTPS
 from edgetrust.cli.refusals import print_refusals
 from edgetrust.clock import SystemClock
 from edgetrust.limits import REFUSALS_KEPT
-from edgetrust.provisioning.policies import OWNER, connection_string, load_policies
+from edgetrust.provisioning.policies import OWNER, load_policies
 from edgetrust.provisioning.server import DpsServer
 from edgetrust.provisioning.settings import load_settings
+from edgetrust.store.policyfile import connection_string
 from edgetrust.telemetry import set_up_logging
 
 app = typer.Typer(help="Serve a provisioning service; manage the CA certificates it knows.", no_args_is_help=True)

@@ -16,11 +16,12 @@ from edgetrust.cli.ports import https_port as choose
 from edgetrust.clock import SystemClock
 from edgetrust.errors import UsageError
 from edgetrust.hub.pki import ensure_pki
-from edgetrust.hub.policies import OWNER, connection_string
+from edgetrust.hub.policies import OWNER
 from edgetrust.hub.service import Hub
 from edgetrust.hub.settings import HubSettings, sqlite_url
 from edgetrust.pki.softkeys import write_private
 from edgetrust.protocol.est import PREFIX
+from edgetrust.store.policyfile import connection_string
 from edgetrust.telemetry import set_up_logging
 from edgetrust.transport.guests import Guest
 

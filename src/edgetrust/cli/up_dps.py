@@ -20,8 +20,9 @@ from edgetrust.pki.softkeys import write_private
 from edgetrust.provisioning.allocation import Choice
 from edgetrust.provisioning.assigning import Issue
 from edgetrust.provisioning.hubs import HubHere
-from edgetrust.provisioning.policies import OWNER, connection_string, load_policies
+from edgetrust.provisioning.policies import OWNER, load_policies
 from edgetrust.provisioning.service import Provisioning
+from edgetrust.store.policyfile import connection_string
 from edgetrust.transport.guests import Guest
 from edgetrust.trust.verdict import Accepted
 

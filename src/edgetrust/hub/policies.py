@@ -9,25 +9,19 @@ out.
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-import msgspec
-
-from edgetrust.errors import ConfigError, IntegrityError, PeerError
-from edgetrust.limits import KEY_BYTES_MAX, KEY_BYTES_MIN, POLICIES
-from edgetrust.pki.keys import SecretBytes
-from edgetrust.pki.softkeys import write_private
+from edgetrust.errors import PeerError
+from edgetrust.limits import POLICIES
+from edgetrust.store import policyfile
+from edgetrust.store.policyfile import new_key, new_policy, save_policies
 from edgetrust.trust.policies import Right, SharedAccessPolicy
 from edgetrust.trust.registration import SasKeys
 
 OWNER = "iothubowner"
-KEY_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 DEFAULT_RIGHTS: Mapping[str, frozenset[Right]] = {
@@ -39,37 +33,9 @@ DEFAULT_RIGHTS: Mapping[str, frozenset[Right]] = {
 }
 
 
-_Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES_MIN, max_length=KEY_BYTES_MAX)]
-
-
-class _Entry(msgspec.Struct, frozen=True):
-    primary: _Key
-    secondary: _Key
-    rights: tuple[Right, ...]
-
-
-def load_policies(path: Path) -> dict[str, SharedAccessPolicy]:
+def load_policies(path: Path) -> dict[str, SharedAccessPolicy[Right]]:
     """The policies in `path`; made there first, mode 0600, if there are none. Raises ConfigError, IntegrityError."""
-    if not path.exists():
-        _save(path, {name: _new(name, rights) for name, rights in DEFAULT_RIGHTS.items()})
-    try:
-        entries = msgspec.json.decode(path.read_bytes(), type=dict[str, _Entry])
-    except OSError as problem:
-        raise ConfigError(
-            f"{path} cannot be read: {problem.strerror}",
-            reason="policies-unreadable",
-            fix=f"make {path} readable for this user",
-        ) from problem
-    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise IntegrityError(
-            f"{path} does not hold shared access policies: {problem}", reason="policies-unreadable"
-        ) from problem
-    return {
-        name: SharedAccessPolicy(
-            name, SasKeys(SecretBytes(entry.primary), SecretBytes(entry.secondary)), frozenset(entry.rights)
-        )
-        for name, entry in entries.items()
-    }
+    return policyfile.load_policies(path, Right, DEFAULT_RIGHTS)
 
 
 class PolicyError(PeerError):
@@ -80,7 +46,7 @@ class PolicyError(PeerError):
         self.code = code
 
 
-class Policies(Mapping[str, SharedAccessPolicy]):
+class Policies(Mapping[str, SharedAccessPolicy[Right]]):
     """The policies of a running hub. Reading is reading a dictionary; changes are awaited."""
 
     def __init__(self, path: Path) -> None:
@@ -90,7 +56,7 @@ class Policies(Mapping[str, SharedAccessPolicy]):
         self._turn = asyncio.Lock()
         self._listeners: list[Callable[[], None]] = []
 
-    def __getitem__(self, name: str) -> SharedAccessPolicy:
+    def __getitem__(self, name: str) -> SharedAccessPolicy[Right]:
         return self._kept[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -103,7 +69,7 @@ class Policies(Mapping[str, SharedAccessPolicy]):
         """Call `listener` on the loop after every change."""
         self._listeners.append(listener)
 
-    def found(self, name: str) -> SharedAccessPolicy:
+    def found(self, name: str) -> SharedAccessPolicy[Right]:
         """PolicyError 404."""
         if name not in self._kept:
             raise PolicyError(
@@ -111,7 +77,7 @@ class Policies(Mapping[str, SharedAccessPolicy]):
             )
         return self._kept[name]
 
-    async def create(self, name: str, rights: frozenset[Right]) -> SharedAccessPolicy:
+    async def create(self, name: str, rights: frozenset[Right]) -> SharedAccessPolicy[Right]:
         """A policy with new keys. PolicyError 400, 409, 413."""
         async with self._turn:
             if not _NAME.fullmatch(name):
@@ -128,9 +94,9 @@ class Policies(Mapping[str, SharedAccessPolicy]):
             if len(self._kept) >= POLICIES:
                 detail = f"there are {POLICIES} policies, and there can be no more"
                 raise PolicyError(detail, code="GenericConflict", status=409, reason="too-many-policies")
-            return await self._set(_new(name, rights))
+            return await self._set(new_policy(name, rights))
 
-    async def change_rights(self, name: str, rights: frozenset[Right]) -> SharedAccessPolicy:
+    async def change_rights(self, name: str, rights: frozenset[Right]) -> SharedAccessPolicy[Right]:
         """Keys stay. PolicyError 400, 404."""
         async with self._turn:
             stored = self.found(name)
@@ -138,17 +104,17 @@ class Policies(Mapping[str, SharedAccessPolicy]):
                 raise _kept_by_the_hub(f"{OWNER} has every right")
             return await self._set(replace(stored, rights=rights))
 
-    async def roll_keys(self, name: str, *, primary: bool, secondary: bool) -> SharedAccessPolicy:
+    async def roll_keys(self, name: str, *, primary: bool, secondary: bool) -> SharedAccessPolicy[Right]:
         """Make one key or both anew. PolicyError 404."""
         async with self._turn:
             keys = self.found(name).keys
             rolled = SasKeys(
-                _new_key() if primary else keys.primary,
-                _new_key() if secondary else keys.secondary,
+                new_key() if primary else keys.primary,
+                new_key() if secondary else keys.secondary,
             )
             return await self._set(replace(self._kept[name], keys=rolled))
 
-    async def swap_keys(self, name: str) -> SharedAccessPolicy:
+    async def swap_keys(self, name: str) -> SharedAccessPolicy[Right]:
         """The primary key becomes the secondary one, and the other way round. PolicyError 404."""
         async with self._turn:
             keys = self.found(name).keys
@@ -162,12 +128,12 @@ class Policies(Mapping[str, SharedAccessPolicy]):
                 raise _kept_by_the_hub(f"{OWNER} cannot be deleted")
             await self._keep({other: policy for other, policy in self._kept.items() if other != name})
 
-    async def _set(self, policy: SharedAccessPolicy) -> SharedAccessPolicy:
+    async def _set(self, policy: SharedAccessPolicy[Right]) -> SharedAccessPolicy[Right]:
         await self._keep({**self._kept, policy.name: policy})
         return policy
 
-    async def _keep(self, policies: dict[str, SharedAccessPolicy]) -> None:
-        await asyncio.to_thread(_save, self._path, policies)
+    async def _keep(self, policies: dict[str, SharedAccessPolicy[Right]]) -> None:
+        await asyncio.to_thread(save_policies, self._path, policies)
         self._kept = policies
         for listener in tuple(self._listeners):
             listener()
@@ -181,25 +147,3 @@ def _kept_by_the_hub(message: str) -> PolicyError:
         reason="policy-protected",
         fix="make another policy, or roll its keys",
     )
-
-
-def _save(path: Path, policies: Mapping[str, SharedAccessPolicy]) -> None:
-    entries = {
-        name: _Entry(policy.keys.primary.reveal(), policy.keys.secondary.reveal(), tuple(sorted(policy.rights)))
-        for name, policy in policies.items()
-    }
-    write_private(path, msgspec.json.encode(entries))
-
-
-def connection_string(host: str, policy: SharedAccessPolicy) -> str:
-    """`HostName=...;SharedAccessKeyName=...;SharedAccessKey=...`, as service clients take it. Secret."""
-    key = base64.b64encode(policy.keys.primary.reveal()).decode()
-    return f"HostName={host};SharedAccessKeyName={policy.name};SharedAccessKey={key}"
-
-
-def _new(name: str, rights: frozenset[Right]) -> SharedAccessPolicy:
-    return SharedAccessPolicy(name, SasKeys(_new_key(), _new_key()), rights)
-
-
-def _new_key() -> SecretBytes:
-    return SecretBytes(secrets.token_bytes(KEY_BYTES))

@@ -28,7 +28,7 @@ class HubRegistry:
         self,
         identities: Identities,
         certificates: CaCertificates,
-        policies: Mapping[str, SharedAccessPolicy],
+        policies: Mapping[str, SharedAccessPolicy[Right]],
         *,
         kept: int = REGISTRATIONS_KEPT,
     ) -> None:

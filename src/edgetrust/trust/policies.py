@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, assert_never
+from typing import Generic, TypeVar, assert_never
 
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.trust.authenticate import Policy, authenticate
@@ -35,37 +35,21 @@ class DpsRight(StrEnum):
     REGISTRATION_STATUS_WRITE = "RegistrationStatusWrite"
 
 
-@dataclass(frozen=True, slots=True)
-class SharedAccessPolicy:
-    """A named pair of keys with rights."""
-
-    name: str
-    keys: SasKeys
-    rights: frozenset[Right]
+R_co = TypeVar("R_co", bound=StrEnum, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class DpsPolicy:
-    """A named pair of keys with rights at a provisioning service."""
+class SharedAccessPolicy(Generic[R_co]):
+    """A named pair of keys with rights, of a hub (Right) or of a provisioning service (DpsRight)."""
 
     name: str
     keys: SasKeys
-    rights: frozenset[DpsRight]
-
-
-class AnyPolicy(Protocol):
-    """Keys and rights, of whatever service."""
-
-    @property
-    def keys(self) -> SasKeys: ...
-
-    @property
-    def rights(self) -> frozenset[StrEnum]: ...
+    rights: frozenset[R_co]
 
 
 def authenticate_service(
     credential: Credential,
-    policies: Mapping[str, AnyPolicy],
+    policies: Mapping[str, SharedAccessPolicy[StrEnum]],
     needed: Sequence[frozenset[StrEnum]],
     now: datetime,
     policy: Policy,

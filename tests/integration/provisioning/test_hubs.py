@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from edgetrust.clock import ManualClock
 from edgetrust.errors import ConfigError, PeerError, UnavailableError
-from edgetrust.hub.policies import OWNER, connection_string, load_policies
+from edgetrust.hub.policies import OWNER, load_policies
 from edgetrust.pki.chain import Thumbprint, TrustBundle
 from edgetrust.pki.keys import SecretBytes
 from edgetrust.provisioning.hubs import Hub, HubDevice, HubHere, HubTwin, pinned
@@ -20,6 +20,7 @@ from edgetrust.provisioning.remote import RemoteHub
 from edgetrust.provisioning.settings import HubLink
 from edgetrust.store.engine import Database
 from edgetrust.store.identities import Identities
+from edgetrust.store.policyfile import connection_string
 from edgetrust.store.twins import Twins
 from edgetrust.trust.registration import SasKeys
 from support.hub import NAME, World, new_pki, running

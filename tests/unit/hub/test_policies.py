@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from edgetrust.errors import ConfigError, IntegrityError
-from edgetrust.hub.policies import DEFAULT_RIGHTS, OWNER, Policies, PolicyError, connection_string, load_policies
+from edgetrust.hub.policies import DEFAULT_RIGHTS, OWNER, Policies, PolicyError, load_policies
 from edgetrust.limits import POLICIES
 from edgetrust.protocol.iothub import parse_connection_string
+from edgetrust.store.policyfile import connection_string
 from edgetrust.trust.policies import Right
 
 

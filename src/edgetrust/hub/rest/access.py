@@ -39,7 +39,7 @@ class Access:
         self,
         hub: str,
         registry: HubRegistry,
-        policies: Mapping[str, SharedAccessPolicy],
+        policies: Mapping[str, SharedAccessPolicy[Right]],
         policy: Policy,
         auditor: Auditor,
         clock: Clock,

@@ -79,7 +79,7 @@ async def _owned(request: web.Request) -> Parts:
     return parts
 
 
-def _body(policy: SharedAccessPolicy, *, keys: bool = True) -> dict[str, Any]:
+def _body(policy: SharedAccessPolicy[Right], *, keys: bool = True) -> dict[str, Any]:
     body: dict[str, Any] = {"name": policy.name, "rights": sorted(policy.rights)}
     if keys:
         body["primaryKey"] = base64.b64encode(policy.keys.primary.reveal()).decode()

@@ -24,7 +24,7 @@ from edgetrust.transport.http import peer_chain
 from edgetrust.trust.audit import record
 from edgetrust.trust.authenticate import Policy
 from edgetrust.trust.credential import credential_from
-from edgetrust.trust.policies import DpsPolicy, DpsRight, authenticate_service
+from edgetrust.trust.policies import DpsRight, SharedAccessPolicy, authenticate_service
 from edgetrust.trust.verdict import Accepted, Refused
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -42,7 +42,7 @@ class Parts:
     enrollments: Enrollments
     provisioned: Provisioned
     certificates: CaCertificates
-    policies: Mapping[str, DpsPolicy]
+    policies: Mapping[str, SharedAccessPolicy[DpsRight]]
     policy: Policy
     auditor: Auditor
     clock: Clock
