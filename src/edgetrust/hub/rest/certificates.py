@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from email.utils import format_datetime
 from typing import Any
 
-import msgspec
 from aiohttp import web
 from cryptography import x509
 
@@ -16,23 +14,11 @@ from edgetrust.hub.rest.answers import json_value
 from edgetrust.hub.rest.parts import PARTS, Parts
 from edgetrust.hub.rest.reading import body_of
 from edgetrust.pki.chain import Chain, ChainError
+from edgetrust.protocol.ca_certificates import OF_HUB, Proof, Upload, body
 from edgetrust.store.certificates import CaRecord
 from edgetrust.trust.policies import Right
 
 routes = web.RouteTableDef()
-
-
-class _Properties(msgspec.Struct, frozen=True, rename="camel"):
-    certificate: str
-    is_verified: bool = False
-
-
-class _Upload(msgspec.Struct, frozen=True):
-    properties: _Properties
-
-
-class _Proof(msgspec.Struct, frozen=True):
-    certificate: str
 
 
 @routes.get("/certificates")
@@ -53,7 +39,7 @@ async def get_certificate(request: web.Request) -> web.Response:
 async def put_certificate(request: web.Request) -> web.Response:
     """Register, or replace with If-Match."""
     parts = await _parts(request, Right.REGISTRY_WRITE)
-    upload = (await body_of(request, _Upload)).properties
+    upload = (await body_of(request, Upload)).properties
     match, name = request.headers.get("If-Match"), request.match_info["name"]
     certificate = _certificate(upload.certificate)
     record = await parts.certificates.put(name, certificate, verified=upload.is_verified, if_match=match)
@@ -80,7 +66,7 @@ async def generate_code(request: web.Request) -> web.Response:
 async def verify(request: web.Request) -> web.Response:
     """Proof of possession: a certificate that the CA has issued for the code."""
     parts = await _parts(request, Right.REGISTRY_WRITE)
-    proof = _certificate((await body_of(request, _Proof)).certificate)
+    proof = _certificate((await body_of(request, Proof)).certificate)
     match, name = request.headers.get("If-Match"), request.match_info["name"]
     return _answer(await parts.certificates.verify(name, proof, match))
 
@@ -96,24 +82,7 @@ def _answer(record: CaRecord, *, code: bool = False, status: int = 200) -> web.R
 
 
 def _body(record: CaRecord, *, code: bool = False) -> dict[str, Any]:
-    properties: dict[str, Any] = {
-        "subject": record.subject,
-        "thumbprint": record.thumbprint.hex(),
-        "expiry": format_datetime(record.expires_at, usegmt=True),
-        "created": format_datetime(record.created_at, usegmt=True),
-        "updated": format_datetime(record.updated_at, usegmt=True),
-        "isVerified": record.verified,
-        "certificate": base64.b64encode(Chain((record.certificate,)).pem().encode()).decode(),
-    }
-    if code and record.verification_code is not None:
-        properties["verificationCode"] = record.verification_code
-    return {
-        "id": f"/certificates/{record.name}",
-        "name": record.name,
-        "type": "Microsoft.Devices/IotHubs/Certificates",
-        "etag": record.etag,
-        "properties": properties,
-    }
+    return body(record, Chain((record.certificate,)).pem(), kind=OF_HUB, code=code)
 
 
 def _certificate(text: str) -> x509.Certificate:

@@ -4,14 +4,13 @@ specification 11).
 
 from __future__ import annotations
 
-import base64
-from email.utils import format_datetime
 from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from edgetrust.pki.chain import Chain
+from edgetrust.protocol.ca_certificates import OF_DPS, Proof, Upload, body
 from edgetrust.protocol.dps.enrollments import bad
 from edgetrust.provisioning.rest.parts import PARTS, Parts, json_answer
 from edgetrust.store.certificates import CaRecord
@@ -22,19 +21,6 @@ routes = web.RouteTableDef()
 _ALL = "/provisioningServices/{service}/certificates"
 _ONE = _ALL + "/{name}"
 T = TypeVar("T")
-
-
-class _Properties(msgspec.Struct, frozen=True, rename="camel"):
-    certificate: str
-    is_verified: bool = False
-
-
-class _Upload(msgspec.Struct, frozen=True):
-    properties: _Properties
-
-
-class _Proof(msgspec.Struct, frozen=True):
-    certificate: str
 
 
 @routes.get(_ALL)
@@ -54,7 +40,7 @@ async def get_certificate(request: web.Request) -> web.Response:
 async def put_certificate(request: web.Request) -> web.Response:
     """Add, or replace with If-Match."""
     parts = _parts(request)
-    upload = (await _read(request, _Upload)).properties
+    upload = (await _read(request, Upload)).properties
     match, name = request.headers.get("If-Match"), request.match_info["name"]
     certificate = read_certificate(upload.certificate)
     record = await parts.certificates.put(name, certificate, verified=upload.is_verified, if_match=match)
@@ -81,7 +67,7 @@ async def generate_code(request: web.Request) -> web.Response:
 async def verify(request: web.Request) -> web.Response:
     """Proof of possession: a certificate that the CA has issued for the code."""
     parts = _parts(request)
-    proof = read_certificate((await _read(request, _Proof)).certificate)
+    proof = read_certificate((await _read(request, Proof)).certificate)
     match, name = request.headers.get("If-Match"), request.match_info["name"]
     return _answer(await parts.certificates.verify(name, proof, match))
 
@@ -104,21 +90,4 @@ def _answer(record: CaRecord, *, code: bool = False, status: int = 200) -> web.R
 
 
 def _body(record: CaRecord, *, code: bool = False) -> dict[str, Any]:
-    properties: dict[str, Any] = {
-        "subject": record.subject,
-        "thumbprint": record.thumbprint.hex(),
-        "expiry": format_datetime(record.expires_at, usegmt=True),
-        "created": format_datetime(record.created_at, usegmt=True),
-        "updated": format_datetime(record.updated_at, usegmt=True),
-        "isVerified": record.verified,
-        "certificate": base64.b64encode(Chain((record.certificate,)).pem().encode()).decode(),
-    }
-    if code and record.verification_code is not None:
-        properties["verificationCode"] = record.verification_code
-    return {
-        "id": f"/certificates/{record.name}",
-        "name": record.name,
-        "type": "Microsoft.Devices/ProvisioningServices/Certificates",
-        "etag": record.etag,
-        "properties": properties,
-    }
+    return body(record, Chain((record.certificate,)).pem(), kind=OF_DPS, code=code)
