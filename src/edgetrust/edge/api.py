@@ -47,6 +47,11 @@ def bad_parameter(name: str, cause: str) -> ServiceError:
     return ServiceError(400, f'parameter "{name}" has an invalid value\ncaused by: {cause}', reason="bad-parameter")
 
 
+def not_found() -> ServiceError:
+    """The answer where there is no route, or none in the version that is asked for."""
+    return ServiceError(_NOT_FOUND, "not found", reason="no-route")
+
+
 def caller(request: web.Request) -> Caller:
     """Who asks, as the kernel says."""
     return request[_CALLER]
@@ -58,9 +63,7 @@ def answer(value: Any, status: int = 200) -> web.Response:
 
 
 async def read(request: web.Request, kind: type[T]) -> T:
-    """The body as a `kind`. Raises ServiceError 400, 408, 415 or 422."""
-    if request.method == "PUT" and not request.content_type.lower().endswith("json"):
-        raise ServiceError(415, "request body must be application/json")
+    """The body as a `kind`. Raises ServiceError 400, 408 or 422."""
     try:
         async with asyncio.timeout(limits.SERVICE_BODY_SECONDS):
             body = await request.read()
@@ -117,6 +120,7 @@ async def _answered(request: web.Request, handler: Handler, versions: frozenset[
     try:
         _check_version(request, versions)
         _check_route(request)
+        _check_content(request)
         return await handler(request)
     except ServiceError as problem:
         return answer({"message": problem.message}, problem.status)
@@ -141,6 +145,12 @@ def _check_version(request: web.Request, versions: frozenset[str]) -> None:
 
 def _check_route(request: web.Request) -> None:
     unrouted = request.match_info.http_exception
-    if unrouted is not None:
-        found = unrouted.status != _NOT_FOUND
-        raise ServiceError(400 if found else 404, "method not allowed" if found else "not found", reason="no-route")
+    if unrouted is not None and unrouted.status == _NOT_FOUND:
+        raise not_found()
+    if unrouted is not None or request.method == "HEAD":  # which aiohttp would answer wherever GET is
+        raise ServiceError(400, "method not allowed", reason="no-route")
+
+
+def _check_content(request: web.Request) -> None:
+    if request.method == "PUT" and not request.content_type.lower().endswith("json"):
+        raise ServiceError(415, "request body must be application/json")

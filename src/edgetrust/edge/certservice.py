@@ -142,7 +142,7 @@ class CertificateService:
     async def _delete(self, request: web.Request) -> web.Response:
         certificate_id = self._authorize(request, request.match_info["id"])
         async with self._one_at_a_time:
-            await asyncio.to_thread(self._store.delete, certificate_id)
+            await asyncio.to_thread(self._remove, certificate_id)
         return web.Response(status=NO_CONTENT)
 
     def _authorize(self, request: web.Request, certificate_id: str) -> str:
@@ -172,13 +172,25 @@ class CertificateService:
         return "".join(found) or None
 
     def _save(self, certificate_id: str, pem: str) -> None:
-        place = self._preloaded.get(certificate_id)
-        if isinstance(place, tuple):
-            raise bad_parameter("certId", f"{certificate_id!r} stands for several certificates")
+        place = self._own_file(certificate_id)
         if place is None:
             self._store.save_text(certificate_id, pem)
         else:
             write_public(place, pem.encode())
+
+    def _remove(self, certificate_id: str) -> None:
+        place = self._own_file(certificate_id)
+        if place is None:
+            self._store.delete(certificate_id)
+        else:
+            place.unlink(missing_ok=True)
+
+    def _own_file(self, certificate_id: str) -> Path | None:
+        """The user's file of a preloaded certificate; None for one in the store. Raises ServiceError."""
+        place = self._preloaded.get(certificate_id)
+        if isinstance(place, tuple):
+            raise bad_parameter("certId", f"{certificate_id!r} stands for several certificates")
+        return place
 
 
 def _csr(text: str) -> Csr:

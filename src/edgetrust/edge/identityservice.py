@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from edgetrust.edge.api import NO_CONTENT, ServiceError, Who, answer, bad_parameter, caller, read, service
+from edgetrust.edge.api import NO_CONTENT, ServiceError, Who, answer, bad_parameter, caller, not_found, read, service
 from edgetrust.edge.files import DEVICE_ID, MASTER_IDENTITY_KEY
 from edgetrust.edge.handles import DerivedId, HandleMaker, KeyId, KeyPairId
 from edgetrust.edge.keyd import SecretsElsewhere, ensure_secret
@@ -28,6 +28,7 @@ from edgetrust.protocol.iothub import valid_identifier
 from edgetrust.transport.unix import peer
 
 VERSIONS = frozenset({"2020-09-01", "2021-12-01", "2022-08-01"})
+_PROVISIONING_SINCE = "2021-12-01"
 _HUB_TROUBLE = 404
 _LOCAL = "local"
 
@@ -110,6 +111,8 @@ class IdentityService:
         return answer(self._of_device())
 
     async def _provisioning(self, request: web.Request) -> web.Response:
+        if request.query["api-version"] < _PROVISIONING_SINCE:
+            raise not_found()
         self._trusted(request)
         authentication = _word(self._settings.credential)
         if self._by_service is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import contextlib
 from typing import Any
 
@@ -26,6 +25,7 @@ from edgetrust.pki.keys import KeyAlgorithm, KeyExistsError, KeyHandle, KeyStore
 from edgetrust.transport.unix import peer
 
 VERSIONS = frozenset({"2020-09-01", "2021-05-01"})
+_USAGES = frozenset({"derive", "sign", "encrypt"})
 _ALGORITHMS = {
     "ec-p256": KeyAlgorithm.P256,
     "rsa-2048": KeyAlgorithm.RSA2048,
@@ -36,8 +36,8 @@ _ALGORITHMS = {
 
 class _NewKey(msgspec.Struct, rename="camel"):
     key_id: str
-    usage: str = ""
-    key_bytes: str | None = None
+    usage: str
+    key_bytes: bytes | None = None
 
 
 class _NewKeyPair(msgspec.Struct, rename="camel"):
@@ -55,15 +55,56 @@ class _Source(msgspec.Struct):
 
 class _Derive(msgspec.Struct, rename="camel"):
     base_key_handle: str
-    derivation_data: str
+    derivation_data: bytes
 
 
-class _Use(msgspec.Struct, rename="camel"):
+class _Message(msgspec.Struct):
+    message: bytes
+
+
+class _Digest(msgspec.Struct):
+    digest: bytes
+
+
+class _Aead(msgspec.Struct):
+    iv: bytes
+    aad: bytes
+
+
+class _SignHmac(msgspec.Struct, tag_field="algorithm", tag="HMAC-SHA256", rename="camel"):
     key_handle: str
-    algorithm: str
-    parameters: dict[str, str] = {}
-    plaintext: str = ""
-    ciphertext: str = ""
+    parameters: _Message
+
+
+class _SignEcdsa(msgspec.Struct, tag_field="algorithm", tag="ECDSA", rename="camel"):
+    key_handle: str
+    parameters: _Digest
+
+
+class _EncryptAead(msgspec.Struct, tag_field="algorithm", tag="AEAD", rename="camel"):
+    key_handle: str
+    parameters: _Aead
+    plaintext: bytes
+
+
+class _EncryptPkcs1(msgspec.Struct, tag_field="algorithm", tag="RSA-PKCS1", rename="camel"):
+    key_handle: str
+    plaintext: bytes
+
+
+class _EncryptRaw(msgspec.Struct, tag_field="algorithm", tag="RSA-NO-PADDING", rename="camel"):
+    key_handle: str
+    plaintext: bytes
+
+
+class _DecryptAead(msgspec.Struct, tag_field="algorithm", tag="AEAD", rename="camel"):
+    key_handle: str
+    parameters: _Aead
+    ciphertext: bytes
+
+
+_SIGN: Any = _SignHmac | _SignEcdsa
+_ENCRYPT: Any = _EncryptAead | _EncryptPkcs1 | _EncryptRaw
 
 
 class KeyService:
@@ -106,10 +147,10 @@ class KeyService:
 
     async def _create_key(self, request: web.Request) -> web.Response:
         body = await read(request, _NewKey)
+        _check_usage(body.usage)
         key_id = self._authorize(request, body.key_id)
         if body.key_bytes is not None:
-            secret = SecretBytes(_decoded("keyBytes", body.key_bytes))
-            await self._by_id(self._keys.import_secret, key_id, secret)
+            await self._by_id(self._keys.import_secret, key_id, SecretBytes(body.key_bytes))
         elif not await asyncio.to_thread(self._keys.exists, key_id):
             await self._made(self._keys.create_secret, key_id)
         await self._by_id(self._keys.load_secret, key_id)
@@ -210,10 +251,9 @@ class KeyService:
 
     async def _derive(self, request: web.Request) -> web.Response:
         body = await read(request, _Derive)
-        data = _decoded("derivationData", body.derivation_data)
         match self._read(body.base_key_handle):
             case KeyId():
-                return self._handle(DerivedId(body.base_key_handle, data))
+                return self._handle(DerivedId(body.base_key_handle, body.derivation_data))
             case DerivedId():
                 raise bad_parameter(
                     "baseKeyHandle", "nested derived keys are not supported, import the outer derived key first"
@@ -228,39 +268,29 @@ class KeyService:
         return answer({"key": _encoded((await self.secret(handle)).reveal())})
 
     async def _sign(self, request: web.Request) -> web.Response:
-        body = await read(request, _Use)
-        match body.algorithm:
-            case "HMAC-SHA256":
-                key = await self.secret(body.key_handle)
-                return answer({"signature": _encoded(keyuse.mac(key, _parameter(body, "message")))})
-            case "ECDSA":
-                pair, digest = await self._pair(body.key_handle), _parameter(body, "digest")
-                return answer({"signature": _encoded(await _used(keyuse.sign_digest, pair, digest))})
-            case other:
-                raise bad_parameter("algorithm", f"{other[:40]!r} does not sign")
+        body: _SignHmac | _SignEcdsa = await read(request, _SIGN)
+        if isinstance(body, _SignHmac):
+            signature = keyuse.mac(await self.secret(body.key_handle), body.parameters.message)
+        else:
+            pair = await self._pair(body.key_handle)
+            signature = await _used(keyuse.sign_digest, pair, body.parameters.digest)
+        return answer({"signature": _encoded(signature)})
 
     async def _encrypt(self, request: web.Request) -> web.Response:
-        body = await read(request, _Use)
-        content = _decoded("plaintext", body.plaintext)
-        match body.algorithm:
-            case "AEAD":
-                key = await self.secret(body.key_handle)
-                iv, aad = _parameter(body, "iv"), _parameter(body, "aad")
-                return answer({"ciphertext": _encoded(await _used(keyuse.encrypt, key, iv, aad, content))})
-            case "RSA-PKCS1" | "RSA-NO-PADDING":
-                operation = keyuse.rsa_pkcs1 if body.algorithm == "RSA-PKCS1" else keyuse.rsa_raw
-                pair = await self._pair(body.key_handle)
-                return answer({"ciphertext": _encoded(await _used(operation, pair, content))})
-            case other:
-                raise bad_parameter("algorithm", f"{other[:40]!r} does not encrypt")
+        body: _EncryptAead | _EncryptPkcs1 | _EncryptRaw = await read(request, _ENCRYPT)
+        if isinstance(body, _EncryptAead):
+            key, given = await self.secret(body.key_handle), body.parameters
+            made = await _used(keyuse.encrypt, key, given.iv, given.aad, body.plaintext)
+        else:
+            operation = keyuse.rsa_pkcs1 if isinstance(body, _EncryptPkcs1) else keyuse.rsa_raw
+            made = await _used(operation, await self._pair(body.key_handle), body.plaintext)
+        return answer({"ciphertext": _encoded(made)})
 
     async def _decrypt(self, request: web.Request) -> web.Response:
-        body = await read(request, _Use)
-        if body.algorithm != "AEAD":
-            raise bad_parameter("algorithm", f"{body.algorithm[:40]!r} does not decrypt")
-        key, content = await self.secret(body.key_handle), _decoded("ciphertext", body.ciphertext)
-        iv, aad = _parameter(body, "iv"), _parameter(body, "aad")
-        return answer({"plaintext": _encoded(await _used(keyuse.decrypt, key, iv, aad, content))})
+        body = await read(request, _DecryptAead)
+        key, given = await self.secret(body.key_handle), body.parameters
+        opened = await _used(keyuse.decrypt, key, given.iv, given.aad, body.ciphertext)
+        return answer({"plaintext": _encoded(opened)})
 
 
 async def _used(operation: Any, *arguments: Any) -> bytes:
@@ -280,17 +310,11 @@ def _algorithm(preferred: str | None) -> KeyAlgorithm:
     return found
 
 
-def _parameter(body: _Use, name: str) -> bytes:
-    if name not in body.parameters:
-        raise bad_parameter("parameters", f"{name} is missing")
-    return _decoded(f"parameters.{name}", body.parameters[name])
-
-
-def _decoded(name: str, text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as problem:
-        raise bad_parameter(name, "it is not base64") from problem
+def _check_usage(text: str) -> None:
+    """A comma list of what a symmetric key is for; here each does everything."""
+    unknown = sorted(set(text.split(",")) - _USAGES)
+    if unknown:
+        raise ServiceError(422, f"invalid usage {unknown[0][:40]!r}, expected of {', '.join(sorted(_USAGES))}")
 
 
 def _encoded(content: bytes) -> str:

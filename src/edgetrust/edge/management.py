@@ -21,7 +21,7 @@ from aiohttp import web
 
 from edgetrust import __version__, limits
 from edgetrust.edge.api import NO_CONTENT, ServiceError, Who, answer, bad_parameter, caller, read, service
-from edgetrust.edge.moduleids import Module, ModuleUnknownError
+from edgetrust.edge.moduleids import Module
 from edgetrust.edge.modules import Modules
 from edgetrust.edge.principals import Principals
 from edgetrust.edge.workload import VERSIONS
@@ -166,8 +166,6 @@ class Management:
     async def _asked(self, asking: Awaitable[Any]) -> Any:
         try:
             return await asking
-        except ModuleUnknownError as problem:
-            raise ServiceError(_NOT_FOUND, problem.message, reason=problem.reason) from problem
         except Error as problem:
             raise ServiceError(_INTERNAL, problem.message, reason=problem.reason) from problem
 

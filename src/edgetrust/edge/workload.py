@@ -26,7 +26,7 @@ from edgetrust.edge.containers import Container
 from edgetrust.edge.files import MASTER_ENCRYPTION_KEY, TRUST_BUNDLE, server_certificate_id
 from edgetrust.edge.keyd import decrypt, encrypt
 from edgetrust.edge.keyuse import KeyUseError
-from edgetrust.edge.moduleids import Module, ModuleUnknownError
+from edgetrust.edge.moduleids import Module
 from edgetrust.edge.pairs import Certificates
 from edgetrust.edge.settings import Settings
 from edgetrust.edge.signing import sign_by
@@ -197,10 +197,9 @@ class Workload:
         data = _decoded("data", body.data)
         try:
             known = await self._identities.get(module)
-        except ModuleUnknownError as problem:
-            raise ServiceError(404, problem.message, reason=problem.reason) from problem
         except Error as problem:
-            raise ServiceError(_INTERNAL, problem.message, reason=problem.reason) from problem
+            message = f"failed to get module identity for {module}\ncaused by: {problem.message}"
+            raise ServiceError(_INTERNAL, message, reason=problem.reason) from problem
         return answer({"digest": _encoded(await asyncio.to_thread(self._identities.sign, known, data))})
 
     async def _encrypt(self, request: web.Request) -> web.Response:

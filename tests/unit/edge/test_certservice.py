@@ -178,6 +178,10 @@ async def test_preloaded_certificates_and_lists(bench: Bench) -> None:
     await bench.client.ok("PUT", path("gone"), {"pem": root}, status=201)
     assert (bench.folder / "gone.pem").read_text() == root
     assert (await bench.client.call("PUT", path("bundle"), {"pem": root})).status == 400
+    assert (await bench.client.call("DELETE", path("bundle"))).status == 400
+    for _ in range(2):
+        await bench.client.ok("DELETE", path("gone"), status=204)
+    assert not (bench.folder / "gone.pem").exists()
 
 
 async def test_who_may(bench: Bench) -> None:

@@ -171,7 +171,7 @@ async def test_by_identifier_the_uid_counts_and_by_handle_the_handle(bench: Benc
     await bench.pair("other")
     bench.who.uid = OTHER
     for method, path, body in (
-        ("POST", "/key", {"keyId": "not-his"}),
+        ("POST", "/key", {"keyId": "not-his", "usage": "sign"}),
         ("GET", "/key/not-his", None),
         ("POST", "/keypair", {"keyId": "other"}),
         ("GET", "/keypair/other", None),
@@ -235,20 +235,27 @@ async def test_bodies_that_are_wrong(bench: Bench, body: object, status: int) ->
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "status"),
     [
-        {"algorithm": "ECDSA", "parameters": {"digest": b64(b"short")}},
-        {"algorithm": "ECDSA", "parameters": {}},
-        {"algorithm": "ECDSA", "parameters": {"digest": "%"}},
-        {"algorithm": "HMAC-SHA256", "parameters": {"message": ""}},
-        {"algorithm": "MD5"},
+        ({"algorithm": "ECDSA", "parameters": {"digest": b64(b"short")}}, 400),
+        ({"algorithm": "HMAC-SHA256", "parameters": {"message": ""}}, 400),
+        ({"algorithm": "ECDSA", "parameters": {}}, 422),
+        ({"algorithm": "ECDSA", "parameters": {"digest": "%"}}, 422),
+        ({"algorithm": "ECDSA"}, 422),
+        ({"algorithm": "MD5", "parameters": {"digest": ""}}, 422),
     ],
 )
-async def test_what_a_pair_does_not_do(bench: Bench, body: dict[str, object]) -> None:
+async def test_what_a_pair_does_not_do(bench: Bench, body: dict[str, object], status: int) -> None:
     handle = await bench.pair("p")
-    assert (await bench.client.call("POST", "/sign", {"keyHandle": handle, **body})).status == 400
+    assert (await bench.client.call("POST", "/sign", {"keyHandle": handle, **body})).status == status
     encrypted = {"keyHandle": handle, "algorithm": "RSA-PKCS1", "plaintext": ""}
     assert (await bench.client.call("POST", "/encrypt", encrypted)).status == 400
+
+
+@pytest.mark.parametrize("body", [{}, {"usage": ""}, {"usage": "sign,verify"}, {"usage": "sign", "keyBytes": "%"}])
+async def test_a_symmetric_key_is_for_something(bench: Bench, body: dict[str, str]) -> None:
+    assert (await bench.client.call("POST", "/key", {"keyId": "k", **body})).status == 422
+    assert not bench.store.exists("k")
 
 
 # The rules that all services share ----------------------------------------------------------------------------------
@@ -261,6 +268,7 @@ async def test_what_a_pair_does_not_do(bench: Bench, body: dict[str, object]) ->
         ("GET", "/key/x", {"query": "api-version=1"}, 400, 'invalid api-version "1"'),
         ("GET", "/nothing", {}, 404, "not found"),
         ("GET", "/sign", {}, 400, "method not allowed"),
+        ("HEAD", "/key/x", {}, 400, None),
         ("POST", "/sign", {}, 400, "missing request body"),
         ("POST", "/sign", {"data": b"{"}, 422, None),
         ("POST", "/sign", {"data": b"\xff\xff"}, 422, None),

@@ -127,7 +127,7 @@ async def test_what_a_module_said(bench: Bench, monkeypatch: pytest.MonkeyPatch)
         ("POST", "/modules/edgeHub/stop", 403),
         ("POST", "/modules/speaker/kill", 404),
         ("DELETE", "/modules/speaker", 403),
-        ("PUT", "/identities/none", 404),
+        ("PUT", "/identities/none", 500),
         ("PUT", "/identities/a%20b", 400),
     ],
 )
