@@ -32,16 +32,16 @@ UV_COMPILE = .tools/uv/bin/uv pip compile --quiet --universal --python-version 3
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test check bench fuzz soak coverage docs prerequisites install lock clean
+.PHONY: help demo test check bench fuzz soak coverage docs prerequisites install compiled lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
-demo: $(RUN) ## the whole story on this machine: hub, gateway, sensor, intruders, an outage (ARGS="--json --keep")
+demo: compiled ## the whole story on this machine: hub, gateway, sensor, intruders, an outage (ARGS="--json --keep")
 	@tools/prerequisites openssl
 	.venv/bin/edgetrust demo $(ARGS)
 
-test: prerequisites $(AZURE) $(NODE) $(JUDGES) check ## lint, types, layers and all tests (ARGS="-k pattern")
+test: prerequisites $(AZURE) $(NODE) $(JUDGES) check compiled ## lint, types, layers and all tests (ARGS="-k pattern")
 	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --durations=15 $(ARGS)
 
 check: $(DEV) ## lint, types and layers only
@@ -50,14 +50,14 @@ check: $(DEV) ## lint, types and layers only
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: $(DEV) ## measure against mosquitto and others, in one run; prints ratios
+bench: $(DEV) compiled ## measure against mosquitto and others, in one run; prints ratios
 	@tools/prerequisites mosquitto openssl
 	.venv/bin/python -m bench $(ARGS)
 
 fuzz: $(DEV) ## damaged input for every parser that a peer can reach, 10 s each (ARGS="--target tls --seconds 60")
 	.venv/bin/python -m fuzz $(ARGS)
 
-soak: $(DEV) ## a thousand devices under renewals, a new root, cuts and kills (ARGS="--minutes 15 --json")
+soak: $(DEV) compiled ## a thousand devices under renewals, a new root, cuts and kills (ARGS="--minutes 15 --json")
 	.venv/bin/python tests/soak.py $(ARGS)
 
 coverage: $(DEV) ## branch coverage of the packages that decide
@@ -71,7 +71,7 @@ docs: $(DEV) ## write the generated pages of docs/reference
 prerequisites: ## programs that the tests drive; installed through apt-get as root, else named
 	@tools/prerequisites $(TEST_PROGRAMS)
 
-install: $(DEV) ## the development environment, without running anything
+install: $(DEV) compiled ## the development environment, without running anything
 
 lock: $(UV) ## resolve dependencies into requirements/*.txt (UPGRADE=--upgrade for newer versions)
 	$(UV_COMPILE) pyproject.toml requirements/build.in --all-extras --group dev -o requirements/dev.txt >/dev/null
@@ -91,6 +91,11 @@ $(RUN): requirements/run.txt requirements/build.txt pyproject.toml
 	tools/environment .venv requirements/run.txt requirements/build.txt
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# Byte code for what was changed, as pip makes it for all that is not editable: where Python is told to write none, each start
+# of a process would compile everything again, which is a third of the start.
+compiled: $(RUN)
+	@.venv/bin/python -m compileall -q src
 
 $(DEV): requirements/dev.txt $(RUN)
 	tools/environment .venv requirements/dev.txt

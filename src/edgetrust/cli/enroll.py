@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgetrust.cli.enroll_state import Enrolled, load, load_state, renewal_of, save
+from edgetrust.cli.enroll_state import Enrolled, load, load_state, save
 from edgetrust.cli.output import Json, iso, print_facts, print_json, say, utc
 from edgetrust.errors import UsageError
 from edgetrust.pki.keys import KeyAlgorithm
@@ -60,6 +60,8 @@ def enroll(
     json: Json = False,
 ) -> None:
     """Get a certificate by EST: with a bootstrap certificate or a password at first, with its own from then on."""
+    from edgetrust.cli.enroll_renewal import renewal_of
+
     if (bootstrap_cert is None) != (bootstrap_key is None):
         raise UsageError(
             "--bootstrap-cert and --bootstrap-key belong together", reason="options-belong", fix="give both"
@@ -110,6 +112,7 @@ def renew(
 
     The new certificate is tried in a real connection before it takes the place of the old one.
     """
+    from edgetrust.cli.enroll_renewal import renewal_of
     from edgetrust.device.identity import IdentityFolder
     from edgetrust.pki.renewal import next_attempt
 

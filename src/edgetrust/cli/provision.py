@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,13 +13,15 @@ from edgetrust.cli.certificates import read_chain, read_file
 from edgetrust.cli.client import default_directory, read_secret, up_json
 from edgetrust.cli.output import Json, print_facts, print_json
 from edgetrust.clock import SystemClock
-from edgetrust.device.provision import ByCertificate, ByKey, DpsAddress, ProvisionedAs, register
 from edgetrust.errors import ConfigError, UsageError
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.pki.csr import CsrError, parse_csr
 from edgetrust.pki.keys import SecretBytes
 from edgetrust.pki.softkeys import load_key_file, write_private
 from edgetrust.protocol.sas import KeyFormatError, decode_key
+
+if TYPE_CHECKING:  # the client is imported when it is used: all other commands of `device` start without it
+    from edgetrust.device.provision import ByCertificate, ByKey, DpsAddress, ProvisionedAs
 
 
 def provision(
@@ -46,6 +48,8 @@ def provision(
     directory: Directory = None,
     json: Json = False,
 ) -> None:
+    from edgetrust.device.provision import register
+
     if (csr is None) != (out is None):
         raise UsageError("--csr and --out go together", reason="options-together", fix="give both or none")
     service = _service(dps, id_scope, ca, directory)
@@ -58,6 +62,8 @@ def provision(
 
 
 def _service(dps: str | None, id_scope: str | None, ca: Path | None, directory: Path | None) -> DpsAddress:
+    from edgetrust.device.provision import DpsAddress
+
     now = SystemClock().now()
     bundle = None if ca is None else TrustBundle(read_chain(ca).certificates, as_of=now)
     if dps is not None and id_scope is not None:
@@ -83,6 +89,8 @@ def _service(dps: str | None, id_scope: str | None, ca: Path | None, directory: 
 
 
 def _credential(key_file: Path | None, certificate: Path | None, private_key: Path | None) -> ByKey | ByCertificate:
+    from edgetrust.device.provision import ByCertificate, ByKey
+
     if (key_file is None) == (certificate is None):
         raise UsageError(
             "a device shows a key or a certificate",
