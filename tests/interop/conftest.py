@@ -20,6 +20,14 @@ def contoso(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contoso]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def no_devices_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Clients end with the test that made them."""
+    yield
+    for name in {"contoso", "node"} & set(request.fixturenames):
+        request.getfixturevalue(name).end_devices()
+
+
 @pytest.fixture(scope="session")
 def node(contoso: Contoso, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeContoso]:
     """The same hub, as clients of the Node SDKs reach it."""

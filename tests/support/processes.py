@@ -44,6 +44,7 @@ class Device:
     sdk: Sdk
     name: str
     identity: str
+    ended: bool = False
 
     def connect(self) -> None:
         self.sdk.do("connect", client=self.name)
@@ -82,6 +83,7 @@ class Device:
         self.sdk.do("disconnect", client=self.name)
 
     def shutdown(self) -> None:
+        self.ended = True
         self.sdk.do("shutdown", client=self.name)
 
 
@@ -93,6 +95,7 @@ class Contoso:
         self.world = World(folder, HUB)
         self.sdk = Sdk("device", log=folder / "sdk.log")
         self.proxy = Proxy({})
+        self.devices: list[Device] = []
         self._made = 0
 
     def __enter__(self) -> Self:
@@ -229,11 +232,19 @@ class Contoso:
         through = {"gateway_hostname": gateway} if gateway else {}
         return self._create(device, module, gateway, {"x509": files, **through, **options})
 
+    def end_devices(self) -> None:
+        """End the clients that a test has left, which would go on trying to connect. Nobody waits for them."""
+        for device in self.devices:
+            if not device.ended:
+                device.begin("shutdown")
+        self.devices.clear()
+
     def _create(self, device: str, module: str | None, gateway: str, options: dict[str, Any]) -> Device:
         self._made += 1
         identity = f"{device}/{module}" if module else device
         made = Device(self.sdk, f"{identity} ({self._made})", identity)
         self._create_client(made, module, gateway, options)
+        self.devices.append(made)
         return made
 
     def _create_client(self, made: Device, module: str | None, gateway: str, options: dict[str, Any]) -> None:
