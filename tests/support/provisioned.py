@@ -21,13 +21,16 @@ def enroll(world: World, *arguments: str) -> dict[str, Any]:
     return dict(json.loads(edgetrust(*command).stdout))
 
 
-def gateway(world: World, attestation: str, *, root: str = "", extra: str = "", name: str = "gateway") -> Gateway:
-    """A gateway whose config.toml knows a provisioning service and no hub."""
+def gateway(
+    world: World, attestation: str, *, root: str = "", extra: str = "", edge_ca: str = "", name: str = "gateway"
+) -> Gateway:
+    """A gateway whose config.toml knows a provisioning service and no hub. `edge_ca`: in place of files."""
     folder, ready = world.folder / name, world.hub.ready
     folder.mkdir(exist_ok=True)
     trust = folder / "root.pem"
     trust.write_text(world.pki.bundle.pem())
     ca = write_holder(folder, "edge-ca", world.edge_ca(), root=True)
+    files = f'[edge_ca]\ncert = "file://{ca[0]}"\npk = "file://{ca[1]}"'
     config = folder / "config.toml"
     config.write_text(
         f"""
@@ -41,9 +44,7 @@ global_endpoint = "https://localhost:{ready["dps"]["https_port"]}/"
 id_scope = "{ready["dps"]["id_scope"]}"
 {attestation}
 
-[edge_ca]
-cert = "file://{ca[0]}"
-pk = "file://{ca[1]}"
+{edge_ca or files}
 
 [edgetrust.listen]
 host = "127.0.0.1"

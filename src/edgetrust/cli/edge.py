@@ -41,7 +41,8 @@ def serve(
 ) -> None:
     """Serve a gateway until it is told to stop. With --json prints one object when it is ready.
 
-    At SIGHUP it reads hostname and names again and has a certificate for them, while devices stay connected.
+    At SIGHUP it reads hostname and names again and has a certificate for them, and takes up replaced certificates and
+    keys, while devices stay connected.
     """
     serve_gateway(config, root, mqtt_port, https_port, json=json, alone=True)
 

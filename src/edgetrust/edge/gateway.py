@@ -18,7 +18,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import fields, replace
 from datetime import datetime
 from functools import partial
@@ -110,6 +110,7 @@ class Gateway:
         self._clock = clock
         self._open = AsyncExitStack()
         self._tasks = LoopTasks()
+        self._look_now = asyncio.Event()  # at what is due, and at replaced files
         self._sessions = Sessions(self._seen)
         self._keys: KeyStore
         if elsewhere is None:
@@ -449,21 +450,33 @@ class Gateway:
     # Certificates ---------------------------------------------------------------------------------------------------
 
     async def _keep_certificates(self) -> None:
+        steps = (
+            self._upkeep.renew_due,
+            self._take_up_identity,
+            self._take_up_edge_ca,
+            self._take_up_trust_bundle,
+            self._renew_server,
+        )
         while True:
-            await asyncio.sleep(self._check_after())
-            try:
-                await self._renew_what_is_due()
-            except Error as problem:  # what is in use stays in use; there is always another attempt
-                _log.error(EVENT_CERTIFICATE_EXPIRING, reason=problem.reason, detail=problem.message, fix=problem.fix)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._check_after()):
+                    await self._look_now.wait()
+            self._look_now.clear()
+            for step in steps:  # what is wrong with one of them is no reason to leave out another
+                try:
+                    await step()
+                except (Error, OSError) as problem:  # what is in use stays in use; there is always another attempt
+                    self._not_taken_up(problem)
+
+    def _not_taken_up(self, problem: Error | OSError) -> None:
+        reason, fix = (problem.reason, problem.fix) if isinstance(problem, Error) else ("disk", "")
+        _log.error(EVENT_CERTIFICATE_EXPIRING, reason=reason, detail=str(problem), fix=fix)
 
     def _check_after(self) -> float:
-        """A hundredth of the shorter life, at most a minute: short-lived certificates are renewed in time too."""
+        """A hundredth of the shortest life, at most a minute: short-lived certificates are renewed in time too."""
         lives = [
             (certificate.not_valid_after_utc - certificate.not_valid_before_utc).total_seconds()
-            for certificate in (
-                *self._server.chain.certificates[:2],
-                *(chain.end_entity for _, chain in self._upkeep.chains()),
-            )
+            for certificate in (chain.end_entity for _, chain in self._held())
         ]
         return max(LEAST_CHECK_SECONDS, min(CERTIFICATE_CHECK_SECONDS, *(life / 100 for life in lives)))
 
@@ -474,15 +487,23 @@ class Gateway:
         assert isinstance(identities, Identities), "who renews the device's identity asks the hub itself"
         await identities.try_certificate(chain, tls_key(key))
 
-    async def _renew_what_is_due(self) -> None:
-        certificates = self._certificates
-        await self._upkeep.renew_due()
-        if await asyncio.to_thread(certificates.refresh_device_identity):
+    async def _take_up_identity(self) -> None:
+        """A renewed identity, or replaced files; a provisioning service tells the hub of it."""
+        if await asyncio.to_thread(self._certificates.refresh_device_identity):
             self._hub_side.identities.forget_certificate()
-        edge_ca = await asyncio.to_thread(certificates.refresh_edge_ca)
-        if await asyncio.to_thread(certificates.refresh_trust_bundle) or edge_ca:
+        if self._provisioning is not None:
+            await self._provisioning.make_known()
+
+    async def _take_up_edge_ca(self) -> None:
+        if await asyncio.to_thread(self._certificates.refresh_edge_ca):
             self._changed(None)
-        if certificates.server_is_due(self._server):
+
+    async def _take_up_trust_bundle(self) -> None:
+        if await asyncio.to_thread(self._certificates.refresh_trust_bundle):
+            self._changed(None)
+
+    async def _renew_server(self) -> None:
+        if self._certificates.server_is_due(self._server):
             await self._swap_server()
 
     async def _swap_server(self) -> None:
@@ -492,9 +513,10 @@ class Gateway:
         self._server = server
 
     async def reread(self, settings: Settings) -> None:
-        """Take up the hostname and the names of `settings` while serving; what else is another is said to wait for the
-        next start. Raises EdgeCaError; then nothing has changed.
+        """Take up the hostname and the names of `settings`, and replaced files, while serving; what else is another is
+        said to wait for the next start. Raises EdgeCaError; then nothing has changed.
         """
+        self._look_now.set()
         waits = sorted(
             one.name
             for one in fields(settings)

@@ -4,7 +4,8 @@ Rules (edge specification 4.2, 4.5). What was assigned is on the disk before it 
 configuration names another service, scope or registration: a restart does not ask again, unless the configuration says
 so, and a service that is away or that refuses does not stop a gateway that was assigned once. A gateway that never was
 waits for the service, and ends when it is refused. Asked again because the hub refuses the device, the service is
-asked once per five minutes at most. A renewed identity certificate is registered here before it is stored.
+asked once per five minutes at most. A renewed identity certificate is registered here before it is stored, one whose
+files were replaced as soon as that is seen.
 
 It must not know how certificates are issued, nor what the hub does.
 """
@@ -63,12 +64,15 @@ class Provisioning:
         self._pause = pause
         self._asked_at: float | None = None
         self._said = ""
+        self._known: Chain | None = None  # the identity certificate that the service was shown last
+        self._shown: Chain | None = None  # and the last one that was tried
         self.current: Assignment | None = None
         self.moved = asyncio.Event()
 
     async def begin(self) -> Assignment:
         """What is remembered, or what the service says. Raises RefusedError or ConfigError without either."""
         backup = await asyncio.to_thread(backup_of, self._settings, self._layout)
+        self._known = await asyncio.to_thread(self._store.load, DEVICE_ID)  # if not, the hub will say so
         if backup is not None and self.dps.reprovision is not Reprovision.ALWAYS:
             self.current = backup
             return backup
@@ -111,8 +115,7 @@ class Provisioning:
         """The hub does not take this device: ask the service, unless that was just done. Whether to try the hub once
         more.
         """
-        now = self._clock.monotonic()
-        if self._asked_at is not None and now - self._asked_at < PROVISION_AGAIN_SECONDS:
+        if self._asked_lately():
             return False
         try:
             return await self.again() == self.current
@@ -120,11 +123,26 @@ class Provisioning:
             self._degraded(problem, "the hub refuses the device, and it is not provisioned anew")
             return False
 
+    async def make_known(self) -> None:
+        """Register with another identity certificate, if there is one since. Raises Error when it is not taken; it is
+        tried again once per five minutes.
+        """
+        if isinstance(self._settings.credential, DeviceKey | DeviceTpm):
+            return
+        chain = await asyncio.to_thread(self._store.load, DEVICE_ID)
+        if chain is None or chain == self._known or (chain == self._shown and self._asked_lately()):
+            return
+        self._shown = chain
+        await self.again()
+
     async def register_identity(self, chain: Chain, key: KeyHandle) -> None:
         """Make a new identity certificate known, before it becomes ours. Raises Error when it is not taken."""
         found = await self._registered(ByCertificate(chain, tls_key(key)))
         if found != self.current:
             self.moved.set()
+
+    def _asked_lately(self) -> bool:
+        return self._asked_at is not None and self._clock.monotonic() - self._asked_at < PROVISION_AGAIN_SECONDS
 
     async def _registered(self, shown: ByCertificate | None = None) -> Assignment:
         self._asked_at = self._clock.monotonic()
@@ -137,6 +155,8 @@ class Provisioning:
             raise UnavailableError("the provisioning service names no hub or no device", reason="answer-malformed")
         found = Assignment(answer.hub.lower(), answer.device)
         await asyncio.to_thread(self._remember, found, registration, answer.payload)
+        if isinstance(credential, ByCertificate):
+            self._known = credential.chain
         _log.info(EVENT_GATEWAY_ASSIGNED, hub=found.hub, device=found.device, registration=registration)
         return found
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from support.edge_world import World, edgetrust, wait_until, write_holder
+from edgetrust.pki.chain import Chain
+from support.edge_world import Gateway, World, edgetrust, wait_until, write_holder
 from support.est_server import Served, TestEst
-from support.pki import Holder
+from support.pki import Holder, self_signed
 from support.provisioned import NAME, ask, by_key, enroll, gateway, serves
 from support.tpm import Tpm
 
+CONNECTED = {"connected": True, "connected_at": "", "problem": "", "degraded": ""}
+# Due half a minute before its end, six seconds after it was issued.
+RENEW = '{ rotate_key = true, threshold = "70%", retry = "1%" }'
+SHORT = TestEst(life=timedelta(seconds=95), begin=timedelta(seconds=-60))
 LONG = TestEst(life=timedelta(hours=1), begin=timedelta(seconds=-60))
 
 
@@ -79,27 +86,91 @@ def test_a_derived_key_of_a_group_and_a_wrong_one(world: World) -> None:
     assert wrong.stop() != 0
 
 
-def test_by_certificate_replaced_while_it_runs(world: World, tmp_path: Path) -> None:
-    """A certificate of a group's CA, without a registration id: the common name is it. The next one heals itself."""
-    (tmp_path / "ca.pem").write_text(world.pki.root.chain.pem())
-    dps = ["--dir", str(world.hub_folder)]
-    edgetrust("dps", "ca", "add", "contoso", str(tmp_path / "ca.pem"), "--verified", *dps)
-    enroll(world, "group", "create", "fleet", "--ca-name", "contoso")
+def test_by_certificate_replaced_while_it_runs_and_while_it_does_not(world: World, tmp_path: Path) -> None:
+    """A certificate of a group's CA, without a registration id: the common name is it. The hub knows one thumbprint,
+    that of the last registration: the provisioning service tells it the new one.
+    """
+    group_of(world, tmp_path, world.pki.root.chain, "contoso")
     made = gateway(world, by_files(tmp_path, world.pki.device(NAME), name=None))
     made.start()
     serves(world, made)
+    device = world.pki.device(NAME)
+    write_holder(tmp_path, "identity", device)
+    assert made.running is not None
+    made.running.send_signal(signal.SIGHUP)  # a minute later it would see it by itself
+    wait_until(lambda: hub_knows(world) == device.chain.thumbprint().hex().upper(), 20)
+    assert ask(made, "POST", "/identities/modules", {"type": "aziot", "moduleId": "m"})[0] == 200
+    assert made.state()["upstream"] | {"connected_at": ""} == CONNECTED
+
     made.stop()
     write_holder(tmp_path, "identity", world.pki.device(NAME))
-    made.start()  # the hub knows the thumbprint of the old one; the provisioning service tells it the new one
+    made.start()
     wait_until(lambda: made.state()["upstream"]["degraded"] == "")
-    assert ask(made, "POST", "/identities/modules", {"type": "aziot", "moduleId": "m"})[0] == 200
+    assert ask(made, "POST", "/identities/modules", {"type": "aziot", "moduleId": "n"})[0] == 200
+
+
+def group_of(world: World, folder: Path, ca: Chain, name: str) -> None:
+    """An enrollment group of all that a CA certifies."""
+    (folder / "ca.pem").write_text(ca.pem())
+    edgetrust("dps", "ca", "add", name, str(folder / "ca.pem"), "--verified", "--dir", str(world.hub_folder))
+    enroll(world, "group", "create", "fleet", "--ca-name", name)
+
+
+def hub_knows(world: World) -> str:
+    """The thumbprint by which the hub knows the gateway."""
+    device = edgetrust("device", "show", NAME, "--json", "--dir", str(world.hub_folder)).stdout
+    return str(json.loads(device)["authentication"]["x509Thumbprint"]["primaryThumbprint"]).upper()
+
+
+@pytest.fixture
+def unattended(tmp_path: Path) -> Iterator[Served]:
+    made = Served(tmp_path, SHORT)
+    yield made
+    made.stop()
+
+
+def test_nobody_handles_a_certificate(world: World, unattended: Served, tmp_path: Path) -> None:
+    """Row 99: given a root and a bootstrap certificate, identity and Edge CA are obtained and renewed, while a sensor
+    sends; the hub is told of each identity, and modules can still be made.
+    """
+    est = unattended.est
+    group_of(world, tmp_path, est.pki.root.chain, "est")
+    issued = f'method = "est"\nauto_renew = {RENEW}\n'
+    attestation = (
+        f'[provisioning.attestation]\nmethod = "x509"\nregistration_id = "{NAME}"\n'
+        f'[provisioning.attestation.identity_cert]\ncommon_name = "{NAME}"\n{issued}'
+    )
+    policy = f"[cert_issuance.est]\nidentity_auto_renew = {RENEW}"
+    issuance = unattended.issuance().replace("[cert_issuance.est]", policy)
+    made = gateway(world, attestation, extra=issuance, edge_ca=f"[edge_ca]\n{issued}")
+    made.trust.write_text(est.pki.bundle.pem())
+    made.start()
+    serves(world, made)
+    sensor = self_signed("Second", now=world.pki.now)
+    world.thumbprint_device("Second", sensor, "--parent", NAME)
+    sent, first = [], (hub_knows(world), shown(made, "aziot-edged-ca"))
+
+    def renewed() -> bool:
+        sent.append(f"m{len(sent)}")
+        done = made.publish("Second", sent[-1], holder=sensor)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return hub_knows(world) != first[0] and shown(made, "aziot-edged-ca") != first[1]
+
+    wait_until(renewed, 60)
+    world.wait_for_events(sent, "Second")
+    wait_until(lambda: hub_knows(world) == shown(made, "device-id"))
+    assert ask(made, "POST", "/identities/modules", {"type": "aziot", "moduleId": "late"})[0] == 200
+    assert [one.client for one in est.asked].count("CN=bootstrap") == 1
+    assert not [line for line in made.text().splitlines() if "not_renewed" in line]
+
+
+def shown(made: Gateway, certificate: str) -> str:
+    """The thumbprint of a certificate that a gateway has in use."""
+    return next(str(one["thumbprint"]).upper() for one in made.state()["certificates"] if one["id"] == certificate)
 
 
 def test_an_identity_by_est(world: World, served: Served, tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text(served.est.pki.root.chain.pem())
-    dps = ["--dir", str(world.hub_folder)]
-    edgetrust("dps", "ca", "add", "est", str(tmp_path / "ca.pem"), "--verified", *dps)
-    enroll(world, "group", "create", "fleet", "--ca-name", "est")
+    group_of(world, tmp_path, served.est.pki.root.chain, "est")
     attestation = (
         f'[provisioning.attestation]\nmethod = "x509"\nregistration_id = "{NAME}"\n'
         '[provisioning.attestation.identity_cert]\nmethod = "est"\n'

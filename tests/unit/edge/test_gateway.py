@@ -155,6 +155,30 @@ async def test_a_bad_replacement_is_reported_and_the_old_stays(
     await until(lambda: gateway._server.chain != old)
 
 
+async def test_what_is_wrong_with_one_certificate_keeps_no_other_from_being_replaced(
+    story: Story, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway = await story.start()
+    old = gateway._server.chain
+
+    def full() -> bool:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(gateway._certificates, "refresh_device_identity", full)
+    story.edge_ca("another edge ca")
+    await until(lambda: gateway._server.chain != old)
+    said = capsys.readouterr().out
+    assert "No space left on device" in said
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "CERTIFICATE_CHECK_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "LEAST_CHECK_SECONDS", 3600.0)
+    await asyncio.sleep(0.05)
+    old = gateway._server.chain
+    story.edge_ca("a third")
+    await gateway.reread(story.settings)  # does not wait for the hour to pass
+    await until(lambda: gateway._server.chain != old)
+
+
 async def test_a_disabled_device_is_closed_and_an_expired_token_too(story: Story) -> None:
     gateway = await story.start()
     await until(lambda: gateway._registry.as_of is not None)

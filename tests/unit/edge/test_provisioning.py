@@ -12,14 +12,17 @@ import pytest
 from edgetrust.clock import ManualClock, SystemClock
 from edgetrust.edge.files import Layout
 from edgetrust.edge.keyd import open_keys
+from edgetrust.edge.pairs import CertificateStore
 from edgetrust.edge.provisioning import Provisioning, as_assigned
 from edgetrust.edge.settings import Assignment, Settings, load_settings
 from edgetrust.errors import ConfigError, RefusedError
 from edgetrust.limits import PROVISION_AGAIN_SECONDS
+from edgetrust.pki.keys import SecretBytes
 from support.fake_hub import Asked, FakeHub
 from support.pki import Pki
 
 HERE = Assignment("hub.example", "EdgeGateway")
+BY_KEY = 'method = "symmetric_key"\nsymmetric_key = { value = "a2V5" }'
 
 
 class Story:
@@ -47,7 +50,9 @@ class Story:
         state = {"assignedHub": self.hub, "deviceId": self.device, "payload": {"site": "north"}}
         return 200, {"operationId": "operation", "status": "assigned", "registrationState": state}
 
-    def settings(self, mode: str = "Dynamic", scope: str = "0ne", registration: str = "gateway-1") -> Settings:
+    def settings(
+        self, mode: str = "Dynamic", scope: str = "0ne", registration: str = "gateway-1", attestation: str = BY_KEY
+    ) -> Settings:
         (self.folder / "root.pem").write_text(self.service.pki.bundle.pem())
         (self.folder / "payload.json").write_text('{"model": 1}')
         path = self.folder / "config.toml"
@@ -61,9 +66,8 @@ global_endpoint = "https://localhost:{self.service.port}"
 id_scope = "{scope}"
 payload = {{ uri = "file://{self.folder}/payload.json" }}
 [provisioning.attestation]
-method = "symmetric_key"
 registration_id = "{registration}"
-symmetric_key = {{ value = "a2V5" }}
+{attestation}
 [edgetrust.upstream]
 ca = "file://{self.folder}/root.pem"
 """
@@ -161,6 +165,45 @@ async def test_refused_by_the_hub_it_is_moved(story: Story) -> None:
     assert not await gateway.refused()
     assert gateway.moved.is_set()
     assert await story.gateway().begin() == Assignment("hub.example", "Another")
+
+
+async def test_a_replaced_certificate_is_made_known_at_once_and_after_a_refusal_once_in_a_while(story: Story) -> None:
+    (story.folder / "x").touch()
+    named = "\n".join(f'identity_{one} = "file://{story.folder}/x"' for one in ("cert", "pk"))
+    gateway = story.gateway(attestation=f'method = "x509"\n{named}')
+
+    def has(name: str) -> None:
+        holder = story.service.pki.device(name)
+        open_keys(story.layout).import_pem("device-id", SecretBytes(holder.key_pem()))
+        CertificateStore(story.layout.certificates).save("device-id", holder.chain)
+
+    has("first")
+    await gateway.begin()
+    await gateway.make_known()
+    assert len(story.registrations) == 1
+    has("second")
+    for _ in range(2):
+        await gateway.make_known()
+    assert len(story.registrations) == 2  # at once, though it was asked just before
+    has("third")
+    story.status, story.heal_after = 401, 99
+    with pytest.raises(RefusedError):
+        await gateway.make_known()
+    await gateway.make_known()
+    assert len(story.registrations) == 3
+    story.clock.advance(PROVISION_AGAIN_SECONDS)
+    story.status = 202
+    for _ in range(2):
+        await gateway.make_known()
+    assert len(story.registrations) == 4
+    assert gateway.current == HERE
+
+
+async def test_who_has_no_certificate_has_none_to_make_known(story: Story) -> None:
+    gateway = story.gateway()
+    await gateway.begin()
+    await gateway.make_known()
+    assert len(story.registrations) == 1
 
 
 async def test_a_payload_that_is_no_json(story: Story) -> None:
