@@ -25,6 +25,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from edgetrust import telemetry
 from edgetrust.ca.reasons import MEANINGS, IssuanceReason, Meaning
 from edgetrust.cli.main import COMMANDS, load
+from edgetrust.edge.check import CHECKS, NOT_HERE
 from edgetrust.edge.metrics import GatewayMetrics
 from edgetrust.trust.explain import EXPLANATIONS, Explanation
 from edgetrust.trust.verdict import Reason
@@ -55,6 +56,18 @@ has the labels `iothub`, `edge_device` and `instance_number` besides its own. `i
 `device/module` of the copy of the scope, and `unknown` for whoever is not in it; `iothub` is the destination
 `$upstream`, `GATEWAY/MODULE/INPUT` one of a module. Quantiles are of the last observations.
 [`dashboards/gateway.json`](../../dashboards/gateway.json) is a dashboard for Grafana."""
+CHECKS_INTRODUCTION = """\
+`edgetrust edge check` looks at a gateway, and changes nothing. Each check has a stable identifier, that of `iotedge
+check` where it means the same; `--dont-run ID` leaves one out, `--json` prints outcome, cause and fix of each."""
+OUTCOMES = (
+    ("`ok`", "nothing is wrong"),
+    ("`warning`", "something that will not work, or should not be so in production"),
+    ("`error`", "something that does not work now; the exit code is 1"),
+    ("`fatal`", "an error without whose removal nothing else can be looked at; the exit code is 1"),
+    ("`skipped`", "something else has to be mended or started first"),
+    ("`ignored`", "does not apply here, or was left out"),
+)
+NOT_HERE_INTRODUCTION = "Checks of `iotedge check` that are not made, and why:"
 LOG_INTRODUCTION = """\
 Every actor logs to stderr, one line per event, with the time in UTC. The names below are stable and may be
 alerted on; other lines are for people and may change. A refusal's line carries its [reason](reasons.md). No
@@ -228,6 +241,15 @@ def _gateway_metrics() -> Iterator[tuple[str, str, str, str]]:
         yield f"`{name}`", family.type, ", ".join(f"`{label}`" for label in metric.labels), metric.text
 
 
+def checks() -> str:
+    """Every check of a gateway, and those of IoT Edge that are not made."""
+    made = _table(("check", "looks whether"), ((f"`{name}`", text) for name, (text, _) in CHECKS.items()))
+    left_out = _table(("check", "because"), ((f"`{name}`", why) for name, why in NOT_HERE.items()))
+    title, source = "# Checks of a gateway", GENERATED.format(source="src/edgetrust/edge/check.py")
+    outcomes = _table(("outcome", "means"), OUTCOMES)
+    return _page([title, source, CHECKS_INTRODUCTION, outcomes, made, "## Not made", NOT_HERE_INTRODUCTION, left_out])
+
+
 def log_events() -> str:
     """Every event name that may be relied on."""
     source = ROOT / "src" / "edgetrust" / "telemetry.py"
@@ -313,6 +335,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": metrics,
     "log-events.md": log_events,
     "limits.md": limits,
+    "checks.md": checks,
 }
 
 

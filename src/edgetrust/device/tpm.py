@@ -1,5 +1,6 @@
 """A device's TPM, by the programs of tpm2-tools: it proves that it is there, and signs with what only it can unlock.
 
+    answers     it is there; nothing in it is touched
     keys        the public areas of its endorsement key and storage root key
     sign_once   with a key that a provisioning service has wrapped for it, which is kept nowhere
     keep        such a key stays in the TPM, at a handle of its own, also without power
@@ -47,6 +48,11 @@ class Tpm:
         self._place = place
         self._handle = hex(_FIRST_HANDLE + place.key_index)
         self._held: tempfile.TemporaryDirectory[str] | None = None
+
+    def answers(self) -> None:
+        """Ask for its properties. Raises UnavailableError when it is not there."""
+        with _turn:
+            self._run("getcap", "properties-fixed")
 
     def keys(self) -> tuple[bytes, bytes]:
         """The public areas of the endorsement key and of the storage root key."""
@@ -139,11 +145,10 @@ class Tpm:
         return [option, owner] if owner else []
 
     def _run(self, name: str, *arguments: str) -> bytes:
-        assert self._held is not None, "_prepared() comes first"
         try:
             done = subprocess.run(
                 [f"tpm2_{name}", *arguments],
-                cwd=self._held.name,
+                cwd=None if self._held is None else self._held.name,
                 capture_output=True,
                 timeout=TPM_TOOL_SECONDS,
                 check=False,

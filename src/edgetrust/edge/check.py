@@ -13,12 +13,11 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-import aiohttp
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from edgetrust.clock import Clock
-from edgetrust.edge import surroundings
+from edgetrust.edge import servicechecks, surroundings
 from edgetrust.edge.checking import Bench, Check, FoundError, IgnoredError, Outcome, Result, SkippedError, run_one
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, EST_ID, LOCAL_CA, Layout, file_stem
 from edgetrust.edge.hubapi import HubTrust
@@ -26,6 +25,7 @@ from edgetrust.edge.issuing import Files
 from edgetrust.edge.keyd import open_keys
 from edgetrust.edge.pairs import read_chain
 from edgetrust.edge.provisioning import as_assigned
+from edgetrust.edge.servicechecks import MANAGEMENT, WORKLOAD, answers, configured
 from edgetrust.edge.settings import (
     DeviceCertificate,
     EdgeCaFiles,
@@ -35,10 +35,8 @@ from edgetrust.edge.settings import (
 )
 from edgetrust.edge.status import read_state
 from edgetrust.edge.surroundings import shake
-from edgetrust.limits import CHECK_SECONDS
 from edgetrust.pki.chain import Chain, TrustBundle, key_matches
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip
-from edgetrust.transport.unix import address_of
 
 _SOON = timedelta(days=7)
 _RSA_BITS = 2048
@@ -220,31 +218,6 @@ async def _strong_keys(bench: Bench) -> None:
 # What runs ----------------------------------------------------------------------------------------------------------
 
 
-def _answers(name: str) -> Check:
-    async def check(bench: Bench) -> None:
-        path = bench.layout.root / f"run/aziot/{name}.sock"
-        if not path.exists():
-            raise FoundError(
-                f"{path} does not exist: no gateway runs below {bench.layout.root}", "edgetrust edge serve"
-            )
-        try:
-            with address_of(path) as address:
-                await _any_answer(address)
-        except (aiohttp.ClientError, TimeoutError) as problem:
-            raise FoundError(f"{path} does not answer: {problem}", "restart the gateway") from problem
-
-    return check
-
-
-async def _any_answer(address: str) -> None:
-    timeout, connector = aiohttp.ClientTimeout(total=CHECK_SECONDS), aiohttp.UnixConnector(address)
-    async with (
-        aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-        session.get("http://localhost/") as response,
-    ):
-        await response.read()
-
-
 def _reaches(port: str) -> Check:
     async def check(bench: Bench) -> None:
         settings = bench.known
@@ -275,6 +248,16 @@ async def _no_amqp(bench: Bench) -> None:
 CONFIG_CHECK = "config-well-formed"
 CHECKS: dict[str, tuple[str, Check]] = {
     CONFIG_CHECK: ("config.toml is well-formed", _config),
+    "keyd-config-well-formed": ("the key service can read its part", configured("keyd", "run/aziot/keyd.sock")),
+    "certd-config-well-formed": (
+        "the certificate service can read its part",
+        configured("certd", "run/aziot/certd.sock"),
+    ),
+    "identityd-config-well-formed": (
+        "the identity service can read its part",
+        configured("identityd", "run/aziot/identityd.sock"),
+    ),
+    "aziot-edged-config-well-formed": ("the module runtime can read its part", configured("edged", MANAGEMENT)),
     "configs-up-to-date": ("config.toml is the one that was applied", surroundings.up_to_date),
     "hostname": ("hostname is this machine's", _hostname),
     "parent_hostname": ("the gateway above has an address", surroundings.parent),
@@ -292,9 +275,13 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "edge-ca-name-collision": ("the Edge CA has a name of its own", _edge_ca_name),
     "certs-match-private-keys": ("certificates belong to their keys", _pairs_match),
     "key-pairs-read": ("keys are strong enough", _strong_keys),
-    "keyd-running": ("the key service answers", _answers("keyd")),
-    "certd-running": ("the certificate service answers", _answers("certd")),
-    "identityd-running": ("the identity service answers", _answers("identityd")),
+    "keyd-running": ("the key service answers", answers("run/aziot/keyd.sock")),
+    "certd-running": ("the certificate service answers", answers("run/aziot/certd.sock")),
+    "identityd-running": ("the identity service answers", answers("run/aziot/identityd.sock")),
+    "tpmd-running": ("the TPM answers", servicechecks.tpm_answers),
+    "connect-management-uri": ("the management API answers", answers(MANAGEMENT, "/systeminfo", ok=True)),
+    "connect-workload-uri": ("the workload API answers", answers(WORKLOAD, "/modules", ok=True)),
+    "aziot-edge-version": ("the gateway that runs is of this version", servicechecks.same_version),
     "certs-read": ("the certificate service gives out certificates", surroundings.certificates_read),
     "edgehub-server-certificate": ("devices can verify the gateway", _server_certificate),
     "host-connect-dps-endpoint": ("the provisioning service is reached and verified", surroundings.dps_endpoint),
@@ -302,3 +289,25 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "host-connect-iothub-https": ("the hub is reached and verified, HTTPS", _reaches("https_port")),
     "host-connect-iothub-mqtt": ("the hub is reached and verified, MQTT", _reaches("mqtt_port")),
 }
+
+NOT_HERE: dict[str, str] = {
+    "tpmd-config-well-formed": "the TPM has no service of its own; `config-well-formed` reads `[tpm]`",
+    "aziot-version": "nobody is asked for the newest version; `aziot-edge-version` compares what runs",
+    "config-up-to-date": "there is one configuration for all services: `configs-up-to-date`",
+    "container-engine-uri": "modules are processes",
+    "container-engine-dns": "modules are processes",
+    "container-engine-ipv6": "modules are processes",
+    "container-engine-logrotate": "modules are processes; [limits](limits.md) say how much of what they print is kept",
+    "container-local-time": "modules have the clock of the machine",
+    "container-resolve-parent-hostname": "modules resolve names as the machine does: `parent_hostname`",
+    "container-default-connect-upstream-amqp": "there is no AMQP",
+    "container-default-connect-upstream-https": "modules use the machine's network: `host-connect-iothub-https`",
+    "container-default-connect-upstream-mqtt": "modules use the machine's network: `host-connect-iothub-mqtt`",
+    "container-connect-upstream-amqp": "there is no AMQP",
+    "container-connect-upstream-https": "modules use the machine's network: `host-connect-iothub-https`",
+    "container-connect-upstream-mqtt": "modules use the machine's network: `host-connect-iothub-mqtt`",
+    "edge-agent-storage-mounted-from-host": "there is no agent",
+    "edge-hub-storage-mounted-from-host": "what waits lies on the machine's own disk, below the root",
+    "check-agent-image": "there is no agent",
+}
+"""Checks of `iotedge check` that are not made, and why."""

@@ -183,6 +183,13 @@ def test_an_identity_by_est(world: World, served: Served, tmp_path: Path) -> Non
     assert [one.client for one in served.est.asked] == ["CN=bootstrap", f"CN={NAME}"]
 
 
+def checked(made: Gateway, *names: str) -> set[str]:
+    """What `edge check` says of a gateway that runs."""
+    config = str(made.root.parent / "config.toml")
+    done = edgetrust("edge", "check", "-c", config, "--root", str(made.root), "--json", ok=False)
+    return {json.loads(done.stdout)["checks"][name]["outcome"] for name in names}
+
+
 def test_by_tpm(world: World, tmp_path: Path) -> None:
     """The TPM proves itself, and signs for the hub with a key that it alone has; a restart needs no service."""
     with Tpm(tmp_path / "tpm") as chip:
@@ -197,12 +204,14 @@ def test_by_tpm(world: World, tmp_path: Path) -> None:
         made.start()
         serves(world, made)
         assert ask(made, "GET", "/identities/provisioning")[1]["auth"] == "tpm"
+        assert checked(made, "tpmd-running", "connect-management-uri", "aziot-edge-version") == {"ok"}
         assert ask(made, "POST", "/identities/device", {"type": "aziot"})[1]["spec"]["auth"] == {"type": "tpm"}
         made.stop()
         edgetrust("enrollment", "disable", NAME, "--dir", str(world.hub_folder))
         made.start()
         assert ask(made, "POST", "/identities/modules", {"type": "aziot", "moduleId": "m"})[0] == 200
         made.stop()
+    assert checked(made, "tpmd-running") == {"error"}
     with Tpm(tmp_path / "other"):
         config = made.root.parent / "config.toml"
         config.write_text(config.read_text().replace("/tpm/tpm.sock", "/other/tpm.sock"))

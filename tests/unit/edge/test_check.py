@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from edgetrust import __version__
 from edgetrust.cli.main import run
 from edgetrust.clock import Clock, ManualClock, SystemClock
-from edgetrust.edge.check import CHECKS, run_checks
+from edgetrust.edge.check import CHECKS, NOT_HERE, run_checks
 from edgetrust.edge.checking import Outcome, Result
 from edgetrust.edge.files import EDGE_CA, Layout
 from edgetrust.edge.keyd import open_keys
 from edgetrust.edge.outside import check_as_device
 from edgetrust.edge.pairs import CertificateStore
+from edgetrust.edge.servicechecks import MANAGEMENT, WORKLOAD, _may_read
 from edgetrust.errors import ConfigError
+from edgetrust.transport.unix import serve_unix
 from support.fake_hub import FakeHub
 from support.pki import Holder, Pki
 
@@ -210,6 +217,70 @@ async def test_a_proxy_that_is_not_used(bench: Bench, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     found = (await bench.results())["proxy-settings"]
     assert (found.outcome, "HTTPS_PROXY" in found.cause) == (Outcome.WARNING, True)
+
+
+# The services ---------------------------------------------------------------------------------------------------------
+
+OTHER = 65_534
+
+
+@asynccontextmanager
+async def answering(path: Path, status: int, **answer: object) -> AsyncIterator[None]:
+    """Somebody who answers everything with the same."""
+
+    async def handle(_request: web.Request) -> web.Response:
+        return web.json_response(answer, status=status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", handle)
+    server = await serve_unix(app, path)
+    yield
+    await server.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "outcome", "words"),
+    [(__version__, Outcome.OK, ""), ("0.0.1", Outcome.WARNING, "of version 0.0.1"), (None, Outcome.WARNING, "unknown")],
+)
+async def test_a_gateway_that_runs_is_the_one_that_is_installed(
+    bench: Bench, version: str | None, outcome: Outcome, words: str
+) -> None:
+    async with answering(bench.layout.root / MANAGEMENT, 200, version=version):
+        results = await bench.results()
+    found = results["aziot-edge-version"]
+    assert (found.outcome, words in found.cause, bool(found.fix)) == (outcome, True, bool(words))
+    assert results["connect-management-uri"].outcome is Outcome.OK
+    assert results["aziot-edged-config-well-formed"].outcome is Outcome.OK
+
+
+async def test_an_api_that_answers_something_else_and_one_that_is_not_there(bench: Bench) -> None:
+    async with answering(bench.layout.root / WORKLOAD, 403):
+        results = await bench.results()
+    assert results["connect-workload-uri"].cause.endswith("workload.sock answers 403")
+    assert results["connect-management-uri"].fix == "edgetrust edge serve"
+    assert results["aziot-edge-version"].outcome is Outcome.SKIPPED
+    assert results["tpmd-running"].outcome is Outcome.IGNORED
+
+
+async def test_a_service_whose_user_may_not_read_its_part(bench: Bench) -> None:
+    """Whose it is shows the owner of its socket."""
+    for service in ("keyd", "certd"):
+        socket_file = bench.layout.socket(service)
+        socket_file.parent.mkdir(parents=True, exist_ok=True)
+        socket_file.touch()
+        os.chown(socket_file, OTHER, OTHER)
+    results = await bench.results()
+    for name in ("keyd-config-well-formed", "certd-config-well-formed"):
+        assert results[name].outcome is Outcome.ERROR
+        assert "who may not read" in results[name].cause
+        assert "chgrp" in results[name].fix
+    assert results["identityd-config-well-formed"].outcome is Outcome.SKIPPED
+    assert _may_read(Path("/etc/passwd"), OTHER)
+    assert not _may_read(Path("/etc/shadow"), OTHER)
+
+
+def test_checks_that_are_not_made_are_none_that_are() -> None:
+    assert not set(CHECKS) & set(NOT_HERE)
 
 
 # From outside ---------------------------------------------------------------------------------------------------------
