@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from edgetrust.clock import ManualClock
 from edgetrust.errors import UnavailableError
-from edgetrust.store.appending import size_of
+from edgetrust.store.appending import Stored, size_of
 from edgetrust.store.engine import Database
 from edgetrust.store.queues import Dropped, ForwardQueue, Lane, LeasedMessage, QueuedMessage
 from edgetrust.store.records import at_moment
@@ -125,6 +125,30 @@ async def test_old_messages_expire(queue: ForwardQueue) -> None:
     assert await leased(queue) == [3, 4, 5, 6, 7, 8, 9]
     assert len(await queue.expire(at_moment(1_800_000_000_000))) == 7
     assert (await queue.status()).messages == 0
+
+
+async def test_what_was_read_before_it_was_told_is_not_leased_twice(queue: ForwardQueue) -> None:
+    told: list[Stored] = []
+    committed, queue._appender._committed = queue._appender._committed, told.append
+    await append(queue, 1)
+    assert await leased(queue) == [1]
+    committed(told.pop())
+    assert await leased(queue) == []
+    await append(queue, 2)
+    reading = asyncio.create_task(leased(queue))
+    await asyncio.sleep(0)
+    committed(told.pop())
+    assert await reading == [2]
+    assert await leased(queue) == []
+
+
+async def test_what_is_dropped_is_not_leased_from_memory(queue: ForwardQueue) -> None:
+    assert await leased(queue) == []
+    await append(queue, *range(3))
+    assert len(await queue.expire(at_moment(1_800_000_000_000))) == 3
+    assert await leased(queue) == []
+    await append(queue, 3)
+    assert await leased(queue) == [3]
 
 
 async def test_waiting_for_something_to_lease(queue: ForwardQueue) -> None:

@@ -75,10 +75,18 @@ class Columns:
     types: tuple[str, ...] = _MESSAGE_TYPES
 
 
-class _Rows(Protocol):
-    """Inserts messages into one table, one transaction per call; returns the last sequence number."""
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What one transaction has inserted: `rows` have the sequence numbers up to `last`, without a gap."""
 
-    def insert(self, messages: Sequence[Row]) -> int: ...
+    last: int
+    rows: Sequence[Row]
+
+
+class _Rows(Protocol):
+    """Inserts messages into one table, one transaction per call."""
+
+    def insert(self, messages: Sequence[Row]) -> Stored: ...
 
 
 class _SqliteRows:
@@ -93,10 +101,10 @@ class _SqliteRows:
         self._row = "(?, NULLIF(?, '')" + ", ?" * (len(columns.names) - 2) + ")"
         self._statements: dict[int, str] = {}
 
-    def insert(self, messages: Sequence[Row]) -> int:
+    def insert(self, messages: Sequence[Row]) -> Stored:
         with self._connection.turn:
             if self._extra is None and len(messages) <= _ROWS_MAX:
-                return self._insert_rows(messages)  # one statement is a transaction of its own
+                return Stored(self._insert_rows(messages), messages)  # one statement is a transaction of its own
             self._cursor.execute("BEGIN IMMEDIATE")
             try:
                 last = 0
@@ -109,7 +117,7 @@ class _SqliteRows:
                 if self._connection.raw.in_transaction:
                     self._cursor.execute("ROLLBACK")
                 raise
-            return last
+            return Stored(last, messages)
 
     def _insert_rows(self, messages: Sequence[Row]) -> int:
         count = len(messages)
@@ -132,7 +140,7 @@ class _PostgresRows:
         self._copy = f"COPY {columns.table} ({', '.join(columns.names)}) FROM STDIN (FORMAT BINARY)"
         self._types = columns.types
 
-    def insert(self, messages: Sequence[Row]) -> int:
+    def insert(self, messages: Sequence[Row]) -> Stored:
         raw = self._connection.raw
         try:
             with raw.cursor() as cursor:
@@ -151,20 +159,20 @@ class _PostgresRows:
             with suppress(*driver_errors()):
                 raw.rollback()
             raise
-        return last
+        return Stored(last, messages)
 
 
 class Appender:
     """The thread that appends to one table. Make it on the event loop that is to be answered.
 
-    `committed` is called on the loop with the last sequence number of a group, before its `done`s.
+    `committed` is called on the loop with each group, before its `done`s.
     """
 
     def __init__(
         self,
         database: Database,
         columns: Columns,
-        committed: Callable[[int], None],
+        committed: Callable[[Stored], None],
         extra: Extra | None = None,
         *,
         backlog: int = APPEND_BACKLOG_BYTES,
@@ -243,17 +251,17 @@ class Appender:
 
     def _store(self, group: list[Batch], *, again: bool = True) -> None:
         if self._stopped is not None:
-            self._answer(group, 0, self._stopped)
+            self._answer(group, None, self._stopped)
             return
         messages = group[0][0] if len(group) == 1 else list(chain.from_iterable([batch[0] for batch in group]))
         try:
-            last = self._connected().insert(messages)
+            stored = self._connected().insert(messages)
         except BaseException as problem:  # noqa: BLE001 - handed to whoever waits for it, whatever it is
             self._failed(group, problem, again)
         else:
             if self._extra is not None:
                 self._extra.taken()
-            self._answer(group, last, None)
+            self._answer(group, stored, None)
 
     def _failed(self, group: list[Batch], problem: BaseException, again: bool) -> None:
         driver = isinstance(problem, driver_errors())
@@ -267,7 +275,7 @@ class Appender:
         elif away or len(group) == 1:
             if self._keeps_order and isinstance(error, UnavailableError):
                 self._stopped = error
-            self._answer(group, 0, error)
+            self._answer(group, None, error)
         else:
             for batch in group:  # one of them spoils the transaction: each for itself
                 self._store([batch])
@@ -285,16 +293,16 @@ class Appender:
                 self._connection.close()
         self._connection, self._rows = None, None
 
-    def _answer(self, group: list[Batch], last: int, error: BaseException | None) -> None:
+    def _answer(self, group: list[Batch], stored: Stored | None, error: BaseException | None) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody is left to answer
-            self._loop.call_soon_threadsafe(self._answered, group, last, error)
+            self._loop.call_soon_threadsafe(self._answered, group, stored, error)
 
     # -- loop thread --------------------------------------------------------------------------------------------------
 
-    def _answered(self, group: list[Batch], last: int, error: BaseException | None) -> None:
+    def _answered(self, group: list[Batch], stored: Stored | None, error: BaseException | None) -> None:
         self._waiting_bytes -= sum([size for _, _, size in group])
-        if error is None:
-            self._committed(last)
+        if stored is not None:
+            self._committed(stored)
         self._tell(iter(group), error)
 
     def _tell(self, group: Iterator[Batch], error: BaseException | None) -> None:

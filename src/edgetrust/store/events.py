@@ -19,7 +19,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from edgetrust.limits import APPEND_BACKLOG_BYTES, EVENT_POLL_SECONDS, PAGE_ITEMS
 from edgetrust.protocol.messages import Message
-from edgetrust.store.appending import Appender, Columns, Done
+from edgetrust.store.appending import Appender, Columns, Done, Stored
 from edgetrust.store.engine import Database
 from edgetrust.store.records import milliseconds
 from edgetrust.store.schema import consumers, events
@@ -68,8 +68,8 @@ class EventLog:
         """Store and answer what waits."""
         await self._appender.close()
 
-    def _committed(self, last: int) -> None:
-        self._newest = max(self._newest, last)
+    def _committed(self, stored: Stored) -> None:
+        self._newest = max(self._newest, stored.last)
         self._news.set()
         self._news = asyncio.Event()
 

@@ -6,6 +6,10 @@ the order of each device; what is leased stays until it is acknowledged, and aft
 again from the head: at least once. What has expired is not leased any more. Leases are kept in memory by the one
 process that drains; any number of processes may append. Sizes are kept in rows of their own and are exact.
 
+Who drains as fast as messages come is given them from memory, after their commit, and nothing is read: a lane that was
+read to its end keeps what is stored behind that, until it is too much, somebody else has stored or dropped something,
+or it is released. Then it is read again.
+
 At the limit of bytes the queues take nothing (`queue-full`), nor anything later before `resume`; or they make room, if
 they may: the oldest messages of the last priority go, and it is told which (`dropped`).
 """
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,10 +29,18 @@ from sqlalchemy import ColumnElement, Connection, Select, delete, func, or_, sel
 
 from edgetrust.clock import Clock, SystemClock
 from edgetrust.errors import UnavailableError
-from edgetrust.limits import APPEND_BACKLOG_BYTES, EVENT_POLL_SECONDS, QUEUE_BYTES, TRIM_STEP_ROWS, UPSTREAM_BATCH
+from edgetrust.limits import (
+    APPEND_BACKLOG_BYTES,
+    EVENT_POLL_SECONDS,
+    LANE_FRESH_BYTES,
+    LANE_FRESH_MESSAGE_BYTES,
+    QUEUE_BYTES,
+    TRIM_STEP_ROWS,
+    UPSTREAM_BATCH,
+)
 from edgetrust.protocol.edge_routes import LOWEST_PRIORITY, UPSTREAM
 from edgetrust.protocol.messages import Message
-from edgetrust.store.appending import Appender, Columns, Done, Row
+from edgetrust.store.appending import Appender, Columns, Done, Row, Stored, size_of
 from edgetrust.store.engine import Database
 from edgetrust.store.events import StoredMessage
 from edgetrust.store.queue_tables import queue_lanes, queued_messages
@@ -37,6 +49,8 @@ from edgetrust.store.records import milliseconds, moment
 QUEUE_FULL: Final = "queue-full"
 _EVICTED_AT_ONCE: Final = 200
 _RUNS_MAX: Final = 8  # ranges in one acknowledgement; more are named one by one
+
+_QUEUE, _INPUT, _PRIORITY, _EXPIRES = 7, 8, 9, 10  # places in a QueuedMessage
 
 _row = queued_messages.c
 _lane = queue_lanes.c
@@ -175,12 +189,25 @@ class ForwardQueue:
         except TimeoutError:
             return
 
-    def _committed(self, last: int) -> None:
-        self._newest = max(self._newest, last)
+    def _committed(self, stored: Stored) -> None:
+        first = stored.last - len(stored.rows) + 1
+        if first == self._newest + 1:
+            for offset, row in enumerate(stored.rows, first):
+                lane = self._lanes.get(row[_QUEUE])
+                if lane is not None:
+                    lane.stored(offset, row)
+        else:  # somebody else has stored something too
+            self._read_again()
+        self._newest = max(self._newest, stored.last)
         self._news.set()
         self._news = asyncio.Event()
 
+    def _read_again(self) -> None:
+        for lane in self._lanes.values():
+            lane.read_again()
+
     def _evicted(self, dropped: Sequence[Dropped]) -> None:
+        self._read_again()
         self.dropped(dropped)
 
     # What has waited too long ----------------------------------------------------------------------------------------
@@ -212,6 +239,7 @@ class ForwardQueue:
         dropped: list[Dropped] = []
         while step := await self._database.write(work):
             dropped += step
+            self._read_again()
         if dropped:
             self._room.set()
         return dropped
@@ -253,6 +281,9 @@ class ForwardQueue:
         return await self._database.read(work)
 
 
+_Fresh = dict[int, deque[tuple[int, Row]]]  # by priority: sequence numbers and what was stored
+
+
 class Lane:
     """The queue towards one destination. For one caller at a time."""
 
@@ -261,14 +292,37 @@ class Lane:
         self._queue = queue
         self._leased_to: dict[int, int] = {}  # by priority
         self._once_leased_to: dict[int, int] = {}
-        self._seen_to = 0  # nothing up to here is left to lease
+        # All that is left to lease; None: it has to be read.
+        self._fresh: _Fresh | None = None if queues._newest else {}
+        self._fresh_bytes = 0
         self._releases = 0
 
     async def lease(self, limit: int = UPSTREAM_BATCH) -> tuple[LeasedMessage, ...]:
         """The next messages nobody has leased, the first priority first; empty if there are none."""
-        queues = self._queues
-        newest, releases, reached, now = queues._newest, self._releases, dict(self._leased_to), queues._clock
-        now_ms = now.milliseconds()
+        if self._fresh:
+            return self._lease_fresh(self._fresh, limit)
+        releases = self._releases
+        self._fresh, self._fresh_bytes = {}, 0  # what is stored from now on
+        try:
+            leased, reached = await self._read(limit)
+        except BaseException:
+            self._fresh = None
+            raise
+        if releases != self._releases:
+            return ()  # released meanwhile: leasing begins at the head again
+        self._leased_to = reached
+        for one in leased:
+            self._once_leased_to[one.priority] = max(one.offset, self._once_leased_to.get(one.priority, 0))
+        if len(leased) >= limit:
+            self._fresh = None
+        elif self._fresh is not None:
+            self._forget_leased(self._fresh)
+        return tuple(leased)
+
+    async def _read(self, limit: int) -> tuple[list[LeasedMessage], dict[int, int]]:
+        """The next messages in the store, and up to where each priority is leased with them."""
+        queues, reached = self._queues, dict(self._leased_to)
+        newest, now_ms = queues._newest, queues._clock.milliseconds()
         priorities = select(_lane.priority).where((_lane.queue == self._queue) & (_lane.messages > 0)).distinct()
 
         def work(connection: Connection) -> list[LeasedMessage]:
@@ -279,19 +333,54 @@ class Lane:
                 again = self._once_leased_to.get(priority, 0)
                 found += [LeasedMessage(row[0], Message(*row[1:8]), row[9], row[10], row[0] <= again) for row in rows]
                 last = rows[-1][0] if rows else 0
-                reached[priority] = last if len(found) >= limit else max(last, newest)
+                # What is not yet said to be stored may have been read already: never back.
+                reached[priority] = last if len(found) >= limit else max(last, newest, reached.get(priority, 0))
                 if len(found) >= limit:
                     break
             return found
 
-        leased = await queues._database.read(work)
-        if releases != self._releases:
-            return ()  # released meanwhile: leasing begins at the head again
-        self._leased_to = reached
-        for one in leased:
-            self._once_leased_to[one.priority] = max(one.offset, self._once_leased_to.get(one.priority, 0))
-        if len(leased) < limit:
-            self._seen_to = max(newest, self._seen_to)
+        return await queues._database.read(work), reached
+
+    # From memory ------------------------------------------------------------------------------------------------------
+
+    def stored(self, offset: int, row: Row) -> None:
+        """This was stored for this lane, right behind what was stored before."""
+        fresh, priority = self._fresh, row[_PRIORITY]
+        if fresh is None or offset <= self._leased_to.get(priority, 0):
+            return
+        self._fresh_bytes += size_of((row,)) + LANE_FRESH_MESSAGE_BYTES
+        if self._fresh_bytes > LANE_FRESH_BYTES:
+            self.read_again()
+        elif priority in fresh:
+            fresh[priority].append((offset, row))
+        else:
+            fresh[priority] = deque(((offset, row),))
+
+    def read_again(self) -> None:
+        """What is stored is not, or not only, what was told."""
+        self._fresh = None
+
+    def _forget_leased(self, fresh: _Fresh) -> None:
+        """Some of what was stored during a reading was read too."""
+        for priority, waiting in list(fresh.items()):
+            while waiting and waiting[0][0] <= self._leased_to.get(priority, 0):
+                waiting.popleft()
+            if not waiting:
+                del fresh[priority]
+
+    def _lease_fresh(self, fresh: _Fresh, limit: int) -> tuple[LeasedMessage, ...]:
+        now_ms = self._queues._clock.milliseconds()
+        leased: list[LeasedMessage] = []
+        for priority in sorted(fresh):
+            waiting = fresh[priority]
+            while waiting and len(leased) < limit:
+                offset, row = waiting.popleft()
+                self._fresh_bytes -= size_of((row,)) + LANE_FRESH_MESSAGE_BYTES
+                self._leased_to[priority] = self._once_leased_to[priority] = offset
+                if not row[_EXPIRES] or row[_EXPIRES] > now_ms:
+                    leased.append(LeasedMessage(offset, Message(*row[:_QUEUE]), row[_INPUT], priority))
+            if not waiting:
+                del fresh[priority]
         return tuple(leased)
 
     def _after(self, priority: int, offset: int, now_ms: int) -> Select[Any]:
@@ -303,7 +392,7 @@ class Lane:
         """What was leased and not acknowledged is leased again, from the head: the connection is lost."""
         self._releases += 1
         self._leased_to = {}
-        self._seen_to = 0
+        self._fresh = None
 
     async def ack(self, offsets: Iterable[int]) -> None:
         """These messages have arrived; forget them. Offsets that are not in the queue are fine."""
@@ -316,9 +405,9 @@ class Lane:
         await self._queues.forget([_row.seq.in_(each[start : start + TRIM_STEP_ROWS]) for start in steps])
 
     async def wait_for_new(self, wait_seconds: float) -> bool:
-        """Wait until something can be leased, at most `wait_seconds`. Whether it can now."""
+        """Wait until something can be leased, at most `wait_seconds`. Whether it can now, or the store has to tell."""
         queues, deadline = self._queues, time.monotonic() + wait_seconds
-        while queues._newest <= self._seen_to:
+        while self._fresh is not None and not self._fresh:
             news = queues._news
             left = deadline - time.monotonic()
             if left <= 0:
@@ -327,7 +416,10 @@ class Lane:
                 async with asyncio.timeout(min(left, EVENT_POLL_SECONDS)):
                     await news.wait()
             except TimeoutError:  # another process may have stored something
-                queues._newest = max(queues._newest, await queues._database.read(_newest))
+                newest = await queues._database.read(_newest)
+                if newest > queues._newest:
+                    queues._newest = newest
+                    queues._read_again()
         return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from edgetrust.store.appending import size_of
+from edgetrust.store.appending import Stored, size_of
 from edgetrust.store.engine import Database
 from edgetrust.store.events import EventLog
 from edgetrust.store.queues import ForwardQueue
@@ -16,7 +16,7 @@ async def test_what_waits_for_the_disk_goes_together_and_before_the_end(tmp_path
     database = Database(f"sqlite:///{tmp_path}/store.db")
     await database.migrate()
     log = await EventLog.open(database)
-    groups: list[int] = []
+    groups: list[Stored] = []
     log._appender._committed = groups.append
     done = Outcomes()
     other = database.connect_log()
@@ -33,7 +33,7 @@ async def test_what_waits_for_the_disk_goes_together_and_before_the_end(tmp_path
     await closing
     other.close()
     assert done.told == [None] * 10
-    assert groups == [1, 10]
+    assert [(one.last, len(one.rows)) for one in groups] == [(1, 1), (10, 9)]
     await database.close()
 
 
