@@ -284,6 +284,11 @@ async def test_scopes_of_parents_and_children(registry: Identities) -> None:
     assert await registry.ancestors("leaf") == ("leaf", "middle", "top")
     assert await registry.is_below("leaf", Identity(HUB, "top"))
     assert not await registry.is_below("top", Identity(HUB, "leaf"))
+    await registry.set_enabled("middle", False)
+    assert not await registry.is_below("leaf", Identity(HUB, "top"))  # who is between is not trusted any more
+    assert await registry.is_below("leaf", Identity(HUB, "middle"))  # whether it may come at all is another question
+    assert await registry.is_below("middle", Identity(HUB, "top"))
+    assert not await registry.is_below("nobody", Identity(HUB, "top"))
     moved = await registry.update_device(DeviceDraft("leaf", scope=top, parent_scopes=(middle,)), "*")
     assert moved.parent == "top"
     moved = await registry.update_device(DeviceDraft("leaf", scope=top, parent_scopes=(middle,)), "*")

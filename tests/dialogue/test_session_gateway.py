@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgetrust.errors import UnavailableError
@@ -94,6 +96,39 @@ def test_not_below_ends_the_connection(table: Table, gateway: Peer) -> None:
     assert gateway.hears() == []
     record = table.auditor.records[-1]
     assert (record.identity, record.reason) == ("gw/$edgeHub", "not-authorized")
+
+
+def test_what_it_brings_of_a_disabled_device_is_not_taken_and_cuts_nobody_off(table: Table, gateway: Peer) -> None:
+    leaf = registered(KEYS, Identity(HUB, "leaf"), enabled=False)
+    table.registry.put(leaf)
+    gateway.says(
+        Publish(of("other"), b"a", 1, packet_id=1),
+        Publish(of("leaf"), b"x", 1, packet_id=2),
+        Publish(of("leaf", "m"), b"y"),
+        Publish(of("other"), b"b", 1, packet_id=3),
+        Publish(of("leaf"), b"z", 1, packet_id=4),
+    )
+    gateway.says(Publish(of("leaf"), b"alone", 1, packet_id=5))
+    assert senders(table) == [("other", None, b"a"), ("other", None, b"b")]
+    assert acknowledged(gateway.hears()) == [1, 2, 3, 4, 5]  # in order, or its queue would stand still
+    assert not gateway.closed
+    (record,) = table.auditor.refusals
+    assert (record.identity, record.reason) == ("leaf", "disabled")
+    assert "gw/$edgeHub sends for it" in record.checks[-1].detail
+    table.registry.put(replace(leaf, enabled=True))
+    table.sessions.forget_scopes()
+    gateway.says(Publish(of("leaf"), b"again", 1, packet_id=6))
+    assert senders(table)[-1] == ("leaf", None, b"again")
+
+
+def test_what_is_not_taken_is_acknowledged_after_what_came_before(table: Table, gateway: Peer) -> None:
+    table.registry.put(registered(KEYS, Identity(HUB, "leaf"), enabled=False))
+    table.endpoint.at_once = False
+    gateway.says(Publish(of("other"), b"a", 1, packet_id=1))
+    gateway.says(Publish(of("leaf"), b"x", 1, packet_id=2))
+    assert gateway.hears() == []
+    table.endpoint.answer()
+    assert acknowledged(gateway.hears()) == [1, 2]
 
 
 def test_a_registry_that_cannot_tell_ends_the_connection(table: Table, gateway: Peer) -> None:

@@ -67,6 +67,13 @@ def test_chains_that_do_not_lead_to_the_gateway(table: Table, chain: str) -> Non
     assert table.endpoint.messages == []
 
 
+def test_a_chain_of_itself_twice_is_no_chain(table: Table) -> None:
+    """Its own module of that name does not speak for it: whoever claims an identity alone must prove that one."""
+    table.registry.put(registered(KEYS, Identity(HUB, "leaf", "$edgeHub")))
+    assert speaks(table, "leaf;leaf", password=good_token("leaf/$edgeHub")).code == 5
+    assert last_refusal(table) == ("leaf", Reason.SAS_OTHER_RESOURCE)
+
+
 def test_a_chain_of_somebody_else(table: Table) -> None:
     assert speaks(table, "other;gw").code == 5
     assert last_refusal(table) == ("leaf", Reason.AUTH_CHAIN_MISMATCH)

@@ -80,14 +80,11 @@ def refusal(claim: Identity | None, reason: Reason, check: str, detail: str) -> 
 
 def _chain(identity: Identity, elements: tuple[str, ...]) -> tuple[Identity, ...]:
     """A chain of one identity says nothing: who claims it must prove it."""
-    if len(elements) < 2:  # noqa: PLR2004 - a speaker and whom it speaks for
-        return ()
     devices = dict.fromkeys(element.partition("/")[0] for element in elements)
     chain = tuple(Identity(identity.hub, device) for device in devices)
-    first = elements[0]
-    if identity.module is not None and first in (str(identity), identity.device):
-        return (identity, *chain)
-    return chain
+    if len(elements) > 1 and identity.module is not None and elements[0] in (str(identity), identity.device):
+        chain = (identity, *chain)
+    return chain if len(chain) > 1 else ()
 
 
 def _host(name: UserName) -> str:

@@ -33,7 +33,9 @@ class Registry(Protocol):
         ...
 
     async def is_below(self, device: str, gateway: Identity) -> bool:
-        """Whether the registry says that `device` is below the edge device `gateway`, at any depth."""
+        """Whether the registry says that `device` is below the edge device `gateway`, at any depth, and every gateway
+        between them is enabled.
+        """
         ...
 
     def bundle(self) -> TrustBundle:

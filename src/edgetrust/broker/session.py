@@ -7,7 +7,9 @@ Rules:
 3. A topic or filter that is not this client's, or not one of the service's, ends the connection (hub specification
    3.6, 3.7).
 4. The module `$edgeHub` may publish as the devices below its gateway; whether a device is below is asked once and
-   remembered until the registry changes. While it is asked, nothing more is read, so order is kept.
+   remembered until the registry changes. While it is asked, nothing more is read, so order is kept. What it brings of
+   a device that is disabled is put on record once, acknowledged and not taken (MQTT 3.3.5): neither a gateway that has
+   not heard of it yet nor the others below it are cut off for that.
 5. Cloud-to-device messages, or what is routed to inputs, flow from the moment the door is done (`delivery`).
 6. The will is sent when the connection ends without DISCONNECT, unless the client has been refused meanwhile.
 7. The hub's own topics have a course of their own (`requests`). A change of desired properties is told to whom has
@@ -53,6 +55,7 @@ from edgetrust.telemetry import MESSAGES_IN
 from edgetrust.trust.authorize import EDGE_HUB, Operation, authorize
 from edgetrust.trust.credential import Credential
 from edgetrust.trust.identity import Identity
+from edgetrust.trust.registration import Registration
 from edgetrust.trust.verdict import Accepted, Check, How, Reason, Refused
 
 __all__ = ["Report", "Session", "Surroundings", "auth_method"]
@@ -71,9 +74,10 @@ class Session:
     """One accepted client. Made by the door; fed by the transport."""
 
     __slots__ = (
-        "_accepted", "_acknowledgements", "_around", "_below", "_delivery", "_held", "_last_properties",
+        "_accepted", "_acknowledgements", "_around", "_below", "_delivery", "_disabled", "_held", "_last_properties",
         "_last_subject", "_last_topic", "_over", "_report", "_requests", "_resumed", "_stream", "_unacked",
-        "auth_method", "claim", "client_id", "credential", "filters", "identity", "persistent", "valid_until", "will",
+        "_unwanted", "auth_method", "claim", "client_id", "credential", "filters", "identity", "persistent",
+        "valid_until", "will",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +111,8 @@ class Session:
         self._unacked = 0
         self._held: list[Packet] | None = None
         self._below: dict[str, bool] = {}
+        self._disabled: set[str] = set()  # of those
+        self._unwanted = False
         self._delivery: Delivery | None = None
         self._acknowledgements = Acknowledgements(stream)
         self._requests: Requests | None = None
@@ -145,6 +151,10 @@ class Session:
                         self._ask(packet)
                         continue
                     if not self._enter_topic(packet.topic):
+                        if self._unwanted:
+                            if packet.packet_id is not None:
+                                acknowledge.append(packet.packet_id)
+                            continue
                         if not self._over:
                             self._wait_for_subject(packet, packets[index:])
                         break
@@ -187,6 +197,7 @@ class Session:
     def forget_scope(self) -> None:
         """What is below this gateway may have changed: ask again at the next publish."""
         self._below.clear()
+        self._disabled.clear()
         self._last_topic = ""
 
     def commands_waiting(self) -> None:
@@ -261,9 +272,10 @@ class Session:
         )
 
     def _enter_topic(self, topic: str) -> bool:
-        """Read a topic and see that this client may publish there. False: it may not (the session is over) or it is
-        not known yet.
+        """Read a topic and see that this client may publish there. False: it may not (the session is over), whom it
+        is about is disabled (`_unwanted`), or it is not known yet.
         """
+        self._unwanted = False
         try:
             parsed = iothub.parse_publish_topic(topic)
         except TopicError as problem:
@@ -273,10 +285,13 @@ class Session:
             self._violate(Reason.PROTOCOL_VIOLATION, "topic", f"{topic[:140]!r} is not offered here")
             return False
         subject = Identity(self.identity.hub, parsed.device, parsed.module)
-        below = self._below.get(subject.device, False)
-        if self.identity.module == EDGE_HUB and subject.device not in (self.identity.device, *self._below):
+        below = self._below.get(subject.device)
+        if below is None and self.identity.module == EDGE_HUB and subject.device != self.identity.device:
             return False
-        verdict = authorize(self._accepted, Operation.SEND_TELEMETRY, subject, below=below)
+        self._unwanted = subject.device in self._disabled
+        if self._unwanted:
+            return False
+        verdict = authorize(self._accepted, Operation.SEND_TELEMETRY, subject, below=bool(below))
         match verdict:
             case Accepted():
                 self._last_topic, self._last_subject, self._last_properties = topic, subject, parsed.properties
@@ -289,6 +304,8 @@ class Session:
 
     def _append(self, messages: list[Message], acknowledge: list[int]) -> None:
         if not messages:
+            if acknowledge:
+                self._acknowledgements.ready(self._acknowledgements.expect(acknowledge))
             return
         weight = len(messages) + sum([len(message.body) for message in messages]) // UNACKED_UNIT_BYTES
         self._unacked += weight
@@ -320,23 +337,29 @@ class Session:
 
     async def _find_out(self, device: str) -> None:
         try:
-            self._below[device] = await self._is_below(device)
+            below, enabled = await self._standing(device)
         except Error as problem:
             self.end(f"cannot tell whether {device!r} is below this gateway: {problem}")
             return
+        if below and not enabled:
+            check = Check("enabled", False, f"{device} is disabled in the registry; {self.identity} sends for it")
+            self._report(Refused(Identity(self.identity.hub, device), Reason.DISABLED, (check,)), self._stream)
+            self._disabled.add(device)
+        self._below[device] = below
         held, self._held = self._held or [], None
         if not self._over:
             self._stream.resume_reading()
             self.packets(held)
 
-    async def _is_below(self, device: str) -> bool:
-        """The registry's answer; asked again when the registry changed while it was asked."""
+    async def _standing(self, device: str) -> tuple[bool, bool]:
+        """Whether it is below this gateway, and enabled; asked again when the registry changed while it was asked."""
         registry = self._around.registry
         while True:
             asked_at = registry.version
             below = await registry.is_below(device, self.identity.of_device)
+            found = await registry.find(Identity(self.identity.hub, device)) if below else None
             if registry.version == asked_at:
-                return below
+                return below, not isinstance(found, Registration) or found.enabled
 
     def _send_will(self, will: Will) -> None:
         if not self._enter_topic(will.topic):

@@ -44,8 +44,13 @@ def admitted(verdict: Verdict, request: web.Request, auditor: Auditor, at: datet
         case Accepted():
             return verdict
         case Refused():
-            place = f"{request.method} {request.path}"[:200]
-            auditor.record(record(verdict, at=at, place=place, peer=request.remote or ""))
+            refuse(verdict, request, auditor, at)
             raise PeerError("the credential is not accepted for this request", reason="unauthorized", status=401)
         case _:
             assert_never(verdict)
+
+
+def refuse(refused: Refused, request: web.Request, auditor: Auditor, at: datetime) -> None:
+    """Put on record that a request was refused."""
+    place = f"{request.method} {request.path}"[:200]
+    auditor.record(record(refused, at=at, place=place, peer=request.remote or ""))

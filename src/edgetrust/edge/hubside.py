@@ -172,6 +172,7 @@ class HubSide:
             self._connect,
             connected=_nothing,
             undeliverable=self._undeliverable,
+            withheld=self._withheld,
             clock=self._clock,
             observer=observer,
         )
@@ -187,7 +188,10 @@ class HubSide:
         except ConnackError:
             self._sure = False  # maybe the module was made anew: see before the next attempt
             raise
-        await self._synchronise()  # who is disabled by now is shut out before what waits is forwarded
+        if not await self._synchronise():  # who is disabled by now is shut out before what waits is forwarded
+            link.abort("the copy is not up to date")
+            message = "the hub does not tell who is below this gateway: nothing is forwarded before it does"
+            raise UnavailableError(message, reason="scope-not-synchronised")
         own_twin.attach(link)
         return link
 
@@ -240,6 +244,12 @@ class HubSide:
         await self._registry.refresh(sender)
         found = await self._registry.find(sender)
         return isinstance(found, Missing) and found.why is not MissingWhy.UNAVAILABLE
+
+    def _withheld(self, message: Message) -> str:
+        """Why nothing of this sender is forwarded, as the copy is now; "" when it is."""
+        assert self._registry is not None
+        why = self._registry.why_not_from(message.device, Identity(self._settings.hub, self._settings.device))
+        return "" if why is None else why.value
 
     # The copy of the scope ------------------------------------------------------------------------------------------
 

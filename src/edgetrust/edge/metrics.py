@@ -110,7 +110,7 @@ class GatewayMetrics:
         )
         self.dropped = Counts(
             "edgehub_messages_dropped",
-            "Messages that were given up: no_route, ttl_expiry, queue_full, or undeliverable.",
+            "Messages given up: no_route, ttl_expiry, queue_full, undeliverable; sender: disabled, not-a-child.",
             ("reason", "from", "from_route_output"),
         )
         self.unack = Counts(

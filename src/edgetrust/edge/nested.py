@@ -19,7 +19,7 @@ from aiohttp import web
 
 from edgetrust.broker.ports import Auditor
 from edgetrust.clock import Clock
-from edgetrust.edge.answering import admitted, answering
+from edgetrust.edge.answering import admitted, answering, refuse
 from edgetrust.edge.hubapi import SCOPE_API, Answer, HubApi, hub_path
 from edgetrust.edge.listing import write_listing
 from edgetrust.edge.scope import ScopeRegistry
@@ -40,6 +40,7 @@ from edgetrust.trust.authorize import EDGE_HUB
 from edgetrust.trust.credential import credential_from
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import Missing, MissingWhy, Registration
+from edgetrust.trust.verdict import Check, Reason, Refused
 
 _EDGE_HUB: Final = "/devices/{actor}/modules/$edgeHub"
 _MODULE: Final = "/devices/{device}/modules/{module}"
@@ -106,22 +107,34 @@ class Nested:
     async def _edge_hub(self, request: web.Request) -> str:
         actor = _name(request, "actor")
         await self._decide(request, Identity(self._hub, actor, EDGE_HUB))
+        device = await self._registry.find(Identity(self._hub, actor))
+        if not isinstance(device, Registration) or not device.edge:  # whose module only has that name
+            raise self._refused(request, Reason.NOT_AUTHORIZED, actor, f"{actor} is no gateway")
         return actor
 
-    def _chain(self, text: str, actor: str) -> tuple[str, ...]:
+    def _chain(self, request: web.Request, text: str, actor: str) -> tuple[str, ...]:
         """The devices of an auth-chain that ends with `actor`, and then this gateway. Raises PeerError 403."""
         devices = tuple(dict.fromkeys(element.partition("/")[0] for element in text.split(";")))
         wanted = (*devices, self._device)
-        if devices[-1] != actor or self._registry.chain_to(self._device, Identity(self._hub, devices[0])) != wanted:
-            raise PeerError(f"{text[:140]!r} does not lead to {actor}", reason="not-a-child", status=403)
+        if devices[-1] != actor:
+            detail = f"{text[:140]!r} does not end with {actor}"
+            raise self._refused(request, Reason.AUTH_CHAIN_MISMATCH, actor, detail)
+        if self._registry.chain_to(self._device, Identity(self._hub, devices[0])) != wanted:
+            raise self._refused(request, Reason.NOT_A_CHILD, actor, f"{text[:140]!r} does not lead to {actor}")
         return wanted
+
+    def _refused(self, request: web.Request, reason: Reason, actor: str, detail: str) -> PeerError:
+        """What the accepted `actor` asked for is not its business: on record, and the error that says so."""
+        who = Identity(self._hub, actor, EDGE_HUB)
+        refuse(Refused(who, reason, (Check("auth-chain", False, detail),)), request, self._auditor, self._clock.now())
+        return PeerError(detail, reason=reason.value, status=403)
 
     # The scope, from the copy ---------------------------------------------------------------------------------------
 
     async def _listing(self, request: web.Request) -> web.Response:
         actor = await self._edge_hub(request)
         asked = parse_scope_request(await request.read())
-        target = self._chain(asked.auth_chain, actor)[0]
+        target = self._chain(request, asked.auth_chain, actor)[0]
         if self._registry.as_of is None:  # half a listing would make the gateway below forget the other half
             message = "this gateway has not been told yet who is below it"
             raise UnavailableError(message, reason=MissingWhy.UNAVAILABLE.value)
@@ -130,7 +143,7 @@ class Nested:
     async def _look_up(self, request: web.Request) -> web.Response:
         actor = await self._edge_hub(request)
         asked = parse_scope_lookup(await request.read())
-        self._chain(asked.auth_chain, actor)
+        self._chain(request, asked.auth_chain, actor)
         device = Identity(self._hub, asked.target_device_id)
         wanted = (
             device if asked.target_module_id is None else Identity(self._hub, device.device, asked.target_module_id)
@@ -161,7 +174,7 @@ class Nested:
     async def _passed_on(self, request: web.Request) -> web.Response:
         actor = await self._edge_hub(request)
         content = await request.read()
-        chain = self._chain(parse_on_behalf_request(content).auth_chain, actor)
+        chain = self._chain(request, parse_on_behalf_request(content).auth_chain, actor)
         body = {**msgspec.json.decode(content, type=dict[str, Any]), "authChain": ";".join(chain)}
         name = request.path.rpartition("/")[2]
         return await self._ask(request, request.method, name, body)

@@ -70,9 +70,9 @@ class UpstreamObserver:
         since = max(0, self._clock.milliseconds() - message.enqueued_ms) / 1000
         metrics.process_seconds.observe(since, who, HUB_ENDPOINT, priority)
 
-    def dropped(self, stored: StoredMessage) -> None:
-        """The hub will never take it."""
-        self._metrics.dropped.add("undeliverable", sender(stored.message), output_of(stored.message.properties))
+    def dropped(self, stored: StoredMessage, why: str) -> None:
+        """It is given up: the hub will never take it, or nothing of its sender is sent any more."""
+        self._metrics.dropped.add(why, sender(stored.message), output_of(stored.message.properties))
 
 
 class TwinObserver:

@@ -52,6 +52,7 @@ from edgetrust.telemetry import (
 )
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import CertificateAuthority, Missing, MissingWhy, Registration
+from edgetrust.trust.verdict import Reason
 
 T = TypeVar("T")
 Changed = Callable[[frozenset[Identity] | None], None]
@@ -110,6 +111,8 @@ class ScopeRegistry:
         self._unreachable_until = 0.0
         self._listeners: list[Changed] = []
         self._version = 0
+        self._by_scope: dict[str, Registration] | None = None  # both from the copy, until it changes
+        self._standing: dict[str, Reason | None] = {}
         self.as_of: datetime | None = None
 
     # Start ----------------------------------------------------------------------------------------------------------
@@ -124,6 +127,7 @@ class ScopeRegistry:
             await self._snapshot.clear()
         self._load_authorities()
         self._version += 1
+        self._by_scope, self._standing = None, {}
 
     def _load_authorities(self) -> None:
         if self._authorities_file is None or not self._authorities_file.exists():
@@ -197,29 +201,56 @@ class ScopeRegistry:
 
     async def is_below(self, device: str, gateway: Identity) -> bool:
         """Whether `device` is below `gateway`, by what the copy says of parents; a gateway is not below itself."""
+        return self._leads(self._known.get(Identity(self._hub, device)), gateway)
+
+    def _leads(self, current: Registration | None, gateway: Identity) -> bool:
+        """Whether the way up from `current` comes to `gateway`, over enabled gateways only."""
         wanted = self._known.get(gateway)
-        current = self._known.get(Identity(self._hub, device))
-        by_scope = {one.scope: one for one in self._known.values() if one.edge and one.scope is not None}
+        # The scope of a device that is no gateway is that of its parent (edge specification 6.5).
+        if wanted is None or not wanted.edge or wanted.scope is None:
+            return False
         for _ in range(EDGE_DEPTH):
-            if wanted is None or wanted.scope is None or current is None:
+            if current is None:
                 return False
             if wanted.scope in current.parents:
                 return True
-            current = next((by_scope[parent] for parent in current.parents if parent in by_scope), None)
+            above = next((self._gateways()[scope] for scope in current.parents if scope in self._gateways()), None)
+            current = above if above is not None and above.enabled else None
         return False
+
+    def _gateways(self) -> Mapping[str, Registration]:
+        """The gateways of the copy by the scope that each makes."""
+        if self._by_scope is None:
+            self._by_scope = {one.scope: one for one in self._known.values() if one.edge and one.scope is not None}
+        return self._by_scope
+
+    def why_not_from(self, device: str, gateway: Identity) -> Reason | None:
+        """Why what is kept of `device` may not be passed on by `gateway`, as the copy is now; None when it may be, or
+        when the copy does not tell.
+        """
+        if device == gateway.device or gateway not in self._known:
+            return None
+        if device not in self._standing:
+            self._standing[device] = self._why_not(self._known.get(Identity(self._hub, device)), gateway)
+        return self._standing[device]
+
+    def _why_not(self, known: Registration | None, gateway: Identity) -> Reason | None:
+        if known is None:
+            return Reason.NOT_A_CHILD
+        if not known.enabled:
+            return Reason.DISABLED
+        return None if self._leads(known, gateway) else Reason.NOT_A_CHILD
 
     def chain_to(self, gateway: str, identity: Identity) -> tuple[str, ...]:
         """Who speaks for whom, from `identity` up to the device `gateway`, by what the copy says of parents. It ends
         where nothing more is known.
         """
         chain = [identity.device] if identity.module is None else [str(identity), identity.device]
-        by_scope = {
-            one.scope: one.identity.device for one in self._known.values() if one.edge and one.scope is not None
-        }
+        by_scope = self._gateways()
         while chain[-1] != gateway and len(chain) <= EDGE_DEPTH:
             current = self._known.get(Identity(self._hub, chain[-1]))
             parents = () if current is None else current.parents
-            parent = next((by_scope[scope] for scope in parents if scope in by_scope), None)
+            parent = next((by_scope[scope].identity.device for scope in parents if scope in by_scope), None)
             if parent is None or parent in chain:
                 break
             chain.append(parent)
@@ -228,7 +259,7 @@ class ScopeRegistry:
     def level(self, device: Identity) -> list[Registration]:
         """What a listing of the edge device holds: itself, its modules and its direct children."""
         gateway = self._known.get(device)
-        if gateway is None or gateway.scope is None:
+        if gateway is None or not gateway.edge or gateway.scope is None:
             return []
         return [
             one
@@ -397,6 +428,7 @@ class ScopeRegistry:
         if not identities:
             return
         self._version += 1
+        self._by_scope, self._standing = None, {}
         for listener in self._listeners:
             listener(identities)
 

@@ -2,7 +2,9 @@
 
 Rules. A message leaves the queue when the hub has acknowledged it, never before: at least once, in order, nothing
 lost. At most a window's worth waits for acknowledgement. A lost connection is made again, quickly at first and then
-with growing pauses; what was not acknowledged is sent again, from the oldest on. A message that ends the connection
+with growing pauses; what was not acknowledged is sent again, from the oldest on. What waits is decided on when its turn
+comes: what is kept of a sender that is disabled by then, or not below this gateway any more, is dropped, loudly, and
+not sent. A message that ends the connection
 and whose sender the hub does not (any more) count below this gateway can never be delivered: it is dropped, loudly,
 so that it does not hold up everybody else's. The token of the connection is renewed at half its life by connecting
 again. Source: edge specification 6.6, 6.7.
@@ -85,7 +87,7 @@ class Observer(Protocol):
 
     def arrived(self, stored: StoredMessage, seconds: float) -> None: ...
 
-    def dropped(self, stored: StoredMessage) -> None: ...
+    def dropped(self, stored: StoredMessage, why: str) -> None: ...
 
 
 class _Nobody:
@@ -98,7 +100,7 @@ class _Nobody:
     def arrived(self, stored: StoredMessage, seconds: float) -> None:
         pass
 
-    def dropped(self, stored: StoredMessage) -> None:
+    def dropped(self, stored: StoredMessage, why: str) -> None:
         pass
 
 
@@ -106,7 +108,7 @@ class Upstream:
     """Keeps the connection and drains the queue.
 
     `connect` makes a connection or raises Error. `connected` is called after each. `undeliverable` tells whether the
-    hub will never take a message of this sender.
+    hub will never take a message of this sender, `withheld` why none of it is sent now ("" for nothing).
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Upstream:
         *,
         connected: Callable[[], None],
         undeliverable: Callable[[Message], Awaitable[bool]],
+        withheld: Callable[[Message], str],
         clock: Clock,
         observer: Observer | None = None,
     ) -> None:
@@ -125,6 +128,8 @@ class Upstream:
         self._connect = connect
         self._connected = connected
         self._undeliverable = undeliverable
+        self._withheld = withheld
+        self._said_of: set[tuple[str, str]] = set()  # senders and why: once for each connection
         self._clock = clock
         self._arrived: list[int] = []  # acknowledged by the hub, still in the queue
         self._waiting: dict[int, StoredMessage] = {}  # sent, not acknowledged
@@ -183,6 +188,7 @@ class Upstream:
         self.link, self.connected_at, self.problem = link, self._clock.now(), ""
         self._progress = 0
         self._leaving = False
+        self._said_of.clear()
         self._over.clear()
         since = self._clock.monotonic()
         _log.info(EVENT_UPSTREAM_CONNECTED)
@@ -248,6 +254,9 @@ class Upstream:
 
     def _send(self, link: Link, stored: StoredMessage) -> bool:
         message = stored.message
+        if why := self._withheld(message):
+            self._withhold(stored, why)
+            return True
         topic = telemetry_topic(message.device, message.module, message.properties)
         self._waiting[stored.offset] = stored
         self._sent_at[stored.offset] = self._clock.monotonic()
@@ -260,9 +269,21 @@ class Upstream:
             if not link.is_open:  # it went in this very moment
                 return False
             self._dropped(stored, problem.message)
-            self._arrived.append(stored.offset)
-            self._something_arrived.set()
+            self._forget_soon(stored)
         return True
+
+    def _withhold(self, stored: StoredMessage, why: str) -> None:
+        self._forget_soon(stored)
+        of = (stored.message.device, why)
+        if of in self._said_of:
+            self._observer.dropped(stored, why)
+            return
+        self._said_of.add(of)
+        self._dropped(stored, "what is kept of this sender is not sent any more", why)
+
+    def _forget_soon(self, stored: StoredMessage) -> None:
+        self._arrived.append(stored.offset)
+        self._something_arrived.set()
 
     def _acknowledged(self, offset: int, error: BaseException | None) -> None:
         stored, sent_at = self._waiting.get(offset), self._sent_at.pop(offset, 0.0)
@@ -270,9 +291,9 @@ class Upstream:
             self._answered(offset)
             if stored is not None:
                 self._observer.arrived(stored, self._clock.monotonic() - sent_at)
-            self._arrived.append(offset)
             self._progress += 1
             self._stuck = 0
+            self._arrived.append(offset)
             self._something_arrived.set()
         self._room_made.set()
 
@@ -348,9 +369,8 @@ class Upstream:
         await self._queue.ack([culprit.offset])
         self._stuck = 0
 
-    def _dropped(self, stored: StoredMessage, why: str) -> None:
+    def _dropped(self, stored: StoredMessage, detail: str, why: str = "undeliverable") -> None:
         message = stored.message
-        self._observer.dropped(stored)
-        _log.error(
-            EVENT_MESSAGE_DROPPED, device=message.device, module=message.module, offset=stored.offset, detail=why
-        )
+        self._observer.dropped(stored, why)
+        of = {"device": message.device, "module": message.module, "offset": stored.offset}
+        _log.error(EVENT_MESSAGE_DROPPED, **of, reason=why, detail=detail)

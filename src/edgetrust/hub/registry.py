@@ -63,7 +63,7 @@ class HubRegistry:
         return registration
 
     async def is_below(self, device: str, gateway: Identity) -> bool:
-        """Whether `device` is below `gateway` at any depth, or is it."""
+        """Whether `device` is below `gateway` at any depth, with enabled gateways between."""
         return await self._identities.is_below(device, gateway)
 
     def bundle(self) -> TrustBundle:

@@ -123,6 +123,22 @@ def ancestors(connection: Connection, device: str) -> tuple[str, ...]:
     return tuple(way)
 
 
+def is_below(connection: Connection, device: str, gateway: str) -> bool:
+    """Whether the way up from the device comes to the edge device `gateway`, over enabled edge devices only."""
+    step = connection.execute(select(devices.c.parent).where(devices.c.device == device)).scalar()
+    for _ in range(_WALK_LIMIT):
+        above = select(devices.c.device, devices.c.parent, devices.c.enabled, devices.c.edge)
+        row = connection.execute(above.where(devices.c.device == step)).first()
+        if row is None or not row.edge:
+            return False
+        if row.device == gateway:
+            return True
+        if not row.enabled:
+            return False
+        step = row.parent
+    return False
+
+
 def children(connection: Connection, device: str) -> Sequence[str]:
     """The names of the devices directly below."""
     query = select(devices.c.device).where(devices.c.parent == device).order_by(devices.c.device)

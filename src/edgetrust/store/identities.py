@@ -234,8 +234,8 @@ class Identities:
         return Missing(found, self._clock.now()) if isinstance(found, MissingWhy) else found
 
     async def is_below(self, device: str, gateway: Identity) -> bool:
-        """Whether the device is below the edge device `gateway` at any depth, or is it."""
-        return gateway.device in await self.ancestors(device)
+        """Whether the device is below the edge device `gateway` at any depth, with enabled gateways between."""
+        return await self._database.read(lambda connection: hierarchy.is_below(connection, device, gateway.device))
 
     async def ancestors(self, device: str) -> tuple[str, ...]:
         """The device, its parent and so on to the top; empty if it is not registered."""

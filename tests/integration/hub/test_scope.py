@@ -129,6 +129,14 @@ async def test_look_ups(world: World) -> None:
     assert (await lookup(world, "low", "leaf1")).status == 403
 
 
+async def test_a_chain_that_is_not_its_own_is_on_record(world: World) -> None:
+    await family(world)
+    for chain, reason in (("low;elsewhere;top", "not-a-child"), ("top;low", "auth-chain-mismatch")):
+        assert (await listing(world, "top", chain)).status in (401, 403)
+        last = (await world.refusals())[0]
+        assert (last["identity"], last["reason"]) == ("top/$edgeHub", reason)
+
+
 @surface(HTTP, "nested")
 @pytest.mark.parametrize(
     ("chain", "statuses"),

@@ -65,6 +65,16 @@ class OwnTwin:
     def attach(self, link: object) -> None: ...
 
 
+class Link:
+    """A connection that somebody may end."""
+
+    aborted = False
+
+    def abort(self, cause: str) -> None:
+        assert cause
+        self.aborted = True
+
+
 class Story:
     def __init__(self, hub: FakeHub, settings: Settings, folder: Path) -> None:
         self.hub = hub
@@ -224,6 +234,25 @@ async def test_a_refused_connection_looks_at_the_module_before_the_next(
     with pytest.raises(ConnackError):
         await side._connect()
     assert "refuses device" in side.degraded
+
+
+async def test_nothing_is_forwarded_before_the_copy_is_up_to_date(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Link] = []
+
+    async def connect(*_: Any, **__: Any) -> Link:
+        made.append(Link())
+        return made[-1]
+
+    side = await connecting(story, monkeypatch, connect)
+    story.registry.fails = [UnavailableError("away")]
+    with pytest.raises(UnavailableError, match="nothing is forwarded before it does"):
+        await side._connect()
+    assert made[0].aborted
+    assert await side._connect() is made[1]  # type: ignore[comparison-overlap]
+    assert not made[1].aborted
+    assert story.registry.synchronised == 2
 
 
 async def test_the_copy_is_synchronised_when_asked_and_again_when_it_failed(story: Story) -> None:

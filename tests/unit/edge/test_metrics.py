@@ -100,7 +100,7 @@ def test_the_way_up(metrics: GatewayMetrics) -> None:
     clock.advance(timedelta(seconds=30).total_seconds())
     observer.connected()
     observer.arrived(LeasedMessage(1, message, "", 5), 0.25)
-    observer.dropped(LeasedMessage(2, message, "", 5))
+    observer.dropped(LeasedMessage(2, message, "", 5), "undeliverable")
     samples = read(metrics)
     assert samples["edgehub_offline_count_total"] == {("gw/$edgeHub",): 1}
     assert samples["edgehub_operation_retry_total"] == {("gw/$edgeHub", "connect"): 1}

@@ -44,7 +44,7 @@ FAMILY = [
     edge("lowest", "lower"),
     edge("beside", "upper"),
     registered(KEYS, Identity(HUB, "leaf"), scope=scope_id("lower", "1"), parents=(scope_id("lower", "1"),)),
-    *(registered(KEYS, Identity(HUB, name, "$edgeHub")) for name in ("upper", "lower", "lowest", "beside")),
+    *(registered(KEYS, Identity(HUB, name, "$edgeHub")) for name in ("upper", "lower", "lowest", "beside", "leaf")),
 ]
 
 
@@ -144,6 +144,32 @@ async def test_nothing_about_anybody_else(world: World, chain: str) -> None:
     status, said = await world.as_edge_hub("lower", "devicesAndModulesInTargetDeviceScope", {"authChain": chain})
     assert status in (400, 403)
     assert "Message" in said
+
+
+async def test_a_chain_that_is_not_its_own_is_on_record(world: World) -> None:
+    for chain, reason in (
+        ("beside", "auth-chain-mismatch"),
+        ("leaf;beside;lower", "not-a-child"),
+        ("leaf;lower;upper;lower", "auth-chain-mismatch"),
+    ):
+        for name in ("devicesAndModulesInTargetDeviceScope", "getModulesOnTargetDevice"):
+            assert (await world.as_edge_hub("lower", name, {"authChain": chain}))[0] == 403
+            record = world.auditor.refusals[-1]
+            assert (record.identity, record.reason) == ("lower/$edgeHub", reason)
+    assert world.api.asked == []
+
+
+async def test_a_device_that_calls_a_module_edge_hub_is_no_gateway(world: World) -> None:
+    """It may give its own modules any name. The scope that it has is its parent's: that lists its siblings' keys."""
+    for name, body in (
+        ("devicesAndModulesInTargetDeviceScope", {"authChain": "leaf"}),
+        ("getDeviceAndModuleOnBehalfOf", {"authChain": "leaf", "targetDeviceId": "leaf"}),
+        ("getModulesOnTargetDevice", {"authChain": "leaf"}),
+    ):
+        assert (await world.as_edge_hub("leaf", name, body))[0] == 403
+        record = world.auditor.refusals[-1]
+        assert (record.identity, record.reason) == ("leaf/$edgeHub", "not-authorized")
+    assert world.api.asked == []
 
 
 async def test_no_half_a_listing(world: World) -> None:

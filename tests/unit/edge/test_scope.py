@@ -20,6 +20,7 @@ from edgetrust.store.engine import Database
 from edgetrust.store.snapshot import ScopeSnapshot
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import CertificateAuthority, Missing, MissingWhy, Registration, SasKeys
+from edgetrust.trust.verdict import Reason
 from support.pki import NOW, Pki, root
 
 HUB = "hub.example"
@@ -400,6 +401,46 @@ async def test_who_is_below_whom(table: Table) -> None:
     assert not await registry.is_below("Nobody", EDGE)
     assert not await registry.is_below("Sensor", Identity(HUB, "Nobody"))
     assert not await registry.is_below("Sensor", SENSOR)
+
+
+async def test_a_device_that_is_no_gateway_has_nobody_below_it(table: Table) -> None:
+    """The hub gives a device the scope of its parent (edge specification 6.5), which makes it parent of nobody."""
+    registry = await table.open()
+    table.hub.listed = [
+        registration(EDGE, edge=True, scope=SCOPE, parents=()),
+        registration(SENSOR, scope=SCOPE),
+        registration(Identity(HUB, "Other"), scope=SCOPE),
+    ]
+    await registry.synchronise()
+    assert not await registry.is_below("Other", SENSOR)
+    assert registry.level(SENSOR) == []
+    assert {one.identity for one in registry.level(EDGE)} == {EDGE, SENSOR, Identity(HUB, "Other")}
+
+
+async def test_why_nothing_of_somebody_is_passed_on(table: Table) -> None:
+    registry = await table.open()
+    assert registry.why_not_from("Sensor", EDGE) is None  # nothing is known: the hub decides
+    child, deep = Identity(HUB, "ChildEdge"), registration(Identity(HUB, "Deep"), parents=("child-scope",))
+    own, lower = (
+        registration(EDGE, edge=True, scope=SCOPE, parents=()),
+        registration(child, edge=True, scope="child-scope"),
+    )
+    table.hub.listed = [own, lower, registration(SENSOR), deep]
+    await registry.synchronise()
+    for device in ("Sensor", "Deep", "ChildEdge", "Edge"):
+        assert registry.why_not_from(device, EDGE) is None
+    assert await registry.is_below("Deep", EDGE)
+    table.hub.listed = [own, replace(lower, enabled=False), registration(SENSOR, enabled=False), deep]
+    await registry.synchronise()
+    assert registry.why_not_from("Sensor", EDGE) is Reason.DISABLED
+    assert registry.why_not_from("ChildEdge", EDGE) is Reason.DISABLED
+    assert registry.why_not_from("Deep", EDGE) is Reason.NOT_A_CHILD  # its gateway is not trusted any more
+    assert not await registry.is_below("Deep", EDGE)
+    assert registry.why_not_from("Nobody", EDGE) is Reason.NOT_A_CHILD
+    assert registry.why_not_from("Edge", EDGE) is None
+    table.hub.listed = [own, lower, registration(SENSOR), deep]
+    await registry.synchronise()
+    assert registry.why_not_from("Deep", EDGE) is None
 
 
 async def test_strangers_do_not_fill_the_memory(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,18 +122,31 @@ class Story:
         self.attempts = 0
         self.gone = gone
         self.clock = ManualClock()
-        self.connected = 0
+        self.reached = 0
+        self.withheld: dict[str, str] = {}
+        self.given_up: list[tuple[str, str]] = []
         self.asked: list[str] = []
         self.upstream = Upstream(
             self.queue,
             self.connect,
             connected=self.note,
             undeliverable=self.undeliverable,
+            withheld=lambda one: self.withheld.get(one.device, ""),
+            observer=self,
             clock=self.clock,
         )
 
     def note(self) -> None:
-        self.connected += 1
+        self.reached += 1
+
+    def connected(self) -> None: ...
+
+    def lost(self) -> None: ...
+
+    def arrived(self, stored: StoredMessage, seconds: float) -> None: ...
+
+    def dropped(self, stored: StoredMessage, why: str) -> None:
+        self.given_up.append((stored.message.body.decode(), why))
 
     async def connect(self) -> FakeLink:
         self.attempts += 1
@@ -184,7 +197,7 @@ async def test_messages_go_up_in_order_and_leave_the_queue() -> None:
         assert story.upstream.is_connected
     assert bodies(story.links[0]) == ["1", "2", "3", "4"]
     assert story.links[0].sent[0][0] == "devices/a/messages/events/k=v"
-    assert story.connected == 1
+    assert story.reached == 1
     assert story.links[0].disconnected
     assert not story.upstream.is_connected
 
@@ -283,6 +296,33 @@ async def test_a_message_that_cuts_the_connection_is_kept_while_its_sender_belon
         await story.until(lambda: not story.queue.stored)
     assert "a" in story.asked
     assert bodies(story.links[-1]) == ["1", "2"]
+
+
+async def test_what_is_kept_of_who_is_disabled_is_dropped_and_never_sent() -> None:
+    story = Story(lambda _: FakeLink())
+    story.withheld = {"off": "disabled"}
+    story.queue.put(message("off", "1"), message("a", "2"), message("off", "3"), message("a", "4"))
+    async with story.running():
+        await story.until(lambda: not story.queue.stored)
+    assert bodies(story.links[0]) == ["2", "4"]
+    assert story.given_up == [("1", "disabled"), ("3", "disabled")]
+    assert len(story.links) == 1  # and nobody else noticed
+
+
+async def test_who_is_disabled_while_the_window_is_full_is_decided_on_when_its_turn_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "UPSTREAM_WINDOW", 1)
+    story = Story(lambda _: FakeLink(automatic=False))
+    story.queue.put(message("a", "1"), message("off", "2"), message("a", "3"))
+    async with story.running():
+        await story.until(lambda: bool(story.links) and bool(story.links[0].waiting))
+        story.withheld = {"off": "disabled"}  # all three have been read from the queue
+        story.links[0].answer()
+        await story.until(lambda: bool(story.links[0].waiting))
+        story.links[0].answer()
+        await story.until(lambda: not story.queue.stored)
+    assert bodies(story.links[0]) == ["1", "3"]
 
 
 async def test_what_cannot_even_be_written_is_dropped() -> None:

@@ -19,10 +19,11 @@ from edgetrust.hub.registry import HubRegistry
 from edgetrust.transport.http import peer_chain
 from edgetrust.trust.audit import record
 from edgetrust.trust.authenticate import Policy, authenticate
+from edgetrust.trust.authorize import EDGE_HUB
 from edgetrust.trust.credential import Credential, SasToken, credential_from
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.policies import Right, SharedAccessPolicy, authenticate_service
-from edgetrust.trust.verdict import Accepted, Refused, Verdict
+from edgetrust.trust.verdict import Accepted, Check, Reason, Refused, Verdict
 
 
 class UnauthorizedError(PeerError):
@@ -70,6 +71,11 @@ class Access:
             return self._settle(request, self._service(credential, _alone(right)))
         return self._settle(request, await self._identity(credential, device, None))
 
+    def beyond(self, request: web.Request, gateway: str, reason: Reason, detail: str) -> None:
+        """Put on record that the `$edgeHub` of `gateway`, which was accepted, asked for what is not its business."""
+        actor = Identity(self._hub, gateway, EDGE_HUB)
+        self._record(request, Refused(actor, reason, (Check("auth-chain", False, detail),)))
+
     async def decide(self, credential: Credential, device: str, module: str | None) -> Verdict:
         """What would be decided about this credential for this identity now. Nothing is recorded."""
         return await self._identity(credential, device, module)
@@ -87,12 +93,14 @@ class Access:
             case Accepted():
                 return verdict
             case Refused():
-                place = f"{request.method} {request.path}"[:200]
-                at = self._clock.now()
-                self._auditor.record(record(verdict, at=at, place=place, peer=request.remote or "", claimed=""))
+                self._record(request, verdict)
                 raise UnauthorizedError
             case _:
                 assert_never(verdict)
+
+    def _record(self, request: web.Request, refused: Refused) -> None:
+        place = f"{request.method} {request.path}"[:200]
+        self._auditor.record(record(refused, at=self._clock.now(), place=place, peer=request.remote or "", claimed=""))
 
 
 def _alone(right: Right) -> frozenset[Right]:

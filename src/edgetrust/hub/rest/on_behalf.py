@@ -60,7 +60,7 @@ async def _asked(request: web.Request) -> tuple[Parts, str, OnBehalfRequest]:
     """Parts, the device whose modules are meant, and the body."""
     parts, actor = await edge_hub_of(request)
     asked = parse_on_behalf_request(await request.read())
-    device = await target_of(parts, parse_auth_chain(asked.auth_chain), actor)
+    device = await target_of(request, parse_auth_chain(asked.auth_chain), actor)
     return parts, device, asked
 
 

@@ -25,6 +25,7 @@ from edgetrust.protocol.registry import encode_body, parse_scope_lookup, parse_s
 from edgetrust.store.records import ScopeEntry
 from edgetrust.trust.authorize import EDGE_HUB
 from edgetrust.trust.registration import Missing, MissingWhy
+from edgetrust.trust.verdict import Reason
 
 EDGE_HUB_PATH = "/devices/{device}/modules/$edgeHub"
 _FLAT_PAGE = 100
@@ -37,7 +38,7 @@ async def list_scope(request: web.Request) -> web.Response:
     """One level below the first element of the auth-chain, whose last one is the caller."""
     parts, actor = await edge_hub_of(request)
     asked = parse_scope_request(await request.read())
-    target = await target_of(parts, parse_auth_chain(asked.auth_chain), actor)
+    target = await target_of(request, parse_auth_chain(asked.auth_chain), actor)
     page = await parts.identities.scope(target, asked.page_size or _FLAT_PAGE, asked.continuation_link)
     return json_answer(encode_body(listing(page.devices, page.modules, page.continuation)))
 
@@ -47,7 +48,7 @@ async def find_in_scope(request: web.Request) -> web.Response:
     """One identity below the caller."""
     parts, actor = await edge_hub_of(request)
     asked = parse_scope_lookup(await request.read())
-    await target_of(parts, parse_auth_chain(asked.auth_chain), actor)
+    await target_of(request, parse_auth_chain(asked.auth_chain), actor)
     return await _one(parts, actor, asked.target_device_id, asked.target_module_id)
 
 
@@ -103,15 +104,20 @@ async def edge_hub_of(request: web.Request) -> tuple[Parts, str]:
     return parts, device
 
 
-async def target_of(parts: Parts, chain: tuple[str, ...], actor: str) -> str:
+async def target_of(request: web.Request, chain: tuple[str, ...], actor: str) -> str:
     """The device an auth-chain is about. Each element must be a child of the next, or a module of it, and the last one
-    the caller (hub specification 9.4).
+    the caller (hub specification 9.4); if not, that is on record.
     """
+    parts = request.app[PARTS]
     devices = tuple(dict.fromkeys(element.partition("/")[0] for element in chain))
     if devices[-1] != actor:
+        detail = f"{';'.join(devices)[:140]!r} does not end with {actor}"
+        parts.access.beyond(request, actor, Reason.AUTH_CHAIN_MISMATCH, detail)
         raise PeerError("the auth-chain does not end with the caller", reason="auth-chain-malformed", status=401)
     found = await parts.identities.below(actor, devices[0])
     if isinstance(found, Missing) or found.chain != devices:
+        detail = f"{';'.join(devices)[:140]!r} does not lead to {actor}"
+        parts.access.beyond(request, actor, Reason.NOT_A_CHILD, detail)
         raise _not_in_scope(devices[0])
     return devices[0]
 
