@@ -7,17 +7,20 @@
     sign        with the key that was kept
 
 Rules (hub specification 14.4; edge specification 4.10). A wrapped key never leaves the TPM. Nothing but contexts, which
-only the same TPM can use, is written to the disk, in a directory of this process. Which TPM is a TCTI in the words of
-tpm2-tools. One use at a time in a process. It must not know tokens or services.
+only the same TPM can use, is written to the disk, in a directory of this process. Passwords of hierarchies are given to
+the programs in memory, since everybody can read their arguments. Which TPM is a TCTI in the words of tpm2-tools. One
+use at a time in a process. It must not know tokens or services.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import subprocess
 import tempfile
 import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +50,7 @@ class Tpm:
     def __init__(self, place: TpmPlace) -> None:
         self._place = place
         self._handle = hex(_FIRST_HANDLE + place.key_index)
-        self._held: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
 
     def answers(self) -> None:
         """Ask for its properties. Raises UnavailableError when it is not there."""
@@ -70,7 +73,7 @@ class Tpm:
         """Keep the key in `wrapped`, in the place of the one before. Raises RefusedError."""
         with _turn:
             self._unlock(wrapped)
-            owner = self._owner("-P")
+            owner = _given("-P", self._place.owner)
             if self._handle in self._run("getcap", "handles-persistent").decode():
                 self._run("evictcontrol", "-C", "o", *owner, "-c", self._handle)
             self._run("evictcontrol", "-C", "o", *owner, "-c", "key.ctx", self._handle)
@@ -86,26 +89,36 @@ class Tpm:
 
     def _prepared(self) -> Path:
         """The directory, with the contexts of both keys."""
-        if self._held is not None:
-            return Path(self._held.name)
-        self._held = tempfile.TemporaryDirectory(prefix="edgetrust-tpm-")
+        if self._folder is not None:
+            return self._folder
+        folder = self._folder = Path(tempfile.mkdtemp(prefix="edgetrust-tpm-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)  # at the latest when the process ends
         try:
             self._run("flushcontext", "-t")  # a TPM without resource manager has room for three objects
-            endorsement = self._place.endorsement.reveal()
-            above = ["-P", endorsement] if endorsement else []
             self._run(
                 *("createek", "-G", "rsa", "-c", "ek.ctx", "-u", "ek.pub", "-f", "tss"),
-                *above,
-                *self._owner("-w"),
+                *_given("-P", self._place.endorsement),
+                *_given("-w", self._place.owner),
             )
-            self._run("createprimary", "-C", "o", *self._owner("-P"), "-G", "rsa2048", "-g", "sha256", "-c", "srk.ctx")
+            self._run(
+                "createprimary",
+                "-C",
+                "o",
+                *_given("-P", self._place.owner),
+                "-G",
+                "rsa2048",
+                "-g",
+                "sha256",
+                "-c",
+                "srk.ctx",
+            )
             self._run("readpublic", "-c", "srk.ctx", "-o", "srk.pub", "-f", "tss")
             self._run("flushcontext", "-t")
         except BaseException:
-            self._held.cleanup()
-            self._held = None
+            self._folder = None
+            shutil.rmtree(folder, ignore_errors=True)
             raise
-        return Path(self._held.name)
+        return folder
 
     def _unlock(self, wrapped: bytes) -> None:
         """Activate the credential, import the key below the storage root key, and load it."""
@@ -117,8 +130,8 @@ class Tpm:
         (folder / "seed").write_bytes(_sized(b""))
         self._run("startauthsession", "--policy-session", "-S", "session.ctx")
         try:
-            endorsement = self._place.endorsement.reveal()
-            self._run("policysecret", "-S", "session.ctx", "-c", "e", *([endorsement] if endorsement else []))
+            endorsement = _given("", self._place.endorsement)[1:]
+            self._run("policysecret", "-S", "session.ctx", "-c", "e", *endorsement)
             self._run(
                 *("activatecredential", "-c", "srk.ctx", "-C", "ek.ctx", "-i", "credential", "-o", "inner"),
                 *("-P", "session:session.ctx"),
@@ -140,15 +153,14 @@ class Tpm:
         self._run("flushcontext", "-t")
         return bytes.fromhex(signature.decode().strip())
 
-    def _owner(self, option: str) -> list[str]:
-        owner = self._place.owner.reveal()
-        return [option, owner] if owner else []
-
-    def _run(self, name: str, *arguments: str) -> bytes:
+    def _run(self, name: str, *arguments: str | SecretText) -> bytes:
+        passwords = {one: _in_memory(one) for one in arguments if isinstance(one, SecretText)}
+        words = [f"file:/dev/fd/{passwords[one]}" if isinstance(one, SecretText) else one for one in arguments]
         try:
             done = subprocess.run(
-                [f"tpm2_{name}", *arguments],
-                cwd=None if self._held is None else self._held.name,
+                [f"tpm2_{name}", *words],
+                pass_fds=tuple(passwords.values()),
+                cwd=self._folder,
                 capture_output=True,
                 timeout=TPM_TOOL_SECONDS,
                 check=False,
@@ -160,17 +172,32 @@ class Tpm:
             ) from problem
         except subprocess.TimeoutExpired as problem:
             raise UnavailableError(f"the TPM does not answer tpm2_{name}", reason="tpm-failed") from problem
+        finally:
+            for descriptor in passwords.values():
+                os.close(descriptor)
         if done.returncode == 0:
             return done.stdout
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        words = next((line for line in said if "ERROR" in line), "no reason given")[:300]
+        why = next((line for line in said if "ERROR" in line), "no reason given")[:300]
         if name == "activatecredential":
-            raise RefusedError(f"what the service sent is for another TPM: {words}", reason="tpm-key-mismatch")
+            raise RefusedError(f"what the service sent is for another TPM: {why}", reason="tpm-key-mismatch")
         raise UnavailableError(
-            f"the TPM at {self._place.tcti} refuses tpm2_{name}: {words}",
+            f"the TPM at {self._place.tcti} refuses tpm2_{name}: {why}",
             reason="tpm-failed",
             fix="compare: tpm2_getcap properties-fixed, with TPM2TOOLS_TCTI set to [tpm] tcti",
         )
+
+
+def _given(option: str, password: SecretText) -> list[str | SecretText]:
+    """An option with a password; nothing when there is none."""
+    return [option, password] if password.reveal() else []
+
+
+def _in_memory(password: SecretText) -> int:
+    """The descriptor of a file that is on no disk and has no name; the caller closes it."""
+    descriptor = os.memfd_create("password")
+    os.write(descriptor, f"str:{password.reveal()}".encode())  # whatever it begins with, it is no other form
+    return descriptor
 
 
 def _parts(wrapped: bytes) -> list[bytes]:
