@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 
+from edgetrust.pki.chain import Chain
 from edgetrust.transport.unix import address_of
 from support.edge_world import Gateway, World, edgetrust, write_holder
 from support.pki import self_signed
@@ -19,6 +20,13 @@ NAME = "EdgeGateway"
 def enroll(world: World, *arguments: str) -> dict[str, Any]:
     command = [*arguments, "--edge", "--keys", "--json", "--dir", str(world.hub_folder)]
     return dict(json.loads(edgetrust(*command).stdout))
+
+
+def group_of(world: World, folder: Path, ca: Chain, name: str) -> None:
+    """An enrollment group of all that a CA certifies."""
+    (folder / "ca.pem").write_text(ca.pem())
+    edgetrust("dps", "ca", "add", name, str(folder / "ca.pem"), "--verified", "--dir", str(world.hub_folder))
+    enroll(world, "group", "create", "fleet", "--ca-name", name)
 
 
 def gateway(

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from edgetrust.pki.chain import Chain
 from support.edge_world import Gateway, World, edgetrust, wait_until, write_holder
 from support.est_server import Served, TestEst
 from support.pki import Holder, self_signed
-from support.provisioned import NAME, ask, by_key, enroll, gateway, serves
+from support.provisioned import NAME, ask, by_key, enroll, gateway, group_of, serves
 from support.tpm import Tpm
 
 CONNECTED = {"connected": True, "connected_at": "", "problem": "", "degraded": ""}
@@ -107,13 +106,6 @@ def test_by_certificate_replaced_while_it_runs_and_while_it_does_not(world: Worl
     made.start()
     wait_until(lambda: made.state()["upstream"]["degraded"] == "")
     assert ask(made, "POST", "/identities/modules", {"type": "aziot", "moduleId": "n"})[0] == 200
-
-
-def group_of(world: World, folder: Path, ca: Chain, name: str) -> None:
-    """An enrollment group of all that a CA certifies."""
-    (folder / "ca.pem").write_text(ca.pem())
-    edgetrust("dps", "ca", "add", name, str(folder / "ca.pem"), "--verified", "--dir", str(world.hub_folder))
-    enroll(world, "group", "create", "fleet", "--ca-name", name)
 
 
 def hub_knows(world: World) -> str:
