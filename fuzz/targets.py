@@ -20,6 +20,7 @@ from edgetrust.pki.profiles import ROOT
 from edgetrust.pki.softkeys import SoftKey
 from edgetrust.pki.verify import Purpose, verify_chain
 from edgetrust.protocol import bulk, est, iothub, methods, registry, sas, twin
+from edgetrust.protocol.client_hello import HelloError, HelloReader
 from edgetrust.protocol.dps import bodies as dps_bodies
 from edgetrust.protocol.dps import names as dps_names
 from edgetrust.protocol.dps import topics as dps_topics
@@ -223,9 +224,29 @@ def _tls(data: bytes) -> None:
     assert not engine.handshake_done
 
 
+def _client_hello(data: bytes) -> None:
+    """The same name and the same fault, in one piece and in many."""
+    size = max(1, len(data) // _PIECES)
+    whole, pieces = _greeted([data]), _greeted([data[at : at + size] for at in range(0, len(data), size)])
+    if whole != pieces:
+        raise AssertionError(f"in one piece {whole}, in pieces {pieces}")
+
+
+def _greeted(pieces: list[bytes]) -> tuple[bool, str | None, str]:
+    reader = HelloReader()
+    try:
+        for piece in pieces:
+            if not reader.complete:
+                reader.feed(piece)
+    except HelloError as fault:
+        return False, None, fault.reason
+    return reader.complete, reader.name, ""
+
+
 TARGETS: dict[str, Target] = {
     "chain-der": _chain_der,
     "chain-pem": _chain_pem,
+    "client-hello": _client_hello,
     "connection-string": _connection_string,
     "csr": _csr,
     "dps-body": _dps_body,

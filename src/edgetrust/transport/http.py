@@ -19,6 +19,7 @@ from edgetrust import limits
 from edgetrust.pki.chain import Chain, TrustBundle
 from edgetrust.pki.keys import ClientKey, TlsKey
 from edgetrust.pki.softkeys import write_private
+from edgetrust.transport.forward import Forwarder
 from edgetrust.transport.listener import Listener, serve
 from edgetrust.transport.tls import held
 from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
@@ -78,6 +79,7 @@ async def serve_http(
     label: str = "https",
     grace: float = limits.CLOSE_SECONDS,
     reuse_port: bool = False,
+    forwarder: Forwarder | None = None,
 ) -> HttpServer:
     """Serve `app` by HTTPS. Arguments and errors as `listener.serve`; `grace` is what requests get when it closes."""
     runner = web.AppRunner(
@@ -93,7 +95,7 @@ async def serve_http(
     server = runner.server
     assert server is not None  # set up in the line above
     try:
-        listener = await serve(server, slot, host, port, label=label, reuse_port=reuse_port)
+        listener = await serve(server, slot, host, port, label=label, reuse_port=reuse_port, forwarder=forwarder)
     except BaseException:
         await runner.cleanup()
         raise

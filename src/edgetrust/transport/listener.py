@@ -9,6 +9,7 @@ Rules:
 4. `localhost` means both loopback addresses, IPv6 only where the machine has it.
 5. Closing stops accepting at once, ends connections in order and cuts those that are left when the grace period is
    over.
+6. With a forwarder, what a client asks for is read first, and the connection may go elsewhere (`forward`).
 
 It must not know the protocol above or who a peer is.
 """
@@ -19,7 +20,7 @@ import asyncio
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -27,11 +28,13 @@ from edgetrust import limits
 from edgetrust.errors import ConfigError, Error
 from edgetrust.telemetry import CONNECTIONS, EVENT_HANDSHAKE_FAILED, HANDSHAKES_FAILED
 from edgetrust.transport.addresses import counted_as, peer_address
+from edgetrust.transport.forward import Forwarder, Greeted
 from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
-from edgetrust.transport.tls.engine import TlsEngine
+from edgetrust.transport.tls.engine import CUT, PEER_REFUSED_CERTIFICATE, TlsEngine
 from edgetrust.transport.tls.transport import LoopShare, TlsTransport
 
 ProtocolFactory = Callable[[], asyncio.Protocol]
+_NOT_TRUSTED: Final = (PEER_REFUSED_CERTIFICATE, CUT)  # many clients that do not trust a server leave without a word
 TOO_MANY: Final = "address-limit"
 _SAME_PORT_TRIES: Final = 20
 _BOTH_FAMILIES: Final = {"localhost": ("127.0.0.1", "::1"), "": ("0.0.0.0", "::")}  # noqa: S104  # the operator's choice
@@ -47,6 +50,16 @@ class _FromAddress:
     open: int = 0
 
 
+class _Connection(Protocol):
+    """What is accepted here."""
+
+    peer: tuple[str, int]
+
+    def stop(self, cause: Exception) -> None: ...
+
+    def abort(self) -> None: ...
+
+
 class ListenerClosedError(ConnectionError):
     """The connection was ended because its listener closes."""
 
@@ -54,7 +67,10 @@ class ListenerClosedError(ConnectionError):
 class Listener:
     """An open port. Made by `serve`."""
 
-    __slots__ = ("_connections", "_factory", "_from", "_idle", "_label", "_servers", "_share", "_slot", "port")
+    __slots__ = (
+        *("_connections", "_factory", "_from", "_idle", "_label", "_servers", "_share", "_slot"),
+        *("forwarder", "port"),
+    )
 
     def __init__(
         self,
@@ -62,14 +78,16 @@ class Listener:
         slot: ContextSlot[ServerContext],
         label: str,
         share: LoopShare,
+        forwarder: Forwarder | None = None,
     ) -> None:
+        self.forwarder = forwarder
         self._factory = factory
         self._slot = slot
         self._label = label
         self._servers: list[asyncio.Server] = []
         self._share = share
         self._from: dict[str, _FromAddress] = {}
-        self._connections: set[TlsTransport] = set()
+        self._connections: set[_Connection] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self.port = 0
@@ -124,23 +142,14 @@ class Listener:
 
     # Owner of its connections ---------------------------------------------------------------------------------------
 
-    def _accept(self) -> TlsTransport:
+    def _accept(self) -> asyncio.BaseProtocol:
+        if self.forwarder is not None:
+            return Greeted(self, self._share)
         return TlsTransport(self, self._share)
 
     def admit(self, transport: TlsTransport) -> TlsEngine | None:
         """Whether this address may have one connection more."""
-        address = counted_as(transport.peer[0])
-        held = self._from.get(address)
-        if held is None:
-            held = self._from[address] = _FromAddress()
-        if held.pending >= limits.PENDING_PER_ADDRESS or held.open >= limits.CONNECTIONS_PER_ADDRESS:
-            HANDSHAKES_FAILED.labels(TOO_MANY).inc()
-            return None
-        held.pending += 1
-        held.open += 1
-        self._connections.add(transport)
-        self._idle.clear()
-        return self._slot.current.engine()
+        return self._slot.current.engine() if self._enter(transport) else None
 
     def shaken(self, transport: TlsTransport) -> asyncio.Protocol:
         """The handshake is done."""
@@ -148,7 +157,7 @@ class Listener:
         CONNECTIONS.labels(self._label).inc()
         return self._factory()
 
-    def failed(self, transport: TlsTransport, error: Error) -> None:
+    def failed(self, transport: TlsTransport | Greeted, error: Error) -> None:
         """The handshake is not done and will not be."""
         HANDSHAKES_FAILED.labels(error.reason).inc()
         _log.info(
@@ -159,21 +168,66 @@ class Listener:
             detail=error.message,
             fix=error.fix,
         )
+        if self.forwarder is not None and isinstance(transport, TlsTransport) and error.reason in _NOT_TRUSTED:
+            name = transport.get_extra_info("server_name")
+            if name is not None:
+                self.forwarder.not_trusted_here(name, transport.peer)
 
     def gone(self, transport: TlsTransport) -> None:
         """The connection has ended."""
-        address = counted_as(transport.peer[0])
-        held = self._from[address]
         if transport.is_shaken:
             CONNECTIONS.labels(self._label).dec()
-        else:
+        self._leave(transport, pending=not transport.is_shaken)
+
+    def _enter(self, connection: _Connection) -> bool:
+        address = counted_as(connection.peer[0])
+        held = self._from.get(address)
+        if held is None:
+            held = self._from[address] = _FromAddress()
+        if held.pending >= limits.PENDING_PER_ADDRESS or held.open >= limits.CONNECTIONS_PER_ADDRESS:
+            HANDSHAKES_FAILED.labels(TOO_MANY).inc()
+            return False
+        held.pending += 1
+        held.open += 1
+        self._connections.add(connection)
+        self._idle.clear()
+        return True
+
+    def _leave(self, connection: _Connection, *, pending: bool) -> None:
+        address = counted_as(connection.peer[0])
+        held = self._from[address]
+        if pending:
             held.pending -= 1
         held.open -= 1
         if not held.open:
             del self._from[address]
-        self._connections.discard(transport)
+        self._connections.discard(connection)
         if not self._connections:
             self._idle.set()
+
+    # Host of connections whose hello is read ------------------------------------------------------------------------
+
+    def arrived(self, greeted: Greeted) -> bool:
+        """TCP is there. Whether this address may have one connection more."""
+        return self._enter(greeted)
+
+    def passes_on(self, greeted: Greeted) -> None:
+        """The connection goes elsewhere."""
+        self._from[counted_as(greeted.peer[0])].pending -= 1
+
+    def left(self, greeted: Greeted) -> None:
+        """TCP has ended, or TLS begins here."""
+        self._leave(greeted, pending=not greeted.passes_on)
+
+    def speaks_tls(self, lower: asyncio.Transport, received: bytearray) -> None:
+        """TLS begins here, with what was received."""
+        transport, buffer = TlsTransport(self, self._share), self._share.buffer
+        lower.set_protocol(transport)
+        transport.connection_made(lower)
+        for at in range(0, len(received), len(buffer)):
+            piece = received[at : at + len(buffer)]
+            buffer[: len(piece)] = piece
+            transport.buffer_updated(len(piece))
 
 
 async def serve(
@@ -184,14 +238,15 @@ async def serve(
     *,
     label: str,
     reuse_port: bool = False,
+    forwarder: Forwarder | None = None,
 ) -> Listener:
     """Listen on `host` (a name or address, "" for all addresses) and `port` (0 for any free one).
 
     `factory` makes the protocol of each connection, after its handshake; `label` names the protocol in metrics and
-    logs. `reuse_port` lets another process of this machine listen on the same port. Raises ConfigError
-    (`listen-failed`).
+    logs. `reuse_port` lets another process of this machine listen on the same port; `forwarder` has connections go
+    elsewhere by the name that is asked for. Raises ConfigError (`listen-failed`).
     """
-    listener = Listener(factory, slot, label, LoopShare.of(asyncio.get_running_loop()))
+    listener = Listener(factory, slot, label, LoopShare.of(asyncio.get_running_loop()), forwarder)
     for attempt in range(_SAME_PORT_TRIES):
         try:
             await listener.open(host, port, reuse_port=reuse_port)
