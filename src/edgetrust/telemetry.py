@@ -108,6 +108,7 @@ EVENT_MODULE_ENDED = "module.ended"  # a module's process ended or could not be 
 EVENT_TASK_FAILED = "task.failed"  # background work ended by an error
 EVENT_QUICKSTART_CA = "edge_ca.quickstart"  # the self-signed Edge CA is in use
 EVENT_HANDSHAKE_FAILED = "tls.handshake_failed"  # a TLS handshake did not finish; with the reason
+EVENT_FORWARD_UNREACHABLE = "forward.unreachable"  # a service that is passed on to cannot be reached; with the fix
 EVENT_CONNECTION_FAULT = "connection.fault"  # a defect ended one connection; with the traceback
 
 

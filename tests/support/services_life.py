@@ -25,7 +25,8 @@ from edgetrust.edge.handles import VALIDATION_KEY
 from edgetrust.edge.hubapi import Answer, HubApi
 from edgetrust.edge.keyd import ensure_secret
 from edgetrust.edge.moduleids import ModuleIdentities
-from edgetrust.edge.settings import DeviceCertificate, Listen, QuickstartCa, Settings, UpstreamAddress
+from edgetrust.edge.reaching import UpstreamAddress
+from edgetrust.edge.settings import DeviceCertificate, Listen, QuickstartCa, Settings
 from edgetrust.edge.status import StateFile
 from edgetrust.pki.keys import KeyAlgorithm
 from edgetrust.pki.renewal import AutoRenew

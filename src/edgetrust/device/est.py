@@ -50,13 +50,14 @@ class EstAnswerError(PeerError):
 class EstServer:
     """Where certificates come from. `url` ends before the operation; `bundle` None trusts the machine's store.
 
-    `user` and `password` are for HTTP Basic, beside or instead of a certificate.
+    `user` and `password` are for HTTP Basic, beside or instead of a certificate. `instead` is dialled in its place.
     """
 
     url: str
     bundle: TrustBundle | None = None
     user: str | None = None
     password: SecretText | None = None
+    instead: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -111,8 +112,9 @@ async def ca_certificates(server: EstServer, shown: Shown | None = None) -> tupl
 
 def _session(server: EstServer, shown: Shown | None) -> aiohttp.ClientSession:
     if shown is None:
-        return https_session(server.bundle, timeout=limits.EST_SECONDS)
-    return https_session(server.bundle, chain=shown.chain, key=shown.key, timeout=limits.EST_SECONDS)
+        return https_session(server.bundle, instead=server.instead, timeout=limits.EST_SECONDS)
+    chain, key = shown.chain, shown.key
+    return https_session(server.bundle, chain=chain, key=key, instead=server.instead, timeout=limits.EST_SECONDS)
 
 
 async def _call(
@@ -136,7 +138,7 @@ async def _call(
         raise EstRefusedError(
             f"the EST server {url} is not trusted: {why}",
             reason="est-server-not-trusted",
-            fix="name its root among the trusted certificates, or set SSL_CERT_FILE",
+            fix=_not_trusted_fix(server),
         ) from problem
     except TimeoutError as problem:
         raise UnavailableError(f"the EST server {url} does not answer in time", reason="est-unreachable") from problem
@@ -145,6 +147,13 @@ async def _call(
         raise UnavailableError(message, reason="est-unreachable") from problem
     _accept_status(response, url, content)
     return _certificates(response.headers.get("Content-Type", ""), content, url)
+
+
+def _not_trusted_fix(server: EstServer) -> str:
+    fix = "name its root among the trusted certificates, or set SSL_CERT_FILE"
+    return (
+        fix if server.instead is None else f"let {server.instead[0]} pass this name on ([edgetrust.forward]); or {fix}"
+    )
 
 
 async def _bounded(response: aiohttp.ClientResponse, url: str) -> bytes:

@@ -39,11 +39,14 @@ _ASK_AGAIN_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class DpsAddress:
-    """Where to register. `url` is https://host[:port]; `bundle` verifies it, None means the machine's store."""
+    """Where to register. `url` is https://host[:port]; `bundle` verifies it, None means the machine's store.
+    `instead` is dialled in its place.
+    """
 
     url: str
     id_scope: str
     bundle: TrustBundle | None = None
+    instead: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ async def register(
         keys = await asyncio.to_thread(credential.tpm.keys)
         names = ("endorsementKey", "storageRootKey")
         body["tpm"] = {name: base64.b64encode(key).decode() for name, key in zip(names, keys, strict=True)}
-    async with https_session(service.bundle, **shown) as session:  # type: ignore[arg-type]  # both or none
+    async with https_session(service.bundle, instead=service.instead, **shown) as session:  # type: ignore[arg-type]  # both or none
         line = _Line(session, service, registration_id, {}, CSR_API_VERSION if csr is not None else API_VERSION)
         await line.authorize(credential, clock, body)
         operation = await line.ask("PUT", "register", body)
@@ -181,13 +184,20 @@ class _Line:
             raise RefusedError(
                 f"{self.service.url} is not trusted: {problem.certificate_error}",
                 reason="server-untrusted",
-                fix="trust the CA that issued its certificate, and use a name that stands in it",
+                fix=_not_passed_on(self.service.instead)
+                or "trust the CA that issued its certificate, and use a name that stands in it",
             ) from problem
         except (aiohttp.ClientError, TimeoutError) as problem:
             raise UnavailableError(
                 f"{self.service.url} does not answer: {str(problem) or type(problem).__name__}",
                 reason="provisioning-unavailable",
             ) from problem
+
+
+def _not_passed_on(instead: tuple[str, int] | None) -> str:
+    if instead is None:
+        return ""
+    return f"let {instead[0]} pass this name on ([edgetrust.forward] there); else trust the CA of the service"
 
 
 def _wrapped(holder: Any) -> bytes:

@@ -1,7 +1,9 @@
 """How a gateway is provisioned by a provisioning service: the part of `[provisioning]` with `source = "dps"`.
 
-Rules. A gateway below another one is not provisioned this way. The service is named, always: there is no default. With
-what the gateway attests is read where credentials are (`settings`). Source: edge specification 1.2, 4.5.
+Rules. The service is named, always: there is no default. Below another gateway it is reached through that one, and
+verified by roots of its own, or else the machine's: those of the gateways above it could speak in its name. With what
+the gateway attests is read where credentials are (`settings`). Source: edge specification 1.2, 4.5; that gateways below
+others are provisioned is ours.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class Dps:
     """A provisioning service and how to register there.
 
     `endpoint` is https://host[:port]. `registration` None: the common name of the identity certificate. `payload` is
-    a JSON file that is sent along.
+    a JSON file that is sent along. `ca` verifies it; None: the machine's trust store.
     """
 
     endpoint: str
@@ -42,6 +44,7 @@ class Dps:
     registration: str | None
     payload: Path | None
     reprovision: Reprovision
+    ca: Path | None = None
 
 
 class AttestingReader(Reading):
@@ -49,11 +52,6 @@ class AttestingReader(Reading):
 
     def dps(self, table: ProvisioningTable, file: ConfigFile) -> tuple[Dps, AttestationTable]:
         """The service, and the table that says with what to attest."""
-        if file.parent_hostname is not None:
-            raise self.wrong(
-                "DPS provisioning is not supported in nested mode",
-                fix='leave out parent_hostname, or use source = "manual"',
-            )
         attestation = table.attestation
         if table.global_endpoint is None or table.id_scope is None or attestation is None:
             raise self.wrong(
@@ -70,7 +68,8 @@ class AttestingReader(Reading):
         if mode not in tuple(Reprovision):
             raise self.wrong(f"auto_reprovisioning_mode is {mode!r}", fix=f"one of {', '.join(Reprovision)}")
         endpoint = self._endpoint(table.global_endpoint)
-        return Dps(endpoint, table.id_scope, registration, self._payload(table), Reprovision(mode)), attestation
+        payload, ca = self._payload(table), self._ca(file)
+        return Dps(endpoint, table.id_scope, registration, payload, Reprovision(mode), ca), attestation
 
     def tpm(self, table: TpmTable | None) -> TpmPlace:
         """The TPM that attests."""
@@ -89,6 +88,14 @@ class AttestingReader(Reading):
                 fix='like "https://dps.example.com"',
             )
         return f"https://{parts.netloc}"
+
+    def _ca(self, file: ConfigFile) -> Path | None:
+        own = file.edgetrust
+        if own.provisioning.ca is not None:
+            return self.path("edgetrust.provisioning.ca", own.provisioning.ca)
+        if own.upstream.ca is None or file.parent_hostname is not None:
+            return None
+        return self.path("edgetrust.upstream.ca", own.upstream.ca)
 
     def _payload(self, table: ProvisioningTable) -> Path | None:
         if table.payload is None:

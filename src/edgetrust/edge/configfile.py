@@ -166,6 +166,23 @@ class UpstreamTable(msgspec.Struct, frozen=True):
     mqtt_port: int = 8883
     https_port: int = 443
     ca: str | None = None
+    direct: list[str] = []
+
+
+class ForwardTable(msgspec.Struct, frozen=True):
+    """`[edgetrust.forward]`: services that are reached through this gateway, as NAME or NAME:PORT. `own`: those that it
+    uses itself, too.
+    """
+
+    own: bool = True
+    https: list[str] = []
+    mqtt: list[str] = []
+
+
+class DpsTable(msgspec.Struct, frozen=True):
+    """`[edgetrust.provisioning]`: how the provisioning service is verified."""
+
+    ca: str | None = None
 
 
 class GatewayTable(msgspec.Struct, frozen=True):
@@ -227,6 +244,8 @@ class EdgetrustTable(msgspec.Struct, frozen=True):
 
     listen: ListenTable = ListenTable()
     upstream: UpstreamTable = UpstreamTable()
+    forward: ForwardTable = ForwardTable()
+    provisioning: DpsTable = DpsTable()
     gateway: GatewayTable = GatewayTable()
     metrics: MetricsTable = MetricsTable()
     modules: dict[str, ModuleTable] = {}

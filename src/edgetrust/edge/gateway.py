@@ -39,6 +39,7 @@ from edgetrust.edge.door import GatewayDoor
 from edgetrust.edge.downstream import Downstream
 from edgetrust.edge.elsewhere import Elsewhere
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, MASTER_ENCRYPTION_KEY, Layout, make_private_directory
+from edgetrust.edge.forwarding import Forwarding
 from edgetrust.edge.health import Health, Watched
 from edgetrust.edge.housekeeping import keep_house
 from edgetrust.edge.https import build_app
@@ -287,23 +288,31 @@ class Gateway:
             verify=VerifiedChains().verify,
         )
         self._door = self._make_door()
+        forwarding = self._forwarding()
         self._listener = await listener.serve(
             self._accept,
             self._slot,
             settings.listen.host,
             settings.listen.mqtt_port,
             label="mqtt",
+            forwarder=forwarding.on_mqtt(),
         )
         try:
             self._below, self._downstream = self._nested(), self._make_downstream()
             health = Health(self._watched(), self.metrics, self._clock)
             app = build_app(WebSockets(self._accept), health, self._below, self._downstream)
             port = settings.listen.https_port
-            self._https = await serve_http(app, self._slot, settings.listen.host, HTTPS_PORT if port is None else port)
+            port, passing = HTTPS_PORT if port is None else port, forwarding.on_https()
+            self._https = await serve_http(app, self._slot, settings.listen.host, port, forwarder=passing)
         except BaseException:
             await self._listener.close(0)
             raise
         await self._serve_metrics(health)
+
+    def _forwarding(self) -> Forwarding:
+        return Forwarding(
+            self.settings, lambda: _known_as(self.settings), Auditor(self._trail), self.metrics, self._clock
+        )
 
     async def _serve_metrics(self, health: Health) -> None:
         try:
@@ -599,6 +608,11 @@ class Gateway:
         held = self._held()
         renewing[self._server.certificate_id] = Renewing(AutoRenew(), RenewalState())
         return [describe_certificate(name, store.path(name), chain, now, renewing.get(name)) for name, chain in held]
+
+
+def _known_as(settings: Settings) -> frozenset[str]:
+    """What the certificate is for, and what clients call the gateway."""
+    return frozenset({settings.hostname.lower(), *(name.lower() for name in settings.names), "edgehub", "localhost"})
 
 
 def _hosts(settings: Settings) -> frozenset[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,18 +17,18 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from edgetrust.clock import Clock
 from edgetrust.edge.files import Stamp, stamp_of
 from edgetrust.edge.pairs import read_chain
-from edgetrust.edge.settings import Settings, UpstreamAddress
+from edgetrust.edge.reaching import UpstreamAddress
+from edgetrust.edge.settings import Settings
 from edgetrust.errors import ConfigError, IntegrityError, UnavailableError
 from edgetrust.limits import HUB_REQUEST_SECONDS, TRUST_REREAD_SECONDS
 from edgetrust.pki.chain import Chain, TrustBundle, load_system_bundle
 from edgetrust.pki.keys import ClientKey
-from edgetrust.transport.http import present
+from edgetrust.transport.http import Instead, present
 
 SCOPE_API = "2020-06-30-preview"
 MODULE_API = "2017-11-08-preview"
@@ -173,7 +172,7 @@ class HubApi:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None or self._session.closed:
-            connector = aiohttp.TCPConnector(resolver=_Dial(self._dial), ttl_dns_cache=None, limit=16)
+            connector = aiohttp.TCPConnector(resolver=Instead(self._dial), ttl_dns_cache=None, limit=16)
             self._session = aiohttp.ClientSession(
                 connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
             )
@@ -207,33 +206,6 @@ class HubApi:
             fix="name the PEM file with the hub's root in [edgetrust.upstream] ca, or set SSL_CERT_FILE; "
             "if the name is wrong, correct iothub_hostname",
         )
-
-
-class _Dial(AbstractResolver):
-    """Resolves every name to the configured address; TLS still verifies the name in the URL."""
-
-    def __init__(self, host: str) -> None:
-        self._host = host
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(self._host, port, family=family, type=socket.SOCK_STREAM)
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address[0]),
-                port=int(address[1]),
-                family=kind,
-                proto=protocol,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for kind, _, protocol, _, address in found
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held."""
 
 
 def hub_path(*segments: str) -> str:

@@ -120,7 +120,9 @@ class ConfiguredIssuer:
         bundle = load_system_bundle(self._clock.now())
         for path in self._issuing.trusted:
             bundle = bundle.with_(anchors=read_chain(path).certificates)
-        return EstServer(est.url, bundle, est.auth.user, est.auth.password)
+        upstream = self._issuing.upstream
+        instead = None if upstream is None else upstream.instead_of(est.url)
+        return EstServer(est.url, bundle, est.auth.user, est.auth.password, instead)
 
     async def _shown(self, est: EstOrder, server: EstServer, subject: x509.Name) -> Shown | None:
         auth = est.auth

@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from edgetrust.edge.configfile import CertIssuanceTable, EdgeCaTable, EstAuthTable, EstTable, IssuedTable, LocalCaTable
 from edgetrust.edge.files import EST_BOOTSTRAP_ID, EST_ID, LOCAL_CA
+from edgetrust.edge.reaching import UpstreamAddress
 from edgetrust.edge.reading import Reading
 from edgetrust.edge.tokens import KeyPlace
 from edgetrust.pki.keys import SecretText
@@ -96,11 +97,14 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Issuing:
-    """`[cert_issuance]`. `trusted` are certificates that may certify EST servers, beside the machine's store."""
+    """`[cert_issuance]`. `trusted` are certificates that may certify EST servers, beside the machine's store;
+    `upstream` is how such servers are reached (None: as they are named).
+    """
 
     trusted: tuple[Path, ...] = ()
     identity_renewal: AutoRenew = field(default=AutoRenew())
     local_ca: Files | Order | None = None
+    upstream: UpstreamAddress | None = None
     orders: Mapping[str, Order] = field(default_factory=lambda: MappingProxyType({}))
 
 

@@ -168,6 +168,17 @@ class GatewayMetrics:
         )
         self.upstream_up = Levels("edgetrust_gateway_upstream_connected", "1 while the hub is connected.", ())
         self.ready = Levels("edgetrust_gateway_ready", "1 while devices are served.", ())
+        self.forwarded = Counts(
+            "edgetrust_gateway_forwarded",
+            "Connections for services elsewhere, by name and what became of them.",
+            ("name", "outcome"),
+        )
+        self.forwarded_bytes = Counts(
+            "edgetrust_gateway_forwarded_bytes",
+            "Bytes that were passed on, by name and direction.",
+            ("name", "direction"),
+        )
+        self.forwarded_open = Levels("edgetrust_gateway_forwarded_open", "Connections that are passed on.", ())
         self.registry = CollectorRegistry()
         self.registry.register(self)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Provisioning:
         self.dps = dps
         self._keys = keys
         self._store = CertificateStore(layout.certificates)
-        self._trust = HubTrust(settings.upstream, clock)
+        self._trust = HubTrust(replace(settings.upstream, ca=dps.ca), clock)
         self._clock = clock
         self._layout = layout
         self._path = layout.assignment
@@ -147,7 +148,8 @@ class Provisioning:
     async def _registered(self, shown: ByCertificate | None = None) -> Assignment:
         self._asked_at = self._clock.monotonic()
         credential = await asyncio.to_thread(self._credential) if shown is None else shown
-        service = DpsAddress(self.dps.endpoint, self.dps.id_scope, await asyncio.to_thread(self._trust.bundle))
+        endpoint, bundle = self.dps.endpoint, await asyncio.to_thread(self._trust.bundle)
+        service = DpsAddress(endpoint, self.dps.id_scope, bundle, self._settings.upstream.instead_of(endpoint))
         registration = self._registration(credential)
         payload = await asyncio.to_thread(self._payload)
         answer = await register(service, registration, credential, self._clock, payload=payload, pause=self._pause)

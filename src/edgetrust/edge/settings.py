@@ -29,11 +29,10 @@ from edgetrust.edge.configfile import (
     ListenTable,
     MetricsTable,
     ProvisioningTable,
-    UpstreamTable,
 )
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, LOCAL_CA, read_file
 from edgetrust.edge.issuing import Files, Issuing, IssuingReader, Order
-from edgetrust.edge.reading import Reading
+from edgetrust.edge.reaching import Forward, ReachingReader, UpstreamAddress
 from edgetrust.edge.serving import Serving, read_serving
 from edgetrust.edge.tokens import KeyPlace, TokenKey, TokenPlace
 from edgetrust.limits import CERTIFICATE_NAMES, QUEUE_BYTES
@@ -139,19 +138,6 @@ class MetricsPlace:
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamAddress:
-    """How the hub is reached, or the gateway above: `host` is dialled, `name` is verified. `ca` None: the system's
-    trust store.
-    """
-
-    name: str
-    host: str
-    mqtt_port: int
-    https_port: int
-    ca: Path | None
-
-
-@dataclass(frozen=True, slots=True)
 class KeptByIdentityService:
     """The identity service, another process, acts as the device."""
 
@@ -200,6 +186,7 @@ class Settings:
     issuing: Issuing = Issuing()  # noqa: RUF009 - frozen
     serving: Serving = Serving()  # noqa: RUF009 - frozen
     token: TokenPlace | None = None
+    forward: Forward = Forward()  # noqa: RUF009 - frozen
     dps: Dps | None = None
     warnings: tuple[str, ...] = ()
     file: ConfigFile | None = field(default=None, repr=False, compare=False)
@@ -244,6 +231,11 @@ def settings_from(
     hostname = reader.hostname(file.hostname)
     edge_ca = reader.edge_ca(file.edge_ca, device)
     own = file.edgetrust
+    names = reader.names(own.gateway, hostname)
+    upstream = reader.upstream(own.upstream, hub, reader.parent(file), file.trust_bundle_cert)
+    est = [order.est.url for order in issuing.issuing.orders.values() if order.est is not None]
+    known_as = frozenset(name.lower() for name in (hostname, *names))
+    forward, unclear = reader.forward(own.forward, None if dps is None else dps.endpoint, est, known_as)
     return Settings(
         source=source,
         hostname=hostname,
@@ -253,24 +245,25 @@ def settings_from(
         edge_ca=edge_ca,
         trust_bundle=reader.path("trust_bundle_cert", file.trust_bundle_cert) if file.trust_bundle_cert else None,
         listen=reader.listen(own.listen),
-        upstream=reader.upstream(own.upstream, hub, file),
+        upstream=upstream,
         hub_verified_anchors=reader.choice("x509_ca_anchor", own.gateway, ("hub+bundle", "bundle")) == "hub+bundle",
         thumbprint_needs_common_name=own.gateway.require_cn_match_for_thumbprint,
         keep_dollar_in_certificate_ids=reader.choice("module_cert_id_style", own.gateway, ("1.2", "1.4")) == "1.2",
         server_key=KeyAlgorithm(reader.choice("server_key", own.gateway, tuple(KeyAlgorithm))),
         prefer_backup=file.prefer_module_identity_cache,
         retries=reader.retries(file),
-        names=reader.names(own.gateway, hostname),
+        names=names,
         trust=timedelta(days=own.gateway.offline_days) if own.gateway.offline_days else None,
         queue_age=timedelta(days=own.gateway.queue_days) if own.gateway.queue_days else None,
         queue_bytes=own.gateway.queue_bytes,
         queue_drops_oldest=reader.choice("queue_full", own.gateway, ("hold", "drop-oldest")) == "drop-oldest",
         metrics=reader.metrics(own.metrics),
-        issuing=issuing.issuing,
+        issuing=replace(issuing.issuing, upstream=upstream),
         serving=read_serving(source, file, module),
         token=reader.token(file.aziot_keys),
+        forward=forward,
         dps=dps,
-        warnings=tuple(_warnings(file, edge_ca)),
+        warnings=(*_warnings(file, edge_ca), *unclear),
         file=file,
     )
 
@@ -288,7 +281,7 @@ def _warnings(file: ConfigFile, edge_ca: EdgeCa) -> list[str]:
     return found
 
 
-class _Reader(Reading):
+class _Reader(ReachingReader):
     """Turns the tables into values."""
 
     def __init__(self, source: Path, issuing: IssuingReader, module: Path | None, *, keys_elsewhere: bool) -> None:
@@ -430,6 +423,10 @@ class _Reader(Reading):
             raise self.wrong(f"{name}: {value[:140]!r} is not a device id")
         return value
 
+    def parent(self, file: ConfigFile) -> str | None:
+        """The gateway above."""
+        return None if file.parent_hostname is None else self._hub("parent_hostname", file.parent_hostname)
+
     # Names, files, choices ------------------------------------------------------------------------------------------
 
     def hostname(self, configured: str | None) -> str:
@@ -469,32 +466,18 @@ class _Reader(Reading):
 
     def listen(self, table: ListenTable) -> Listen:
         for name, port in (("mqtt_port", table.mqtt_port), ("https_port", table.https_port or 0)):
-            self._port(f"edgetrust.listen.{name}", port, lowest=0)
+            self.port(f"edgetrust.listen.{name}", port, lowest=0)
         if not table.host:
             raise self.wrong("edgetrust.listen.host is empty")
         return Listen(table.host, table.mqtt_port, table.https_port)
 
     def metrics(self, table: MetricsTable) -> MetricsPlace:
-        self._port("edgetrust.metrics.port", table.port or 0, lowest=0)
+        self.port("edgetrust.metrics.port", table.port or 0, lowest=0)
         if not table.host:
             raise self.wrong("edgetrust.metrics.host is empty")
         return MetricsPlace(
             table.enabled, table.host, METRICS_PORT if table.port is None else table.port, table.port is not None
         )
-
-    def upstream(self, table: UpstreamTable, hub: str, file: ConfigFile) -> UpstreamAddress:
-        """The hub, or with `parent_hostname` the gateway above, which is verified by the trust bundle."""
-        server, authorities = hub, table.ca
-        if file.parent_hostname is not None:
-            server, authorities = self._hub("parent_hostname", file.parent_hostname), table.ca or file.trust_bundle_cert
-        for name, port in (("mqtt_port", table.mqtt_port), ("https_port", table.https_port)):
-            self._port(f"edgetrust.upstream.{name}", port, lowest=1)
-        ca = self.path("edgetrust.upstream.ca", authorities) if authorities is not None else None
-        return UpstreamAddress(server, table.host or server, table.mqtt_port, table.https_port, ca)
-
-    def _port(self, name: str, port: int, *, lowest: int) -> None:
-        if not lowest <= port <= 65_535:  # noqa: PLR2004 - the highest TCP port
-            raise self.wrong(f"{name} is {port}", fix=f"a number from {lowest} to 65535")
 
     # [edge_ca] ------------------------------------------------------------------------------------------------------
 

@@ -8,12 +8,15 @@ It must not know routes or what a certificate means.
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import ssl
 import tempfile
 from pathlib import Path
 
 import aiohttp
 from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from edgetrust import limits
 from edgetrust.pki.chain import Chain, TrustBundle
@@ -139,13 +142,51 @@ def present(context: ssl.SSLContext, chain: Chain, key: ClientKey) -> None:
         context.load_cert_chain(file)
 
 
+class Instead(AbstractResolver):
+    """Resolves every name to `host`, and every port to `port` unless that is None; TLS still verifies the name in the
+    URL.
+    """
+
+    def __init__(self, host: str, port: int | None = None) -> None:
+        self._host = host
+        self._port = port
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(self._host, self._port or port, family=family, type=socket.SOCK_STREAM)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=int(address[1]),
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
 def https_session(
     bundle: TrustBundle | None,
     *,
     chain: Chain | None = None,
     key: ClientKey | None = None,
+    instead: tuple[str, int] | None = None,
     timeout: float = limits.CLIENT_TIMEOUT_SECONDS,
 ) -> aiohttp.ClientSession:
-    """A session whose connections verify their server as `https_context` says. To be closed by the caller."""
-    connector = aiohttp.TCPConnector(ssl=https_context(bundle, chain=chain, key=key))
+    """A session whose connections verify their server as `https_context` says. To be closed by the caller.
+
+    `instead` is the host and port that are dialled for every name; TLS asks for and verifies the name in the URL.
+    """
+    context = https_context(bundle, chain=chain, key=key)
+    if instead is None:
+        connector = aiohttp.TCPConnector(ssl=context)
+    else:
+        connector = aiohttp.TCPConnector(ssl=context, resolver=Instead(*instead), use_dns_cache=False)
     return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=timeout), trust_env=False)

@@ -268,6 +268,19 @@ _ALL: dict[Reason, Explanation] = {
         "tpm2_createek -c EK.ctx -u EK.pub; base64 -w0 EK.pub (compare with edgetrust enrollment show ID)",
         "Enroll the endorsement key of the device's TPM. Clearing a TPM changes its storage root key.",
     ),
+    Reason.FORWARD_NAME_NOT_ALLOWED: Explanation(
+        "A client below a gateway dialled a name that the gateway does not pass on. It was shown the gateway's own "
+        "certificate, which is not for that name, and left.",
+        "openssl s_client -connect GATEWAY:443 -servername NAME (shows whose certificate comes)",
+        "If those below are to reach it: add NAME or NAME:PORT to https (mqtt for the MQTT port) in [edgetrust.forward] of "
+        "this gateway and of each one above it. If the gateway was meant: add NAME to [edgetrust.gateway] names.",
+    ),
+    Reason.FORWARD_LIMIT: Explanation(
+        "A gateway passes on as many connections as it may, for this address or altogether.",
+        "edgetrust edge status; the metric edgetrust_gateway_forwarded_open",
+        "Wait: the client asks again. If it goes on, look at the address in the record: a client that opens connections "
+        "and leaves them has a defect, or means harm.",
+    ),
 }
 
 EXPLANATIONS: Mapping[Reason, Explanation] = MappingProxyType(_ALL)

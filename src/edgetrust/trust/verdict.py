@@ -64,6 +64,8 @@ class Reason(StrEnum):
     REGISTRATION_CASE_DIFFERS = "registration-case-differs"
     GROUP_KEY_NOT_DERIVED = "group-key-not-derived"
     TPM_KEY_MISMATCH = "tpm-key-mismatch"
+    FORWARD_NAME_NOT_ALLOWED = "forward-name-not-allowed"
+    FORWARD_LIMIT = "forward-limit"
 
 
 class How(StrEnum):

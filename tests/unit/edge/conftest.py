@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgetrust.clock import SystemClock
-from edgetrust.edge.settings import DeviceKey, Listen, QuickstartCa, Settings, UpstreamAddress
+from edgetrust.edge.reaching import UpstreamAddress
+from edgetrust.edge.settings import DeviceKey, Listen, QuickstartCa, Settings
 from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
 from edgetrust.pki.renewal import AutoRenew
 from support.fake_hub import FakeHub

@@ -17,6 +17,7 @@ from edgetrust.edge.certd import EdgeCaError, GatewayCertificates
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, Layout
 from edgetrust.edge.keyd import ensure_secret, module_key, open_keys
 from edgetrust.edge.pairs import CertificateStore, read_chain
+from edgetrust.edge.reaching import UpstreamAddress
 from edgetrust.edge.settings import (
     DeviceCertificate,
     DeviceKey,
@@ -24,7 +25,6 @@ from edgetrust.edge.settings import (
     Listen,
     QuickstartCa,
     Settings,
-    UpstreamAddress,
 )
 from edgetrust.errors import ConfigError
 from edgetrust.pki.chain import Chain

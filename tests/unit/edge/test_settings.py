@@ -56,6 +56,7 @@ symmetric_key = {{ value = "{KEY}" }}
 """
 
 
+FORWARD = '[edgetrust.forward]\n{} = ["{}"]'
 IN_TOKEN = '[aziot_keys]\npkcs11_lib_path = "/x.so"\n[preloaded_keys]\nk = "pkcs11:token=a;object=k?pin-value=1234"\n'
 
 
@@ -240,6 +241,57 @@ def test_keys_of_the_real_file_without_effect_are_warnings(tmp_path: Path) -> No
         assert any(warning.startswith(f"{key} has no effect") for warning in settings.warnings)
 
 
+def test_below_a_gateway_everything_is_asked_through_it(tmp_path: Path) -> None:
+    nested = f"""
+parent_hostname = "above.local"
+trust_bundle_cert = "file:///root.pem"
+{DPS}
+[cert_issuance.est.auth]
+username = "u"
+password = "p"
+[cert_issuance.est.urls]
+default = "https://EST.example:8085/.well-known/est"
+[edge_ca]
+method = "est"
+[edgetrust.upstream]
+https_port = 8443
+direct = ["Near.example"]
+"""
+    settings = load(tmp_path, nested)
+    upstream = settings.upstream
+    assert (upstream.name, upstream.ca, upstream.is_parent) == ("above.local", Path("/root.pem"), True)
+    assert settings.dps is not None
+    assert settings.dps.ca is None  # who issues for gateways does not speak for the service
+    above = ("above.local", 8443)
+    assert upstream.instead_of(settings.dps.endpoint) == above
+    assert upstream.instead_of("https://EST.example:8085/.well-known/est") == above
+    for direct in ("near.example", "NEAR.example:1", "192.0.2.7:8085", "[2001:db8::1]", "localhost:1", "above.local:1"):
+        assert upstream.instead_of(f"https://{direct}/x") is None
+    assert settings.issuing.upstream == upstream
+    assert dict(settings.forward.https) == {"dps.example": 443, "est.example": 8085}
+    assert dict(settings.forward.mqtt) == {"dps.example": 8883}
+    assigned = settings.assigned_to(Assignment("hub.example", "G"))
+    assert (assigned.hub, assigned.upstream) == ("hub.example", upstream)
+    own = load(tmp_path, nested + '[edgetrust.provisioning]\nca = "file:///dps.pem"').dps
+    assert own is not None
+    assert own.ca == Path("/dps.pem")
+
+
+def test_what_is_passed_on(tmp_path: Path) -> None:
+    assert load(tmp_path, CONNECTION).forward == load(tmp_path, CONNECTION + "[edgetrust.forward]\nown = false").forward
+    settings = load(
+        tmp_path, DPS + '[edgetrust.forward]\nhttps = ["DPS.example:444", "e.example"]\nmqtt = ["m.example:1"]'
+    )
+    assert dict(settings.forward.https) == {"dps.example": 444, "e.example": 443}
+    assert dict(settings.forward.mqtt) == {"m.example": 1, "dps.example": 8883}
+    assert settings.upstream.instead_of("https://dps.example") is None
+    assert any("dps.example is passed on to port 444 and not to port 443" in text for text in settings.warnings)
+    assert not load(tmp_path, DPS + "[edgetrust.forward]\nown = false").forward.https
+    for none in ("localhost:8443", "192.0.2.1", "this.local"):
+        named = DPS.replace("dps.example", none)
+        assert not load(tmp_path, 'hostname = "this.local"\n' + named).forward.https
+
+
 def test_auto_renew_beside_files_is_a_warning(tmp_path: Path) -> None:
     table = '[edge_ca]\ncert = "file:///c"\npk = "file:///k"\n'
     renew = 'auto_renew = { rotate_key = true, threshold = "80%", retry = "4%" }'
@@ -267,7 +319,16 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, near: str) 
     [
         ("", "[provisioning] is missing"),
         ('[provisioning]\nsource = "dps"\nid_scope = "0ne"', "needs global_endpoint, id_scope"),
-        ('parent_hostname = "above"\n' + DPS, "not supported in nested mode"),
+        (CONNECTION + FORWARD.format("https", "dps.example:x"), "is not NAME or NAME:PORT"),
+        (CONNECTION + FORWARD.format("https", "dps.example:0"), "the port of dps.example is 0"),
+        (CONNECTION + FORWARD.format("https", 'a.example", "A.example:8443'), "stands there with two ports"),
+        (CONNECTION + FORWARD.format("mqtt", "192.0.2.1"), "no name that TLS could ask for"),
+        (CONNECTION + FORWARD.format("mqtt", "*.example"), "no name that TLS could ask for"),
+        (CONNECTION + FORWARD.format("https", "localhost:8443"), "no name that TLS could ask for"),
+        (CONNECTION + FORWARD.format("https", ""), "no name that TLS could ask for"),
+        ('hostname = "Gate.local"\n' + CONNECTION + FORWARD.format("https", "gate.local"), "is this gateway"),
+        (CONNECTION + '[edgetrust.upstream]\ndirect = ["x y"]', "edgetrust.upstream.direct: 'x y'"),
+        (DPS + '[edgetrust.provisioning]\nca = "ca.pem"', "edgetrust.provisioning.ca"),
         (DPS.replace("https://dps.example/", "http://dps.example"), "is not https://NAME"),
         (DPS.replace("https://dps.example/", "https://dps.example/path"), "is not https://NAME"),
         (DPS.replace('"gateway-1"', '"gateway 1"'), "not a registration id"),

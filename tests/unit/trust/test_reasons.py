@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from edgetrust.limits import FORWARDED_PER_ADDRESS
 from edgetrust.pki.chain import Chain, Thumbprint, TrustBundle
 from edgetrust.protocol.dps.enrollments import Enrollment
 from edgetrust.protocol.sas import derive_key
@@ -19,6 +20,7 @@ from edgetrust.trust.behalf import speak_for
 from edgetrust.trust.credential import Credential, MalformedChain, NoCredential, credential_from
 from edgetrust.trust.enrollment import CaEntry, Enrolled, Groups
 from edgetrust.trust.explain import EXPLANATIONS, explain
+from edgetrust.trust.forward import meant_another, pass_on
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import (
     CertificateAuthority,
@@ -110,8 +112,15 @@ def cases() -> Iterator[tuple[Reason, Callable[[], Verdict | str]]]:
     speaker = Accepted(Identity(HUB, "gw", "$edgeHub"), How.SAS_PRIMARY, (), None)
     not_its = (DEVICE_1, Identity(HUB, "other"))
     yield Reason.AUTH_CHAIN_MISMATCH, lambda: speak_for(speaker, DEVICE_1, not_its, [Missing(MissingWhy.UNKNOWN)] * 2)
+    yield Reason.FORWARD_LIMIT, lambda: refused(pass_on("dps.example", "above", FORWARDED_PER_ADDRESS, 70))
+    yield Reason.FORWARD_NAME_NOT_ALLOWED, lambda: meant_another("est.example", ["dps.example"])
     accepted = Accepted(DEVICE_1, How.SAS_PRIMARY, (), None)
     yield Reason.NOT_AUTHORIZED, lambda: authorize(accepted, Operation.USE_TWIN, Identity(HUB, "d2"))
+
+
+def refused(verdict: object) -> Refused:
+    assert isinstance(verdict, Refused)
+    return verdict
 
 
 def provisioning() -> Iterator[tuple[Reason, Callable[[], Verdict]]]:
