@@ -81,7 +81,7 @@ class Field:
         return {"name": "field", "install_dir": str(self.folder / "fleet"), "gateways": [below]}
 
     def _start(self, place: int, arguments: list[str], name: str) -> None:
-        process = _Placed(arguments, self.folder / f"{name}.log", prefix=self.row.prefix(place))
+        process = Process(arguments, self.folder / f"{name}.log", prefix=self.row.prefix(place))
         self.processes.append(process)
         process.start()
 
@@ -144,26 +144,6 @@ class Field:
         process = self.processes[link].running
         assert process is not None
         self.row.cut(link, lambda: [process.pid])
-
-
-class _Placed(Process):
-    """A process in a place."""
-
-    def __init__(self, arguments: list[str], log: Path, *, prefix: list[str]) -> None:
-        super().__init__(arguments, log)
-        self._prefix = prefix
-
-    def start(self) -> dict[str, Any]:
-        with self.log.open("a") as log:
-            self.running = subprocess.Popen(
-                [*self._prefix, sys.executable, "-m", "edgetrust.cli", *self.arguments],
-                stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )  # fmt: skip
-        assert self.running.stdout is not None
-        line = self.running.stdout.readline()
-        assert line, f"not ready: {self.log.read_text()[-3000:]}"
-        self.ready = json.loads(line)
-        return self.ready
 
 
 @pytest.fixture(scope="module")

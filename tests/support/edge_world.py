@@ -57,12 +57,13 @@ class Process:
     ready: dict[str, Any] = field(default_factory=dict)
     ready_after: float = 0.0
     running: subprocess.Popen[str] | None = None
+    prefix: list[str] = field(default_factory=list)  # what the command is started with
 
     def start(self) -> dict[str, Any]:
         began = time.monotonic()
         with self.log.open("a") as log:
             self.running = subprocess.Popen(
-                [sys.executable, "-m", "edgetrust.cli", *self.arguments],
+                [*self.prefix, sys.executable, "-m", "edgetrust.cli", *self.arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

@@ -2,15 +2,20 @@
 made, addresses on loopback, where cutting means to stop the process on the upper side.
 
     hub -- 1 -- 2 -- ... -- n       link i joins place i and i + 1; nobody reaches further than its neighbours
+
+A place may know names that nobody else knows, as a file of hosts of its own.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 def _ip(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -26,6 +31,7 @@ class Row:
     why_not: str = ""
     _mark: str = ""
     _stopped: dict[int, list[int]] = field(default_factory=dict)
+    _hosts: dict[int, Path] = field(default_factory=dict)
 
     def make(self) -> None:
         """Make the namespaces, or say in `why_not` why there are none."""
@@ -52,13 +58,30 @@ class Row:
         """Remove what was made."""
         for place in range(self.places):
             _ip("netns", "delete", self._name(place), check=False)
+        for file in self._hosts.values():
+            shutil.rmtree(file.parent)
+        self._hosts.clear()
+
+    def know(self, place: int, names: dict[str, str]) -> None:
+        """The names, with their addresses, that are known at a place, besides localhost."""
+        folder = Path("/etc/netns") / self._name(place) if self.isolated else Path(tempfile.mkdtemp())
+        folder.mkdir(parents=True, exist_ok=True)
+        self._hosts[place] = folder / "hosts"
+        known = {"localhost": "127.0.0.1", **names}
+        self._hosts[place].write_text("".join(f"{address} {name}\n" for name, address in known.items()))
 
     def _name(self, place: int) -> str:
         return f"{self._mark}n{place}"
 
     def prefix(self, place: int) -> list[str]:
         """What a command is started with to run at a place."""
-        return ["ip", "netns", "exec", self._name(place)] if self.isolated else []
+        if self.isolated:  # which shows the place its own file of hosts
+            return ["ip", "netns", "exec", self._name(place)]
+        if place not in self._hosts:
+            return []
+        own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        script = f'mount --bind {self._hosts[place]} /etc/hosts; exec "$0" "$@"'
+        return ["unshare", *own, "--mount", "sh", "-ec", script]
 
     def address(self, place: int) -> str:
         """Where a place listens for those below it."""

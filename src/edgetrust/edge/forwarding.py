@@ -4,8 +4,8 @@ way to (`[edgetrust.forward]`).
     the name is ours, or none         served here
     the name is on the list           passed on: to the gateway above, or by the top one to the service itself
     too many already                  refused: forward-limit
-    another name                      served here; who then does not take our certificate meant somebody else, which is
-                                      on record as forward-name-not-allowed
+    another name                      served here; who then leaves without a word meant somebody else, and is on
+                                      record as forward-name-not-allowed
 
 Rules. TLS goes through from end to end, so that the service sees the client's own certificate and proof of its key, and
 nobody in between can issue, register or read anything. Nobody is authenticated here: who wants a first certificate has
@@ -159,8 +159,8 @@ class Names:
         """A connection that was passed on is over."""
         self._forwarding.leave(peer)
 
-    def not_trusted_here(self, name: str, peer: Peer) -> None:
-        """A client that asked for `name` did not take our certificate. If the name is not ours, it meant another."""
+    def left_at_once(self, name: str, peer: Peer) -> None:
+        """A client that asked for `name` saw our certificate and left. If the name is not ours, it meant another."""
         if name.lower() in self._forwarding.own():
             return
         verdict = meant_another(name, self._targets)

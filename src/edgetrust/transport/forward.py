@@ -59,8 +59,8 @@ class Forwarder(Protocol):
         """The connection is over."""
         ...
 
-    def not_trusted_here(self, name: str, peer: tuple[str, int]) -> None:
-        """A client asked for `name`, was served here, and did not take our certificate."""
+    def left_at_once(self, name: str, peer: tuple[str, int]) -> None:
+        """A client asked for `name`, was shown our certificate, and left without a word: it meant somebody else."""
         ...
 
 
@@ -85,8 +85,8 @@ class Host(Protocol):
         """TCP has ended, or somebody else has it now."""
         ...
 
-    def speaks_tls(self, lower: asyncio.Transport, received: bytearray) -> None:
-        """TLS begins here, with what was received."""
+    def speaks_tls(self, lower: asyncio.Transport, received: bytearray, name: str | None) -> None:
+        """TLS begins here, with what was received; the client asks for `name`."""
         ...
 
 
@@ -177,7 +177,7 @@ class Greeted(asyncio.BufferedProtocol):
         self._ended = True
         self._share.wheel.disarm(self)
         self._host.left(self)
-        self._host.speaks_tls(lower, self._reader.received)
+        self._host.speaks_tls(lower, self._reader.received, self._reader.name)
 
     def _fail(self, error: Error) -> None:
         if self._ended:

@@ -30,11 +30,10 @@ from edgetrust.telemetry import CONNECTIONS, EVENT_HANDSHAKE_FAILED, HANDSHAKES_
 from edgetrust.transport.addresses import counted_as, peer_address
 from edgetrust.transport.forward import Forwarder, Greeted
 from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
-from edgetrust.transport.tls.engine import CUT, PEER_REFUSED_CERTIFICATE, TlsEngine
+from edgetrust.transport.tls.engine import TlsEngine
 from edgetrust.transport.tls.transport import LoopShare, TlsTransport
 
 ProtocolFactory = Callable[[], asyncio.Protocol]
-_NOT_TRUSTED: Final = (PEER_REFUSED_CERTIFICATE, CUT)  # many clients that do not trust a server leave without a word
 TOO_MANY: Final = "address-limit"
 _SAME_PORT_TRIES: Final = 20
 _BOTH_FAMILIES: Final = {"localhost": ("127.0.0.1", "::1"), "": ("0.0.0.0", "::")}  # noqa: S104  # the operator's choice
@@ -168,16 +167,14 @@ class Listener:
             detail=error.message,
             fix=error.fix,
         )
-        if self.forwarder is not None and isinstance(transport, TlsTransport) and error.reason in _NOT_TRUSTED:
-            name = transport.get_extra_info("server_name")
-            if name is not None:
-                self.forwarder.not_trusted_here(name, transport.peer)
 
     def gone(self, transport: TlsTransport) -> None:
         """The connection has ended."""
         if transport.is_shaken:
             CONNECTIONS.labels(self._label).dec()
         self._leave(transport, pending=not transport.is_shaken)
+        if self.forwarder is not None and transport.asked_for is not None and not transport.has_spoken:
+            self.forwarder.left_at_once(transport.asked_for, transport.peer)
 
     def _enter(self, connection: _Connection) -> bool:
         address = counted_as(connection.peer[0])
@@ -219,9 +216,10 @@ class Listener:
         """TCP has ended, or TLS begins here."""
         self._leave(greeted, pending=not greeted.passes_on)
 
-    def speaks_tls(self, lower: asyncio.Transport, received: bytearray) -> None:
-        """TLS begins here, with what was received."""
+    def speaks_tls(self, lower: asyncio.Transport, received: bytearray, name: str | None) -> None:
+        """TLS begins here, with what was received; the client asks for `name`."""
         transport, buffer = TlsTransport(self, self._share), self._share.buffer
+        transport.asked_for = name
         lower.set_protocol(transport)
         transport.connection_made(lower)
         for at in range(0, len(received), len(buffer)):

@@ -34,7 +34,7 @@ class Names:
     down: int = 0
     open: int = 0
     problems: list[Error] = field(default_factory=list)
-    not_trusted: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
     def target(self, name: str | None, peer: tuple[str, int]) -> Target | None:
         assert peer[0] == "127.0.0.1"
@@ -53,8 +53,8 @@ class Names:
     def ended(self, target: Target, peer: tuple[str, int]) -> None:
         self.open -= 1
 
-    def not_trusted_here(self, name: str, peer: tuple[str, int]) -> None:
-        self.not_trusted.append(name)
+    def left_at_once(self, name: str, peer: tuple[str, int]) -> None:
+        self.left.append(name)
 
 
 @asynccontextmanager
@@ -127,7 +127,7 @@ async def test_a_client_that_did_not_mean_us_is_told_apart() -> None:
     async with gateway(names := Names()) as passing:
         with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
             await dialled(passing.port, "dps.example.com")
-        await until(lambda: names.not_trusted == ["dps.example.com"])
+        await until(lambda: names.left == ["dps.example.com"])
         await until(lambda: passing.connections == 0)
 
 
@@ -179,6 +179,21 @@ async def test_hellos_that_are_waited_for_count_for_their_address(monkeypatch: p
         for _, each in (*waiting, (reader, writer)):
             each.close()
         await until(lambda: passing.connections == 0)
+
+
+async def test_who_looks_at_the_certificate_after_the_handshake_is_told_apart_too() -> None:
+    async with gateway(names := Names()) as passing:
+        context = stdlib_context()
+        context.check_hostname = False
+        for said in (b"", b"here"):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", passing.port, ssl=context, server_hostname="x.example"
+            )
+            writer.write(said)
+            assert await reader.readexactly(len(said)) == said.upper()
+            writer.close()
+            await until(lambda: passing.connections == 0)
+        assert names.left == ["x.example"]
 
 
 async def test_who_is_refused_gets_an_alert() -> None:

@@ -137,9 +137,9 @@ def test_all_addresses_together_have_so_many(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_who_meant_another_name_is_on_record_with_the_names_there_are() -> None:
     here = bench()
-    here.https.not_trusted_here("EdgeGateway.local", PEER)
+    here.https.left_at_once("EdgeGateway.local", PEER)
     assert here.records == []  # that is a device that does not trust us
-    here.https.not_trusted_here("evil.example", PEER)
+    here.https.left_at_once("evil.example", PEER)
     (one,) = here.records
     assert (one.accepted, one.reason, one.identity) == (False, "forward-name-not-allowed", "evil.example")
     assert "dps.example, est.example" in one.checks[0].detail

@@ -90,7 +90,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     __slots__ = (
         *("_calling", "_cause", "_closing", "_engine", "_held", "_inner", "_lower", "_out", "_out_bytes", "_owner"),
-        *("_paused", "_peer_chain", "_share", "_stuck_at", "is_shaken", "peer", "tick"),
+        *("_paused", "_peer_chain", "_share", "_stuck_at", "asked_for", "has_spoken", "is_shaken", "peer", "tick"),
     )
 
     def __init__(self, owner: Owner, share: LoopShare) -> None:
@@ -108,6 +108,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._closing = False
         self._paused = False
         self._stuck_at: int | None = None  # bytes unsent when writing was paused, or at the last look
+        self.asked_for: str | None = None  # the name in the hello, where somebody has read it
+        self.has_spoken = False  # the peer, to the protocol above
         self.is_shaken = False  # the handshake was done, whatever came after it
         self.peer: tuple[str, int] = ("unknown", 0)  # address and port
         self.tick = 0
@@ -222,6 +224,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         say when no plaintext came; beside plaintext it has time until the next write.
         """
         if plain and not self._closing:
+            self.has_spoken = True
             if self._paused:
                 self._held += plain
             else:
