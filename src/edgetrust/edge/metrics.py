@@ -58,10 +58,17 @@ class Levels(Counts):
 
 
 @dataclass(slots=True)
-class _Observed:
+class Observed:
+    """What was observed under one combination of labels."""
+
     count: int = 0
     total: float = 0.0
     last: deque[float] = field(default_factory=lambda: deque(maxlen=METRIC_OBSERVATIONS))
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        self.total += value
+        self.last.append(value)
 
 
 @dataclass(slots=True)
@@ -71,15 +78,17 @@ class Summary:
     name: str
     text: str
     labels: tuple[str, ...]
-    observed: dict[tuple[str, ...], _Observed] = field(default_factory=dict)
+    observed: dict[tuple[str, ...], Observed] = field(default_factory=dict)
 
     def observe(self, value: float, *labels: str) -> None:
+        self.of(*labels).add(value)
+
+    def of(self, *labels: str) -> Observed:
+        """To be kept by who observes the same again and again."""
         one = self.observed.get(labels)
         if one is None:
-            one = self.observed[labels] = _Observed()
-        one.count += 1
-        one.total += value
-        one.last.append(value)
+            one = self.observed[labels] = Observed()
+        return one
 
     def family(self, common: tuple[str, ...]) -> Metric:
         names = (*_COMMON, *self.labels)

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from edgetrust.broker.ports import Auditor
 from edgetrust.clock import Clock
-from edgetrust.edge.metrics import HUB_ENDPOINT, STRANGER, GatewayMetrics
+from edgetrust.edge.metrics import HUB_ENDPOINT, STRANGER, GatewayMetrics, Observed
 from edgetrust.edge.routing import Router, output_of, sender
+from edgetrust.protocol.messages import Message
 from edgetrust.protocol.twin import Json
-from edgetrust.store.events import StoredMessage
 from edgetrust.store.queues import LeasedMessage
 from edgetrust.trust.audit import Record
 from edgetrust.trust.identity import Identity
@@ -37,6 +37,9 @@ class CountingAuditor:
         self._auditor.record(record)
 
 
+_Counted = tuple[tuple[str, ...], Observed, Observed]  # labels of `sent`; seconds of sending, of processing
+
+
 class UpstreamObserver:
     """What the way up tells. `device` is the gateway."""
 
@@ -45,6 +48,7 @@ class UpstreamObserver:
         self._metrics = metrics
         self._clock = clock
         self._lost_at: float | None = None
+        self._ways: dict[tuple[str, str | None, str, int], _Counted] = {}
 
     def connected(self) -> None:
         """The connection stands."""
@@ -60,17 +64,25 @@ class UpstreamObserver:
         else:
             self._metrics.retries.add(self._id, "connect")
 
-    def arrived(self, stored: StoredMessage, seconds: float) -> None:
+    def arrived(self, stored: LeasedMessage, seconds: float) -> None:
         """The hub has acknowledged a message, so long after it was sent."""
-        message, metrics = stored.message, self._metrics
-        priority = str(stored.priority) if isinstance(stored, LeasedMessage) else ""
-        who = sender(message)
-        metrics.sent.add(who, HUB_ENDPOINT, output_of(message.properties), "", priority)
-        metrics.send_seconds.observe(seconds, who, HUB_ENDPOINT)
-        since = max(0, self._clock.milliseconds() - message.enqueued_ms) / 1000
-        metrics.process_seconds.observe(since, who, HUB_ENDPOINT, priority)
+        message = stored.message
+        way = message.device, message.module, output_of(message.properties), stored.priority
+        counted = self._ways.get(way)
+        if counted is None:
+            counted = self._ways[way] = self._counted(message, stored.priority)
+        labels, sending, processing = counted
+        self._metrics.sent.add(*labels)
+        sending.add(seconds)
+        processing.add(max(0, self._clock.milliseconds() - message.enqueued_ms) / 1000)
 
-    def dropped(self, stored: StoredMessage, why: str) -> None:
+    def _counted(self, message: Message, priority: int) -> _Counted:
+        who, level, metrics = sender(message), str(priority), self._metrics
+        labels = (who, HUB_ENDPOINT, output_of(message.properties), "", level)
+        sending = metrics.send_seconds.of(who, HUB_ENDPOINT)
+        return labels, sending, metrics.process_seconds.of(who, HUB_ENDPOINT, level)
+
+    def dropped(self, stored: LeasedMessage, why: str) -> None:
         """It is given up: the hub will never take it, or nothing of its sender is sent any more."""
         self._metrics.dropped.add(why, sender(stored.message), output_of(stored.message.properties))
 

@@ -136,7 +136,7 @@ def _named(device: str, module: str | None) -> str:
 def _row(message: Message, choice: Choice) -> QueuedMessage:
     ttl = choice.ttl_seconds
     expires = 0 if ttl is None else message.enqueued_ms + ttl * 1000
-    return QueuedMessage(*message, choice.sink.queue, choice.sink.input, choice.priority, expires)
+    return QueuedMessage._make((*message, choice.sink.queue, choice.sink.input, choice.priority, expires))
 
 
 def _ignore(error: BaseException | None) -> None:

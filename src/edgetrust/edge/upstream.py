@@ -37,7 +37,7 @@ from edgetrust.limits import (
 )
 from edgetrust.protocol.iothub import telemetry_topic
 from edgetrust.protocol.messages import Message
-from edgetrust.store.events import StoredMessage
+from edgetrust.store.queues import LeasedMessage
 from edgetrust.telemetry import (
     EVENT_MESSAGE_DROPPED,
     EVENT_QUEUE_NOT_SHORTENED,
@@ -69,7 +69,7 @@ class Link(Protocol):
 class Queue(Protocol):
     """The store's forward queue, as far as it is used here."""
 
-    async def lease(self, limit: int = ...) -> tuple[StoredMessage, ...]: ...
+    async def lease(self, limit: int = ...) -> tuple[LeasedMessage, ...]: ...
 
     def release(self) -> None: ...
 
@@ -85,9 +85,9 @@ class Observer(Protocol):
 
     def lost(self) -> None: ...
 
-    def arrived(self, stored: StoredMessage, seconds: float) -> None: ...
+    def arrived(self, stored: LeasedMessage, seconds: float) -> None: ...
 
-    def dropped(self, stored: StoredMessage, why: str) -> None: ...
+    def dropped(self, stored: LeasedMessage, why: str) -> None: ...
 
 
 class _Nobody:
@@ -97,10 +97,10 @@ class _Nobody:
     def lost(self) -> None:
         pass
 
-    def arrived(self, stored: StoredMessage, seconds: float) -> None:
+    def arrived(self, stored: LeasedMessage, seconds: float) -> None:
         pass
 
-    def dropped(self, stored: StoredMessage, why: str) -> None:
+    def dropped(self, stored: LeasedMessage, why: str) -> None:
         pass
 
 
@@ -123,7 +123,6 @@ class Upstream:
         observer: Observer | None = None,
     ) -> None:
         self._observer = observer or _Nobody()
-        self._sent_at: dict[int, float] = {}
         self._queue = queue
         self._connect = connect
         self._connected = connected
@@ -132,7 +131,7 @@ class Upstream:
         self._said_of: set[tuple[str, str]] = set()  # senders and why: once for each connection
         self._clock = clock
         self._arrived: list[int] = []  # acknowledged by the hub, still in the queue
-        self._waiting: dict[int, StoredMessage] = {}  # sent, not acknowledged
+        self._waiting: dict[int, LeasedMessage] = {}  # sent, not acknowledged
         self._waiting_bytes = 0
         self._room_made = asyncio.Event()
         self._something_arrived = asyncio.Event()
@@ -252,27 +251,26 @@ class Upstream:
     def _may_send(self, link: Link) -> bool:
         return link.is_open and not self._closing
 
-    def _send(self, link: Link, stored: StoredMessage) -> bool:
+    def _send(self, link: Link, stored: LeasedMessage) -> bool:
         message = stored.message
         if why := self._withheld(message):
             self._withhold(stored, why)
             return True
         topic = telemetry_topic(message.device, message.module, message.properties)
         self._waiting[stored.offset] = stored
-        self._sent_at[stored.offset] = self._clock.monotonic()
         self._waiting_bytes += len(message.body)
         try:
-            link.publish_then(topic, message.body, partial(self._acknowledged, stored.offset))
+            done = partial(self._acknowledged, stored, self._clock.monotonic())
+            link.publish_then(topic, message.body, done)
         except Error as problem:
-            del self._sent_at[stored.offset]
-            self._answered(stored.offset)
+            self._answered(stored)
             if not link.is_open:  # it went in this very moment
                 return False
             self._dropped(stored, problem.message)
             self._forget_soon(stored)
         return True
 
-    def _withhold(self, stored: StoredMessage, why: str) -> None:
+    def _withhold(self, stored: LeasedMessage, why: str) -> None:
         self._forget_soon(stored)
         of = (stored.message.device, why)
         if of in self._said_of:
@@ -281,25 +279,21 @@ class Upstream:
         self._said_of.add(of)
         self._dropped(stored, "what is kept of this sender is not sent any more", why)
 
-    def _forget_soon(self, stored: StoredMessage) -> None:
+    def _forget_soon(self, stored: LeasedMessage) -> None:
         self._arrived.append(stored.offset)
         self._something_arrived.set()
 
-    def _acknowledged(self, offset: int, error: BaseException | None) -> None:
-        stored, sent_at = self._waiting.get(offset), self._sent_at.pop(offset, 0.0)
+    def _acknowledged(self, stored: LeasedMessage, sent_at: float, error: BaseException | None) -> None:
         if error is None:
-            self._answered(offset)
-            if stored is not None:
-                self._observer.arrived(stored, self._clock.monotonic() - sent_at)
+            self._answered(stored)
+            self._observer.arrived(stored, self._clock.monotonic() - sent_at)
             self._progress += 1
             self._stuck = 0
-            self._arrived.append(offset)
-            self._something_arrived.set()
+            self._forget_soon(stored)
         self._room_made.set()
 
-    def _answered(self, offset: int) -> None:
-        stored = self._waiting.pop(offset, None)
-        if stored is not None:
+    def _answered(self, stored: LeasedMessage) -> None:
+        if self._waiting.pop(stored.offset, None) is not None:
             self._waiting_bytes -= len(stored.message.body)
 
     async def _finish(self, link: Link) -> None:
@@ -356,20 +350,19 @@ class Upstream:
             self._stuck += 1
         culprit = next(iter(self._waiting.values()), None) if len(self._waiting) == 1 else None
         self._waiting.clear()
-        self._sent_at.clear()
         self._waiting_bytes = 0
         if culprit is not None and self._stuck >= UPSTREAM_CAREFUL_TRIES:
             await self._drop_if_undeliverable(culprit)
         self._queue.release()
 
-    async def _drop_if_undeliverable(self, culprit: StoredMessage) -> None:
+    async def _drop_if_undeliverable(self, culprit: LeasedMessage) -> None:
         if not await self._undeliverable(culprit.message):
             return
         self._dropped(culprit, "the hub does not take messages of this sender from this gateway")
         await self._queue.ack([culprit.offset])
         self._stuck = 0
 
-    def _dropped(self, stored: StoredMessage, detail: str, why: str = "undeliverable") -> None:
+    def _dropped(self, stored: LeasedMessage, detail: str, why: str = "undeliverable") -> None:
         message = stored.message
         self._observer.dropped(stored, why)
         of = {"device": message.device, "module": message.module, "offset": stored.offset}

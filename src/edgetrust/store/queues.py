@@ -42,7 +42,6 @@ from edgetrust.protocol.edge_routes import LOWEST_PRIORITY, UPSTREAM
 from edgetrust.protocol.messages import Message
 from edgetrust.store.appending import Appender, Columns, Done, Row, Stored, size_of
 from edgetrust.store.engine import Database
-from edgetrust.store.events import StoredMessage
 from edgetrust.store.queue_tables import queue_lanes, queued_messages
 from edgetrust.store.records import milliseconds, moment
 
@@ -72,10 +71,11 @@ class QueuedMessage(NamedTuple):
     expires_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LeasedMessage(StoredMessage):
-    """A message that was leased; `again`: not for the first time in this process."""
+class LeasedMessage(NamedTuple):
+    """A message that was leased, and its place; `again`: not for the first time in this process."""
 
+    offset: int
+    message: Message
     input: str = ""
     priority: int = LOWEST_PRIORITY
     again: bool = False
@@ -378,7 +378,7 @@ class Lane:
                 self._fresh_bytes -= size_of((row,)) + LANE_FRESH_MESSAGE_BYTES
                 self._leased_to[priority] = self._once_leased_to[priority] = offset
                 if not row[_EXPIRES] or row[_EXPIRES] > now_ms:
-                    leased.append(LeasedMessage(offset, Message(*row[:_QUEUE]), row[_INPUT], priority))
+                    leased.append(LeasedMessage(offset, Message._make(row[:_QUEUE]), row[_INPUT], priority))
             if not waiting:
                 del fresh[priority]
         return tuple(leased)

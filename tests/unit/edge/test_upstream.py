@@ -14,7 +14,7 @@ from edgetrust.edge import upstream as module
 from edgetrust.edge.upstream import Upstream
 from edgetrust.errors import Error, UnavailableError, UsageError
 from edgetrust.protocol.messages import Message
-from edgetrust.store.events import StoredMessage
+from edgetrust.store.queues import LeasedMessage
 
 Done = Callable[[BaseException | None], None]
 
@@ -39,8 +39,8 @@ class FakeQueue:
             self.next += 1
         self.news.set()
 
-    async def lease(self, limit: int = 500) -> tuple[StoredMessage, ...]:
-        found = [StoredMessage(offset, one) for offset, one in self.stored.items() if offset > self.leased_to][:limit]
+    async def lease(self, limit: int = 500) -> tuple[LeasedMessage, ...]:
+        found = [LeasedMessage(offset, one) for offset, one in self.stored.items() if offset > self.leased_to][:limit]
         self.leased_to = found[-1].offset if found else self.leased_to
         return tuple(found)
 
@@ -143,9 +143,9 @@ class Story:
 
     def lost(self) -> None: ...
 
-    def arrived(self, stored: StoredMessage, seconds: float) -> None: ...
+    def arrived(self, stored: LeasedMessage, seconds: float) -> None: ...
 
-    def dropped(self, stored: StoredMessage, why: str) -> None:
+    def dropped(self, stored: LeasedMessage, why: str) -> None:
         self.given_up.append((stored.message.body.decode(), why))
 
     async def connect(self) -> FakeLink:

@@ -163,6 +163,8 @@ def _connack(data: bytes, at: int, stop: int) -> Connack:
 
 
 def _puback(data: bytes, at: int, stop: int) -> Puback:
+    if stop - at == 2 and (packet_id := data[at] << 8 | data[at + 1]):  # as it always is; one comes for each message
+        return Puback(packet_id)
     return Puback(_only_packet_id(data, at, stop))
 
 
