@@ -19,6 +19,11 @@ DECISIONS = Counter(
 )
 CONNECTIONS = Gauge("edgetrust_connections", "Open client connections, by protocol.", ["protocol"], registry=METRICS)
 MESSAGES_IN = Counter("edgetrust_messages_received", "Messages stored durably, by kind.", ["kind"], registry=METRICS)
+MESSAGES_REPEATED = Counter(
+    "edgetrust_messages_repeated",
+    "Messages that a gateway handed on again and that were there already.",
+    registry=METRICS,
+)
 TWIN_REQUESTS = Counter(
     "edgetrust_twin_requests",
     "Twin requests of devices, by kind and MQTT status.",

@@ -53,6 +53,21 @@ def test_messages_flow_under_the_name_of_the_device(table: Table) -> None:
     assert command.payload == b"open"
 
 
+def test_what_a_gateway_hands_on_is_told_from_what_a_client_sends(table: Table) -> None:
+    table.registry.below = {("leaf", "gw")}
+    speaks(table).says(Publish("devices/leaf/messages/events/", b"1"))
+    table.connects("leaf", good_token("leaf", DEVICE_KEYS.primary.reveal())).says(
+        Publish("devices/leaf/messages/events/", b"2")
+    )
+    gateway = table.connects("gw/$edgeHub", good_token("gw/$edgeHub"))
+    gateway.says(Publish("devices/leaf/messages/events/", b"3", 1, dup=True, packet_id=1))
+    assert [(one.body, type(one).__name__, one.properties) for one in table.endpoint.messages] == [
+        (b"1", "Forwarded", ""),
+        (b"2", "Message", ""),
+        (b"3", "Forwarded", "mqtt-dup=true"),
+    ]
+
+
 def test_it_speaks_for_nobody_else(table: Table) -> None:
     peer = speaks(table)
     peer.says(Publish("devices/gw/messages/events/", b"x"))

@@ -34,7 +34,7 @@ from edgetrust.errors import Error
 from edgetrust.limits import UNACKED_IN, UNACKED_UNIT_BYTES
 from edgetrust.protocol import iothub
 from edgetrust.protocol.iothub import SubscriptionKind, TelemetryTopic, TopicError
-from edgetrust.protocol.messages import Message
+from edgetrust.protocol.messages import Forwarded, Message
 from edgetrust.protocol.methods import MethodCall
 from edgetrust.protocol.mqtt.codec import encode
 from edgetrust.protocol.mqtt.packets import (
@@ -75,7 +75,7 @@ class Session:
 
     __slots__ = (
         "_accepted", "_acknowledgements", "_around", "_below", "_delivery", "_disabled", "_held", "_last_properties",
-        "_last_subject", "_last_topic", "_over", "_report", "_requests", "_resumed", "_stream", "_unacked",
+        "_last_subject", "_last_topic", "_make", "_over", "_report", "_requests", "_resumed", "_stream", "_unacked",
         "_unwanted", "auth_method", "claim", "client_id", "credential", "filters", "identity", "persistent",
         "valid_until", "will",
     )  # fmt: skip
@@ -116,6 +116,7 @@ class Session:
         self._delivery: Delivery | None = None
         self._acknowledgements = Acknowledgements(stream)
         self._requests: Requests | None = None
+        self._make = Forwarded if claim.speaker.module == EDGE_HUB else Message
         self._last_topic = ""
         self._last_subject = accepted.identity
         self._last_properties = ""
@@ -267,7 +268,7 @@ class Session:
         if type(packet) is Publish and (packet.retain or packet.dup):
             properties = _stamped(properties, packet)
         subject = self._last_subject
-        return Message(
+        return self._make(
             subject.device, subject.module, properties, packet.payload, now_ms, self.auth_method, "Telemetry"
         )
 

@@ -197,6 +197,7 @@ class GatewayTable(msgspec.Struct, frozen=True):
     queue_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 0.0
     queue_bytes: Annotated[int, msgspec.Meta(ge=1)] = QUEUE_BYTES
     queue_full: str = "hold"
+    deduplicate: str = "resent"
 
 
 class MetricsTable(msgspec.Struct, frozen=True):

@@ -232,6 +232,7 @@ class Gateway:
         self._open.push_async_callback(self._database.close)
         await self._database.migrate()
         self._queue = await ForwardQueue.open(self._database, clock=clock)
+        self._queue.recognise(settings.recognition)
         self._open.push_async_callback(self._queue.close)
         self._trail = AuditTrail(self._database)
         self._open.push_async_callback(self._trail.flush)

@@ -16,7 +16,8 @@ import structlog
 from edgetrust.clock import Clock
 from edgetrust.errors import Error
 from edgetrust.limits import HOUSEKEEPING_SECONDS
-from edgetrust.store.queues import Dropped, ForwardQueue
+from edgetrust.store.queue_accounts import Dropped
+from edgetrust.store.queues import ForwardQueue
 from edgetrust.telemetry import EVENT_QUEUE_EXPIRED, EVENT_QUEUE_NOT_SHORTENED, REMOVED
 
 Expired = Callable[[Sequence[Dropped]], None]
@@ -33,6 +34,7 @@ async def keep_house(queue: ForwardQueue, age: timedelta | None, clock: Clock, e
 async def drop_old(queue: ForwardQueue, age: timedelta | None, clock: Clock, expired: Expired) -> None:
     """One round. Never raises the store's errors: there is always another round."""
     try:
+        await queue.forget_repeats()
         dropped = await queue.expire_due()
         if age is not None:
             dropped += await queue.expire(clock.now() - age)

@@ -122,6 +122,9 @@ class GatewayMetrics:
             "Messages given up: no_route, ttl_expiry, queue_full, undeliverable; sender: disabled, not-a-child.",
             ("reason", "from", "from_route_output"),
         )
+        self.repeated = Counts(
+            "edgetrust_gateway_messages_repeated", "Messages that came again and were not stored again.", ("id",)
+        )
         self.unack = Counts(
             "edgehub_messages_unack", "Messages that were not stored, and not acknowledged, at first.", ("reason",)
         )

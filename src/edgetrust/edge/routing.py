@@ -1,8 +1,9 @@
 """Where the messages of a gateway go: its routes in force, and the queues behind them.
 
 Rules (edge specification 6.7): a message is acknowledged when it is on disk for every destination that a route gives
-it. One that no route takes is acknowledged, dropped, counted, and said once a minute at most. Routes change without a
-restart; what waits already stays where it is. A report of properties is a message for the modules that ask for those.
+it. One that no route takes is acknowledged, dropped, counted, and said once a minute at most. What came before is not
+stored again, as far as the configuration lets that be recognised (`protocol.repeats`). Routes change without a restart;
+what waits already stays where it is. A report of properties is a message for the modules that ask for those.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from edgetrust.protocol.edge_routes import UPSTREAM, Choice, EdgeHubConfig, Rout
 from edgetrust.protocol.iothub import parse_properties
 from edgetrust.protocol.messages import TWIN_CHANGES, Message
 from edgetrust.protocol.twin import Json
-from edgetrust.store.queues import Dropped, ForwardQueue, QueuedMessage
+from edgetrust.store.queue_accounts import Dropped
+from edgetrust.store.queues import ForwardQueue, QueuedMessage
 from edgetrust.telemetry import EVENT_MESSAGES_UNROUTED, EVENT_QUEUE_MADE_ROOM
 from edgetrust.trust.identity import Identity
 
@@ -53,6 +55,7 @@ class Router:
         self._unrouted_said = float("-inf")
         self.holding = Holding(queue, tasks, lambda reason, count: metrics.unack.add(reason, count=count))
         queue.dropped = self._made_room
+        queue.repeated = self._came_again
 
     def use(self, config: EdgeHubConfig) -> None:
         """These routes are in force from now on."""
@@ -107,6 +110,10 @@ class Router:
     def _made_room(self, dropped: Sequence[Dropped]) -> None:
         self.given_up("queue_full", dropped)
         _log.warning(EVENT_QUEUE_MADE_ROOM, messages=len(dropped), limit_bytes=self._queue.limit_bytes)
+
+    def _came_again(self, repeated: Sequence[Dropped]) -> None:
+        for one in repeated:
+            self._metrics.repeated.add(sender(one))
 
     def given_up(self, reason: str, dropped: Sequence[Dropped]) -> None:
         """Count what never arrives."""

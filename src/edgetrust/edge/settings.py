@@ -40,6 +40,7 @@ from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip, dns_fault
 from edgetrust.pki.renewal import AutoRenew
 from edgetrust.protocol.iothub import valid_identifier
+from edgetrust.protocol.repeats import Recognition
 
 CLOUD_TIMEOUT_SECONDS = 70  # the least the real product takes (edge specification 1.1)
 QUICKSTART_DAYS = 90
@@ -182,6 +183,7 @@ class Settings:
     queue_age: timedelta | None = None
     queue_bytes: int = QUEUE_BYTES
     queue_drops_oldest: bool = False
+    recognition: Recognition = Recognition.RESENT
     metrics: MetricsPlace = MetricsPlace(True, "127.0.0.1", METRICS_PORT, False)
     issuing: Issuing = Issuing()  # noqa: RUF009 - frozen
     serving: Serving = Serving()  # noqa: RUF009 - frozen
@@ -257,6 +259,7 @@ def settings_from(
         queue_age=timedelta(days=own.gateway.queue_days) if own.gateway.queue_days else None,
         queue_bytes=own.gateway.queue_bytes,
         queue_drops_oldest=reader.choice("queue_full", own.gateway, ("hold", "drop-oldest")) == "drop-oldest",
+        recognition=Recognition(reader.choice("deduplicate", own.gateway, tuple(Recognition))),
         metrics=reader.metrics(own.metrics),
         issuing=replace(issuing.issuing, upstream=upstream),
         serving=read_serving(source, file, module),

@@ -2,9 +2,10 @@
 
 Rules. A message leaves the queue when the hub has acknowledged it, never before: at least once, in order, nothing
 lost. At most a window's worth waits for acknowledgement. A lost connection is made again, quickly at first and then
-with growing pauses; what was not acknowledged is sent again, from the oldest on. What waits is decided on when its turn
-comes: what is kept of a sender that is disabled by then, or not below this gateway any more, is dropped, loudly, and
-not sent. A message that ends the connection
+with growing pauses; what was not acknowledged is sent again, from the oldest on. What may have been sent before is
+marked so, and the hub recognises it by its message id. What waits is decided on when its turn comes: what is kept of a
+sender that is disabled by then, or not below this gateway any more, is dropped, loudly, and not sent. A message that
+ends the connection
 and whose sender the hub does not (any more) count below this gateway can never be delivered: it is dropped, loudly,
 so that it does not hold up everybody else's. The token of the connection is renewed at half its life by connecting
 again. Source: edge specification 6.6, 6.7.
@@ -24,6 +25,7 @@ from edgetrust.clock import Clock
 from edgetrust.errors import Error, UnavailableError
 from edgetrust.limits import (
     EVENT_POLL_SECONDS,
+    HELD_RETRY_SECONDS,
     UPSTREAM_BATCH,
     UPSTREAM_CAREFUL_TRIES,
     UPSTREAM_DRAIN_SECONDS,
@@ -32,6 +34,7 @@ from edgetrust.limits import (
     UPSTREAM_RETRY_SECONDS,
     UPSTREAM_STEADY_SECONDS,
     UPSTREAM_TOKEN_SECONDS,
+    UPSTREAM_UNFORGOTTEN,
     UPSTREAM_WINDOW,
     UPSTREAM_WINDOW_BYTES,
 )
@@ -57,7 +60,9 @@ class Link(Protocol):
     @property
     def cause(self) -> str: ...
 
-    def publish_then(self, topic: str, payload: bytes, done: Callable[[BaseException | None], None]) -> None: ...
+    def publish_then(
+        self, topic: str, payload: bytes, done: Callable[[BaseException | None], None], *, again: bool = ...
+    ) -> None: ...
 
     async def wait_closed(self) -> str: ...
 
@@ -238,7 +243,7 @@ class Upstream:
         connection. 0: nothing any more.
         """
         while self._may_send(link):
-            room = self._window() - len(self._waiting)
+            room = min(self._window(), UPSTREAM_UNFORGOTTEN - len(self._arrived)) - len(self._waiting)
             if room > 0 and self._waiting_bytes < UPSTREAM_WINDOW_BYTES:
                 return room
             self._room_made.clear()
@@ -261,7 +266,7 @@ class Upstream:
         self._waiting_bytes += len(message.body)
         try:
             done = partial(self._acknowledged, stored, self._clock.monotonic())
-            link.publish_then(topic, message.body, done)
+            link.publish_then(topic, message.body, done, again=stored.again)
         except Error as problem:
             self._answered(stored)
             if not link.is_open:  # it went in this very moment
@@ -316,17 +321,22 @@ class Upstream:
             await self._something_arrived.wait()
             self._something_arrived.clear()
             await asyncio.sleep(UPSTREAM_FORGET_SECONDS)
-            await self._forget()
+            if not await self._forget():
+                await asyncio.sleep(HELD_RETRY_SECONDS)
+                self._something_arrived.set()
 
-    async def _forget(self) -> None:
-        arrived, self._arrived = self._arrived, []
+    async def _forget(self) -> bool:
+        arrived = self._arrived.copy()
         if not arrived:
-            return
+            return True
         try:
             await self._queue.ack(arrived)
         except UnavailableError as problem:  # they are sent twice if that lasts until the connection ends
-            self._arrived = arrived + self._arrived
             _log.warning(EVENT_QUEUE_NOT_SHORTENED, reason=problem.reason, detail=problem.message)
+            return False
+        del self._arrived[: len(arrived)]
+        self._room_made.set()
+        return True
 
     async def _watch(self, link: Link) -> None:
         cause = await link.wait_closed()

@@ -14,6 +14,7 @@ import structlog
 from edgetrust.clock import Clock
 from edgetrust.errors import Error
 from edgetrust.store.c2d import C2dQueues
+from edgetrust.store.events import EventLog
 from edgetrust.store.feedback import Feedback
 from edgetrust.store.files import UploadedFiles
 from edgetrust.store.identities import Identities
@@ -30,6 +31,7 @@ class Housekeeping:
     def __init__(
         self,
         clock: Clock,
+        log: EventLog,
         events: EventTrimmer,
         identities: Identities,
         commands: C2dQueues,
@@ -38,6 +40,7 @@ class Housekeeping:
         files: UploadedFiles,
     ) -> None:
         self._clock = clock
+        self._log = log
         self._events = events
         self._identities = identities
         self._commands = commands
@@ -55,6 +58,7 @@ class Housekeeping:
 
     async def _old_events(self, now: datetime) -> None:
         removed = await self._events.trim(now)
+        await self._log.forget_repeats(now)
         LOG_BYTES.set(self._events.bytes)
         if removed.by_age or removed.by_size:
             REMOVED.labels("event").inc(removed.by_age + removed.by_size)

@@ -217,6 +217,7 @@ class Hub:
         )
         self._housekeeping = Housekeeping(
             clock,
+            self._events,
             EventTrimmer(database, settings.retention),
             self._identities,
             commands,

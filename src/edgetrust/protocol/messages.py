@@ -33,3 +33,9 @@ class Message(NamedTuple):
     enqueued_ms: int
     auth_method: str
     message_source: str
+
+
+class Forwarded(Message):
+    """A message that a gateway has handed on: it may have come before."""
+
+    __slots__ = ()

@@ -55,10 +55,18 @@ def size_of(messages: Sequence[Row]) -> int:
 
 
 class Extra(Protocol):
-    """What a table does besides the inserts, on the appender's own thread."""
+    """What a table does besides the inserts, on the appender's own thread; in this order for each group."""
+
+    def concerns(self, messages: Sequence[Row]) -> bool:
+        """Whether there is anything to do; if not, of the others only `taken` is called."""
+        ...
+
+    def choose(self, cursor: Any, dialect: str, messages: Sequence[Row]) -> Sequence[Row]:
+        """In their transaction, before them: which of them are inserted. The others count as stored."""
+        ...
 
     def taking(self, cursor: Any, dialect: str, messages: Sequence[Row]) -> None:
-        """In their transaction, after them, given the raw cursor."""
+        """In their transaction, after them, for those that were."""
         ...
 
     def taken(self) -> None:
@@ -103,15 +111,18 @@ class _SqliteRows:
 
     def insert(self, messages: Sequence[Row]) -> Stored:
         with self._connection.turn:
-            if self._extra is None and len(messages) <= _ROWS_MAX:
+            extra = self._extra if self._extra is not None and self._extra.concerns(messages) else None
+            if extra is None and len(messages) <= _ROWS_MAX:
                 return Stored(self._insert_rows(messages), messages)  # one statement is a transaction of its own
             self._cursor.execute("BEGIN IMMEDIATE")
             try:
+                if extra is not None:
+                    messages = extra.choose(self._cursor, "sqlite", messages)
                 last = 0
                 for start in range(0, len(messages), _ROWS_MAX):
                     last = self._insert_rows(messages[start : start + _ROWS_MAX])
-                if self._extra is not None:
-                    self._extra.taking(self._cursor, "sqlite", messages)
+                if extra is not None:
+                    extra.taking(self._cursor, "sqlite", messages)
                 self._cursor.execute("COMMIT")
             except BaseException:
                 if self._connection.raw.in_transaction:
@@ -142,24 +153,31 @@ class _PostgresRows:
 
     def insert(self, messages: Sequence[Row]) -> Stored:
         raw = self._connection.raw
+        extra = self._extra if self._extra is not None and self._extra.concerns(messages) else None
         try:
             with raw.cursor() as cursor:
                 # Numbers must become visible in their order: a reader who has seen n will not look below n again.
                 cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._table,))
-                with cursor.copy(self._copy) as copy:
-                    copy.set_types(self._types)
-                    for message in messages:
-                        copy.write_row(message)
-                cursor.execute("SELECT lastval()")
-                last: int = cursor.fetchone()[0]
-                if self._extra is not None:
-                    self._extra.taking(cursor, "postgresql", messages)
+                if extra is not None:
+                    messages = extra.choose(cursor, "postgresql", messages)
+                last = self._copied(cursor, messages) if messages else 0
+                if extra is not None:
+                    extra.taking(cursor, "postgresql", messages)
             raw.commit()
         except BaseException:
             with suppress(*driver_errors()):
                 raw.rollback()
             raise
         return Stored(last, messages)
+
+    def _copied(self, cursor: Any, messages: Sequence[Row]) -> int:
+        with cursor.copy(self._copy) as copy:
+            copy.set_types(self._types)
+            for message in messages:
+                copy.write_row(message)
+        cursor.execute("SELECT currval(pg_get_serial_sequence(%s, 'seq'))", (self._table,))
+        last: int = cursor.fetchone()[0]
+        return last
 
 
 class Appender:

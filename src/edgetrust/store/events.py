@@ -2,9 +2,8 @@
 
 Rules: offsets grow and are never used twice; who has read up to an offset has missed nothing below it, whichever
 process stored it. A consumer is a name with the offset it has dealt with. What is forgotten, and when:
-`retention`.
-
-It does not interpret properties.
+`retention`. What a gateway hands on a second time is not stored again, where its id shows that (`repeats`); what a
+device sends itself always is, as on the cloud service.
 """
 
 from __future__ import annotations
@@ -14,15 +13,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
 from edgetrust.limits import APPEND_BACKLOG_BYTES, EVENT_POLL_SECONDS, PAGE_ITEMS
-from edgetrust.protocol.messages import Message
-from edgetrust.store.appending import Appender, Columns, Done, Stored
+from edgetrust.protocol.messages import Forwarded, Message
+from edgetrust.protocol.repeats import Mark, mark_of
+from edgetrust.store.appending import Appender, Columns, Done, Row, Stored
 from edgetrust.store.engine import Database
 from edgetrust.store.records import milliseconds
+from edgetrust.store.repeats import Repeats, forget_old
 from edgetrust.store.schema import consumers, events
+from edgetrust.telemetry import MESSAGES_REPEATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class EventLog:
         self._database = database
         self._newest = newest
         self._news = asyncio.Event()
-        self._appender = Appender(database, Columns(events.name), self._committed, backlog=backlog)
+        self._appender = Appender(database, Columns(events.name), self._committed, _Once(), backlog=backlog)
 
     @classmethod
     async def open(cls, database: Database, *, backlog: int = APPEND_BACKLOG_BYTES) -> EventLog:
@@ -72,6 +75,10 @@ class EventLog:
         self._newest = max(self._newest, stored.last)
         self._news.set()
         self._news = asyncio.Event()
+
+    async def forget_repeats(self, now: datetime) -> int:
+        """Forget what was taken too long ago to be recognised; how many."""
+        return await forget_old(self._database, milliseconds(now))
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -144,3 +151,26 @@ class EventLog:
 
 def _newest(connection: Connection) -> int:
     return connection.execute(select(func.max(events.c.seq))).scalar() or 0
+
+
+class _Once:
+    """What gateways hand on is stored once. On the appender's thread."""
+
+    def __init__(self) -> None:
+        self._repeats = Repeats(_mark)
+
+    def concerns(self, messages: Sequence[Row]) -> bool:
+        return self._repeats.concern(messages)
+
+    def choose(self, cursor: Any, dialect: str, messages: Sequence[Row]) -> Sequence[Row]:
+        return self._repeats.without(cursor, dialect, messages)
+
+    def taking(self, cursor: Any, dialect: str, messages: Sequence[Row]) -> None:
+        """Nothing more."""
+
+    def taken(self) -> None:
+        MESSAGES_REPEATED.inc(len(self._repeats.found()))
+
+
+def _mark(message: Message) -> Mark | None:
+    return mark_of(message) if type(message) is Forwarded else None

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, inspect
 
 from edgetrust.errors import IntegrityError
 
-HEAD = "0011"  # the newest migration's number; a test compares it with Alembic's
+HEAD = "0012"  # the newest migration's number; a test compares it with Alembic's
 _SCRIPTS = Path(__file__).parent / "migrations"
 _ONE_AT_A_TIME = threading.Lock()  # Alembic keeps the environment of a migration in a module
 

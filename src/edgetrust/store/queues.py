@@ -10,25 +10,24 @@ Who drains as fast as messages come is given them from memory, after their commi
 read to its end keeps what is stored behind that, until it is too much, somebody else has stored or dropped something,
 or it is released. Then it is read again.
 
-At the limit of bytes the queues take nothing (`queue-full`), nor anything later before `resume`; or they make room, if
-they may: the oldest messages of the last priority go, and it is told which (`dropped`).
+At the limit of bytes the queues take nothing (`queue-full`), nor anything later before `resume`; or they make room
+(`queue_accounts`). What comes again is answered like what is stored, and not stored (`repeats`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
 from edgetrust.clock import Clock, SystemClock
-from edgetrust.errors import UnavailableError
 from edgetrust.limits import (
     APPEND_BACKLOG_BYTES,
     EVENT_POLL_SECONDS,
@@ -37,16 +36,18 @@ from edgetrust.limits import (
     QUEUE_BYTES,
     TRIM_STEP_ROWS,
     UPSTREAM_BATCH,
+    UPSTREAM_UNFORGOTTEN,
 )
 from edgetrust.protocol.edge_routes import LOWEST_PRIORITY, UPSTREAM
 from edgetrust.protocol.messages import Message
+from edgetrust.protocol.repeats import Recognition
 from edgetrust.store.appending import Appender, Columns, Done, Row, Stored, size_of
 from edgetrust.store.engine import Database
+from edgetrust.store.queue_accounts import Accounts, Dropped, remove
 from edgetrust.store.queue_tables import queue_lanes, queued_messages
 from edgetrust.store.records import milliseconds, moment
+from edgetrust.store.repeats import forget_old
 
-QUEUE_FULL: Final = "queue-full"
-_EVICTED_AT_ONCE: Final = 200
 _RUNS_MAX: Final = 8  # ranges in one acknowledgement; more are named one by one
 
 _QUEUE, _INPUT, _PRIORITY, _EXPIRES = 7, 8, 9, 10  # places in a QueuedMessage
@@ -72,7 +73,7 @@ class QueuedMessage(NamedTuple):
 
 
 class LeasedMessage(NamedTuple):
-    """A message that was leased, and its place; `again`: not for the first time in this process."""
+    """A message that was leased, and its place; `again`: it may have been sent before, if by an earlier process."""
 
     offset: int
     message: Message
@@ -102,19 +103,10 @@ class LaneStatus:
     oldest_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A message that was given up: its sender, and its property bag."""
-
-    device: str
-    module: str | None
-    properties: str
-
-
 class ForwardQueue:
     """Make it with `await ForwardQueue.open(database)` on the loop that appends. Methods raise the store's errors.
 
-    `dropped` is called on that loop with what made room for newer messages.
+    `dropped` is called on that loop with what made room for newer messages, `repeated` with what came again.
     """
 
     def __init__(self, database: Database, newest: int, clock: Clock, limit_bytes: int, backlog: int) -> None:
@@ -124,8 +116,10 @@ class ForwardQueue:
         self._lanes: dict[str, Lane] = {}
         self._news = asyncio.Event()
         self._room = asyncio.Event()
-        self._accounts = _Accounts(limit_bytes, asyncio.get_running_loop(), self._evicted)
+        self._opened_at = newest
+        self._accounts = Accounts(limit_bytes, asyncio.get_running_loop(), self._went, self._came_again)
         self.dropped: Callable[[Sequence[Dropped]], None] = _nobody
+        self.repeated: Callable[[Sequence[Dropped]], None] = _nobody
         columns = Columns(
             queued_messages.name,
             QueuedMessage._fields,
@@ -159,6 +153,10 @@ class ForwardQueue:
         """How much all queues hold from now on, and whether they make room by themselves."""
         self._accounts.limit_bytes, self._accounts.drop_oldest = limit_bytes, drop_oldest
 
+    def recognise(self, recognition: Recognition) -> None:
+        """What is taken for a repetition from now on."""
+        self._accounts.repeats.recognition = recognition
+
     @property
     def limit_bytes(self) -> int:
         """How much all queues hold."""
@@ -190,6 +188,8 @@ class ForwardQueue:
             return
 
     def _committed(self, stored: Stored) -> None:
+        if not stored.rows:
+            return  # all of it had come before
         first = stored.last - len(stored.rows) + 1
         if first == self._newest + 1:
             for offset, row in enumerate(stored.rows, first):
@@ -206,9 +206,12 @@ class ForwardQueue:
         for lane in self._lanes.values():
             lane.read_again()
 
-    def _evicted(self, dropped: Sequence[Dropped]) -> None:
+    def _went(self, dropped: Sequence[Dropped]) -> None:
         self._read_again()
         self.dropped(dropped)
+
+    def _came_again(self, repeated: Sequence[Dropped]) -> None:
+        self.repeated(repeated)
 
     # What has waited too long ----------------------------------------------------------------------------------------
 
@@ -227,13 +230,17 @@ class ForwardQueue:
         """Drop what has reached the end of its time to live."""
         return await self._drop((_row.expires_ms > 0) & (_row.expires_ms <= self._clock.milliseconds()))
 
+    async def forget_repeats(self) -> int:
+        """Forget what was taken too long ago to be recognised; how many."""
+        return await forget_old(self._database, self._clock.milliseconds())
+
     async def _drop(self, condition: ColumnElement[bool]) -> list[Dropped]:
         query = select(_row.seq, _row.device, _row.module, _row.properties).where(condition)
         query = query.order_by(_row.seq).limit(TRIM_STEP_ROWS)
 
         def work(connection: Connection) -> list[Dropped]:
             rows = connection.execute(query).all()
-            _remove(connection, _row.seq.in_([row[0] for row in rows]))
+            remove(connection, _row.seq.in_([row[0] for row in rows]))
             return [Dropped(*row[1:]) for row in rows]
 
         dropped: list[Dropped] = []
@@ -249,7 +256,7 @@ class ForwardQueue:
 
         def work(connection: Connection) -> None:
             for condition in conditions:
-                _remove(connection, condition)
+                remove(connection, condition)
 
         await self._database.write(work)
         self._room.set()
@@ -330,7 +337,7 @@ class Lane:
             for priority in connection.execute(priorities.order_by(_lane.priority)).scalars().all():
                 query = self._after(priority, reached.get(priority, 0), now_ms).limit(limit - len(found))
                 rows = connection.execute(query).all()
-                again = self._once_leased_to.get(priority, 0)
+                again = self._sent_to(connection, priority)
                 found += [LeasedMessage(row[0], Message(*row[1:8]), row[9], row[10], row[0] <= again) for row in rows]
                 last = rows[-1][0] if rows else 0
                 # What is not yet said to be stored may have been read already: never back.
@@ -383,6 +390,14 @@ class Lane:
                 del fresh[priority]
         return tuple(leased)
 
+    def _sent_to(self, connection: Connection, priority: int) -> int:
+        """Up to where messages may have been sent before; after a start, what can have been under way at its end."""
+        if priority not in self._once_leased_to:
+            mine = (_row.queue == self._queue) & (_row.priority == priority) & (_row.seq <= self._queues._opened_at)
+            first = select(_row.seq).where(mine).order_by(_row.seq).limit(UPSTREAM_UNFORGOTTEN).subquery()
+            self._once_leased_to[priority] = connection.execute(select(func.max(first.c.seq))).scalar() or 0
+        return self._once_leased_to[priority]
+
     def _after(self, priority: int, offset: int, now_ms: int) -> Select[Any]:
         query = select(queued_messages).where((_row.queue == self._queue) & (_row.priority == priority))
         alive = or_(_row.expires_ms == 0, _row.expires_ms > now_ms)
@@ -421,106 +436,6 @@ class Lane:
                     queues._newest = newest
                     queues._read_again()
         return True
-
-
-class _Accounts:
-    """Counts what is appended, in the same transaction, and sees to the limit. On the appender's thread."""
-
-    def __init__(
-        self, limit_bytes: int, loop: asyncio.AbstractEventLoop, evicted: Callable[[Sequence[Dropped]], None]
-    ) -> None:
-        self.limit_bytes = limit_bytes
-        self.drop_oldest = False
-        self._loop = loop
-        self._evicted = evicted
-        self._evicting: list[Dropped] = []
-
-    def taking(self, cursor: Any, dialect: str, messages: Sequence[Row]) -> None:
-        self._evicting = []
-        sql = _Sql(cursor, dialect)
-        counts: Counter[tuple[str, str, int]] = Counter()
-        sizes: Counter[tuple[str, str, int]] = Counter()
-        for message in messages:
-            lane = message[7:10]
-            counts[lane] += 1
-            sizes[lane] += len(message[3]) + len(message[2])
-        for lane in sorted(counts):
-            sql.add(lane, counts[lane], sizes[lane])
-        excess = sql.total() - self.limit_bytes
-        if excess > 0 and not self.drop_oldest:
-            raise UnavailableError(
-                f"the queues hold their {self.limit_bytes} bytes",
-                reason=QUEUE_FULL,
-                fix="restore the connection to the hub and start the modules, or give the queues a larger limit",
-            )
-        while excess > 0 and (victims := sql.oldest_of_the_last()):
-            for victim in victims:
-                if excess > 0:
-                    excess -= sql.remove(victim)
-                    self._evicting.append(Dropped(*victim[2:5]))
-
-    def taken(self) -> None:
-        if self._evicting:
-            self._loop.call_soon_threadsafe(self._evicted, self._evicting)
-
-
-class _Sql:
-    """The statements of the accounts, for a raw cursor."""
-
-    def __init__(self, cursor: Any, dialect: str) -> None:
-        self._cursor = cursor
-        self._mark = "?" if dialect == "sqlite" else "%s"
-
-    def _run(self, statement: str, *values: Any) -> Any:
-        self._cursor.execute(statement.replace("?", self._mark), values)
-        return self._cursor
-
-    def add(self, lane: tuple[str, str, int], messages: int, size: int) -> None:
-        where = "WHERE queue = ? AND input = ? AND priority = ?"
-        changed = self._run(
-            f"UPDATE queue_lanes SET messages = messages + ?, bytes = bytes + ? {where}",  # noqa: S608 - our own text
-            *(messages, size, *lane),
-        )
-        if changed.rowcount == 0:
-            columns = "queue, input, priority, messages, bytes"
-            self._run(f"INSERT INTO queue_lanes ({columns}) VALUES (?, ?, ?, ?, ?)", *lane, messages, size)  # noqa: S608
-
-    def total(self) -> int:
-        return int(self._run("SELECT COALESCE(SUM(bytes), 0) FROM queue_lanes").fetchone()[0])
-
-    def oldest_of_the_last(self) -> list[Any]:
-        """The oldest messages of the last priority that there is: seq, size, device, module, properties, lane."""
-        last = self._run("SELECT MAX(priority) FROM queue_lanes WHERE messages > 0").fetchone()[0]
-        queues = "SELECT DISTINCT queue FROM queue_lanes WHERE messages > 0 AND priority = ?"
-        found: list[Any] = []
-        for (queue,) in self._run(queues, last).fetchall():
-            found += self._run(
-                "SELECT seq, LENGTH(body) + LENGTH(properties), device, module, properties, queue, input, priority"
-                " FROM queued_messages WHERE queue = ? AND priority = ? ORDER BY seq LIMIT ?",
-                *(queue, last, _EVICTED_AT_ONCE),
-            ).fetchall()
-        return sorted(found)[:_EVICTED_AT_ONCE]
-
-    def remove(self, victim: Any) -> int:
-        """Remove one of them; its size."""
-        self._run("DELETE FROM queued_messages WHERE seq = ?", victim[0])
-        self.add(victim[5:8], -1, -victim[1])
-        return int(victim[1])
-
-
-def _remove(connection: Connection, condition: ColumnElement[bool]) -> None:
-    """Remove messages and count them off."""
-    size = func.sum(func.length(_row.body) + func.length(_row.properties))
-    lanes = (_row.queue, _row.input, _row.priority)
-    counted = select(*lanes, func.count(), size).where(condition).group_by(*lanes).order_by(*lanes)
-    rows = connection.execute(counted).all()
-    connection.execute(delete(queued_messages).where(condition))
-    for queue, name, priority, messages, total in rows:
-        connection.execute(
-            update(queue_lanes)
-            .where((_lane.queue == queue) & (_lane.input == name) & (_lane.priority == priority))
-            .values(messages=_lane.messages - messages, bytes=_lane.bytes - int(total))
-        )
 
 
 def _head(connection: Connection, lane: Any) -> int:

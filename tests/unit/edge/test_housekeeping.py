@@ -14,7 +14,8 @@ from edgetrust.edge.housekeeping import drop_old
 from edgetrust.errors import UnavailableError
 from edgetrust.store import queues
 from edgetrust.store.engine import Database
-from edgetrust.store.queues import Dropped, ForwardQueue
+from edgetrust.store.queue_accounts import Dropped
+from edgetrust.store.queues import ForwardQueue
 from edgetrust.store.records import at_moment
 from support.database import Outcomes, message, queued
 

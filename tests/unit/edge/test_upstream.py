@@ -28,6 +28,7 @@ class FakeQueue:
 
     def __init__(self) -> None:
         self.stored: dict[int, Message] = {}
+        self.once_leased_to = 0
         self.leased_to = 0
         self.next = 1
         self.news = asyncio.Event()
@@ -40,8 +41,13 @@ class FakeQueue:
         self.news.set()
 
     async def lease(self, limit: int = 500) -> tuple[LeasedMessage, ...]:
-        found = [LeasedMessage(offset, one) for offset, one in self.stored.items() if offset > self.leased_to][:limit]
+        found = [
+            LeasedMessage(offset, one, again=offset <= self.once_leased_to)
+            for offset, one in self.stored.items()
+            if offset > self.leased_to
+        ][:limit]
         self.leased_to = found[-1].offset if found else self.leased_to
+        self.once_leased_to = max(self.leased_to, self.once_leased_to)
         return tuple(found)
 
     def release(self) -> None:
@@ -67,6 +73,7 @@ class FakeLink:
 
     def __init__(self, *, automatic: bool = True, poison: str = "", odd: str = "") -> None:
         self.sent: list[tuple[str, bytes]] = []
+        self.again: list[bool] = []
         self.waiting: list[Done] = []
         self.automatic = automatic
         self.poison = poison
@@ -77,12 +84,13 @@ class FakeLink:
         self.most_waiting = 0
         self.disconnected = False
 
-    def publish_then(self, topic: str, payload: bytes, done: Done) -> None:
+    def publish_then(self, topic: str, payload: bytes, done: Done, *, again: bool = False) -> None:
         if not self.is_open:
             raise UnavailableError("closed")
         if self.odd and self.odd in topic:
             raise UsageError("the topic is too long")
         self.sent.append((topic, payload))
+        self.again.append(again)
         self.waiting.append(done)
         self.most_waiting = max(self.most_waiting, len(self.waiting))
         loop = asyncio.get_running_loop()
@@ -258,6 +266,31 @@ async def test_what_was_not_acknowledged_is_sent_again_from_the_oldest() -> None
         assert len(story.queue.stored) >= 3
         await story.until(lambda: not story.queue.stored)
     assert bodies(story.links[1]) == ["1", "2", "3"]
+    assert story.links[0].again == [False] * 4
+    assert story.links[1].again == [True] * 3
+
+
+async def test_what_cannot_be_forgotten_holds_up_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UPSTREAM_UNFORGOTTEN", 3)
+    monkeypatch.setattr(module, "HELD_RETRY_SECONDS", 0.001)
+    story = Story(lambda _: FakeLink())
+    ack, attempts = story.queue.ack, 0
+
+    async def full(offsets: list[int]) -> None:
+        nonlocal attempts
+        attempts += 1
+        assert len(offsets) <= 3
+        if attempts < 5:
+            raise UnavailableError("the disk is full", reason="store-full")
+        await ack(offsets)
+
+    story.queue.ack = full  # type: ignore[method-assign]
+    story.queue.put(*(message("a", str(number)) for number in range(10)))
+    async with story.running():
+        await story.until(lambda: attempts == 4)
+        assert len(story.links[0].sent) == 3
+        await story.until(lambda: not story.queue.stored)
+    assert bodies(story.links[0]) == [str(number) for number in range(10)]
 
 
 async def test_a_hub_that_is_away_is_tried_until_it_is_there() -> None:
@@ -356,7 +389,7 @@ async def test_a_renewal_waits_for_what_is_under_way_but_not_for_ever(monkeypatc
 
 async def test_a_connection_that_closes_at_the_moment_of_sending() -> None:
     class Closing(FakeLink):
-        def publish_then(self, topic: str, payload: bytes, done: Done) -> None:
+        def publish_then(self, topic: str, payload: bytes, done: Done, *, again: bool = False) -> None:
             self.abort("just now")
             raise UnavailableError("closed")
 

@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 from edgetrust import limits
 from edgetrust.errors import Error, RefusedError, UnavailableError, UsageError
 from edgetrust.protocol.mqtt.connection import MqttConnection, State
-from edgetrust.protocol.mqtt.encoding import encode_puback, encode_publish
+from edgetrust.protocol.mqtt.encoding import encode, encode_puback, encode_publish
 from edgetrust.protocol.mqtt.faults import MqttProtocolError
 from edgetrust.protocol.mqtt.packets import (
     Connack,
@@ -169,15 +169,19 @@ class MqttClient(asyncio.Protocol):
             raise
         await acknowledged
 
-    def publish_then(self, topic: str, payload: bytes, done: Done) -> None:
-        """Publish at QoS 1 and call `done(None)` when it is acknowledged, `done(error)` when it never will be.
+    def publish_then(self, topic: str, payload: bytes, done: Done, *, again: bool = False) -> None:
+        """Publish at QoS 1 and call `done(None)` when it is acknowledged, `done(error)` when it never will be. `again`
+        marks it as perhaps sent before (MQTT 3.1.1, 3.3.1.1).
 
         The caller keeps its own window. Raises ConnectionLostError and UsageError at once; `done` is not called then.
         """
         if not self.is_open or self._transport is None:
             raise ConnectionLostError(self._cause or "it is closing")
         packet_id = self._free_id()
-        self._transport.write(encode_publish(topic, payload, packet_id))
+        if again:
+            self._transport.write(encode(Publish(topic, payload, 1, dup=True, packet_id=packet_id)))
+        else:
+            self._transport.write(encode_publish(topic, payload, packet_id))
         self._acks[packet_id] = done
 
     async def subscribe(self, filters: Sequence[tuple[str, int]]) -> tuple[int, ...]:
