@@ -74,12 +74,14 @@ def look_through(settings: Settings) -> None:
             pairs += [files for files in (order.est.auth.bootstrap, order.est.auth.identity) if files is not None]
     for pair in pairs:
         _belong(pair)
-    certificates = [*settings.issuing.trusted, *(one for one in (settings.trust_bundle, settings.upstream.ca) if one)]
+    dps = settings.dps
+    named = (settings.trust_bundle, settings.upstream.ca, None if dps is None else dps.ca)
+    certificates = [*settings.issuing.trusted, *(one for one in named if one)]
     certificates += [place for place in settings.serving.preloaded.values() if isinstance(place, Path)]
     for path in certificates:
         read_chain(path)
-    if settings.dps is not None and settings.dps.payload is not None:
-        read_file(settings.dps.payload)
+    if dps is not None and dps.payload is not None:
+        read_file(dps.payload)
 
 
 def _belong(files: Files) -> None:

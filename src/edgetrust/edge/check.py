@@ -284,6 +284,7 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "aziot-edge-version": ("the gateway that runs is of this version", servicechecks.same_version),
     "certs-read": ("the certificate service gives out certificates", surroundings.certificates_read),
     "edgehub-server-certificate": ("devices can verify the gateway", _server_certificate),
+    "host-connect-est-endpoint": ("EST servers are reached and verified", surroundings.est_endpoints),
     "host-connect-dps-endpoint": ("the provisioning service is reached and verified", surroundings.dps_endpoint),
     "host-connect-iothub-amqp": ("the hub is reached by AMQP", _no_amqp),
     "host-connect-iothub-https": ("the hub is reached and verified, HTTPS", _reaches("https_port")),

@@ -28,7 +28,7 @@ from edgetrust.edge.pairs import Certificates, Pairs, read_chain
 from edgetrust.edge.signing import ca_extensions, sign_by, sign_itself
 from edgetrust.edge.tokens import load_place
 from edgetrust.errors import ConfigError, Error, IntegrityError
-from edgetrust.pki.chain import Chain, key_matches, load_system_bundle
+from edgetrust.pki.chain import Chain, TrustBundle, key_matches, load_system_bundle
 from edgetrust.pki.csr import Csr, parse_csr, request_for
 from edgetrust.pki.issue import Issuer
 from edgetrust.pki.keys import ClientKey, HeldKey, KeyAlgorithm, KeyHandle, KeyStore, TlsKey
@@ -117,9 +117,7 @@ class ConfiguredIssuer:
         return await enroll(server, csr, shown)
 
     def _server(self, est: EstOrder) -> EstServer:
-        bundle = load_system_bundle(self._clock.now())
-        for path in self._issuing.trusted:
-            bundle = bundle.with_(anchors=read_chain(path).certificates)
+        bundle = est_bundle(self._issuing, self._clock)
         upstream = self._issuing.upstream
         instead = None if upstream is None else upstream.instead_of(est.url)
         return EstServer(est.url, bundle, est.auth.user, est.auth.password, instead)
@@ -217,6 +215,14 @@ class ConfiguredIssuer:
             for identity_id, chain in held
             if chain is not None
         ]
+
+
+def est_bundle(issuing: Issuing, clock: Clock) -> TrustBundle:
+    """What verifies EST servers: the machine's trust store and the certificates that are named. Raises ConfigError."""
+    bundle = load_system_bundle(clock.now())
+    for path in issuing.trusted:
+        bundle = bundle.with_(anchors=read_chain(path).certificates)
+    return bundle
 
 
 def tls_key(key: KeyHandle) -> ClientKey:

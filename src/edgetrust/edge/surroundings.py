@@ -11,6 +11,7 @@ import asyncio
 import os
 import socket
 import struct
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -23,12 +24,14 @@ from edgetrust.edge.certclient import CertificateClient
 from edgetrust.edge.checking import Bench, FoundError, IgnoredError, SkippedError
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA
 from edgetrust.edge.hubapi import HubTrust
+from edgetrust.edge.issuer import est_bundle
 from edgetrust.edge.pairs import CertificateStore
-from edgetrust.errors import Error
+from edgetrust.errors import Error, RefusedError
 from edgetrust.limits import CHECK_CLOCK_SECONDS, CHECK_SECONDS
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.transport.dial import dial
 from edgetrust.transport.tls.contexts import ClientContext
+from edgetrust.transport.tls.engine import TlsError
 
 HTTPS_PORT = 443
 _NTP_EPOCH = 2_208_988_800  # seconds from 1900, where NTP begins, to 1970 (RFC 5905, 6)
@@ -184,10 +187,42 @@ async def dps_endpoint(bench: Bench) -> None:
     dps = bench.known.dps
     if dps is None:
         raise IgnoredError("no provisioning service is used")
-    address = urlsplit(dps.endpoint)
+    trust = HubTrust(replace(bench.known.upstream, ca=dps.ca), bench.clock)
+    await _service(dps.endpoint, await asyncio.to_thread(trust.bundle), bench)
+
+
+async def est_endpoints(bench: Bench) -> None:
+    """Whether every EST server is there, and is verified."""
+    issuing = bench.known.issuing
+    urls = dict.fromkeys(order.est.url for order in issuing.orders.values() if order.est is not None)
+    if not urls:
+        raise IgnoredError("nothing is issued by EST")
+    bundle = await asyncio.to_thread(est_bundle, issuing, bench.clock)
+    for url in urls:
+        await _service(url, bundle, bench)
+
+
+async def _service(url: str, bundle: TrustBundle, bench: Bench) -> None:
+    """Shake hands with a service, where it is or through the gateway above. Raises FoundError, UnavailableError."""
+    address, instead = urlsplit(url), bench.known.upstream.instead_of(url)
     assert address.hostname is not None, "the configuration was read"
-    bundle = await asyncio.to_thread(HubTrust(bench.known.upstream, bench.clock).bundle)
-    await shake(address.hostname, address.port or HTTPS_PORT, bundle, address.hostname, bench.clock)
+    host, port = instead or (address.hostname, address.port or HTTPS_PORT)
+    try:
+        await shake(host, port, bundle, address.hostname, bench.clock)
+    except RefusedError as problem:
+        if instead is None:
+            raise
+        raise FoundError(
+            f"through the gateway above: {problem.message}",
+            f"let {host} pass {address.hostname} on ([edgetrust.forward] there), or trust the CA of the service",
+        ) from problem
+    except TlsError as problem:
+        if instead is None:
+            raise
+        raise FoundError(
+            f"{host} cannot pass {address.hostname} on: {problem.message}",
+            "see forward.unreachable in the log of that gateway, and of the one above it",
+        ) from problem
 
 
 async def proxy(bench: Bench) -> None:
