@@ -54,6 +54,7 @@ class Separated:
     root: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="edge-")))
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     sockets: dict[str, socket.socket] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.root.chmod(0o755)
@@ -190,15 +191,19 @@ class Separated:
 
     def notified(self) -> list[str]:
         """What the services have told their supervisor since the last call (sd_notify(3))."""
-        told = []
-        while True:
-            try:
-                told.append(self.notify.recv(1000).decode())
-            except BlockingIOError:
-                return told
+        self._listen_to_services()
+        told, self.told = self.told, []
+        return told
+
+    def _listen_to_services(self) -> None:
+        """Take what they have told: ten words fill the socket, and then they would wait."""
+        with suppress(BlockingIOError):
+            while True:
+                self.told.append(self.notify.recv(1000).decode())
 
     def end(self, name: str, number: int = signal.SIGTERM) -> None:
         """End one service."""
+        self._listen_to_services()
         process = self.running.pop(name)
         started = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.send_signal(number)

@@ -60,7 +60,7 @@ def serve_gateway(
     from edgetrust.clock import SystemClock
     from edgetrust.edge.files import Layout
     from edgetrust.edge.gateway import Gateway
-    from edgetrust.edge.processes import start_runtime
+    from edgetrust.edge.processes import as_runtime, start_runtime
     from edgetrust.edge.settings import load_settings
     from edgetrust.errors import Error
     from edgetrust.telemetry import EVENT_CONFIG_NOT_REREAD, set_up_logging
@@ -83,7 +83,8 @@ def serve_gateway(
 
     async def reread(gateway: Gateway) -> None:
         try:
-            await gateway.reread(replace(load_settings(settings.source, keys_elsewhere=not alone), listen=listen))
+            found = replace(load_settings(settings.source, keys_elsewhere=not alone), listen=listen)
+            await gateway.reread(found if alone else as_runtime(found))
         except Error as problem:  # what was in use stays in use
             structlog.get_logger().error(
                 EVENT_CONFIG_NOT_REREAD, reason=problem.reason, detail=problem.message, fix=problem.fix

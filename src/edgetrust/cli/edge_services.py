@@ -71,7 +71,7 @@ def _serve(name: str, config: Path | None, root: Path, *, json: bool) -> None:
         else:
             say(f"ready: {process.name} on {socket}, pid {os.getpid()}")
 
-    run(lambda: kinds[name].start(settings, layout, SystemClock()), ready)
+    run(lambda: kinds[name].start(settings, layout, SystemClock()), ready, processes.ServiceProcess.wait_moved)
 
 
 def units(

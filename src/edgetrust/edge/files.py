@@ -18,6 +18,7 @@ from edgetrust.limits import PEM_BYTES
 from edgetrust.pki.softkeys import user_name
 
 DEVICE_ID = "device-id"
+TPM_KEY = "device-tpm"  # our own: the right to use the TPM that attests
 EDGE_CA = "aziot-edged-ca"
 MASTER_IDENTITY_KEY = "aziot_identityd_master_id"
 MASTER_ENCRYPTION_KEY = "iotedge_master_encryption_id"

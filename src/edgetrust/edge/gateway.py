@@ -137,7 +137,7 @@ class Gateway:
             await gateway._begin()
         except BaseException as problem:
             await gateway._open.aclose()
-            if gateway.moved() and isinstance(problem, RefusedError):
+            if elsewhere is None and gateway.moved() and isinstance(problem, RefusedError):
                 return await cls.start(settings, layout, clock)  # as what it was assigned meanwhile
             raise
         settings = gateway.settings
@@ -192,7 +192,7 @@ class Gateway:
     async def _be_assigned(self) -> None:
         """With a provisioning service: learn what this gateway is."""
         dps = self.settings.dps
-        if dps is None:
+        if dps is None or self._elsewhere is not None:
             return
         upkeep = Upkeep(self.settings, self._keys, self._certificates, self._clock, self._try_identity)
         await upkeep.have_identity()
@@ -206,11 +206,16 @@ class Gateway:
 
     def moved(self) -> bool:
         """Whether a provisioning service has assigned this gateway elsewhere, so that it has to start anew."""
-        return self._provisioning is not None and self._provisioning.moved.is_set()
+        return self._moved().is_set()
 
     async def wait_moved(self) -> None:
         """Wait until it has to start anew; for ever without a provisioning service."""
-        await (asyncio.Event() if self._provisioning is None else self._provisioning.moved).wait()
+        await self._moved().wait()
+
+    def _moved(self) -> asyncio.Event:
+        if self._elsewhere is not None:
+            return self._elsewhere.identities.moved
+        return asyncio.Event() if self._provisioning is None else self._provisioning.moved
 
     def _locked(self) -> IO[str]:
         """One process per root: two would take each other's messages and keys."""
@@ -466,6 +471,7 @@ class Gateway:
             self._take_up_edge_ca,
             self._take_up_trust_bundle,
             self._renew_server,
+            self._look_who_we_are,
         )
         while True:
             with suppress(TimeoutError):
@@ -515,6 +521,11 @@ class Gateway:
     async def _renew_server(self) -> None:
         if self._certificates.server_is_due(self._server):
             await self._swap_server()
+
+    async def _look_who_we_are(self) -> None:
+        """A provisioning service may have moved this gateway, and the identity service knows."""
+        if self._elsewhere is not None and self.settings.dps is not None:
+            await self._elsewhere.identities.look()
 
     async def _swap_server(self) -> None:
         key = await asyncio.to_thread(self._certificates.new_server_key)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -33,6 +33,7 @@ from edgetrust.transport.http import Instead, present
 SCOPE_API = "2020-06-30-preview"
 MODULE_API = "2017-11-08-preview"
 
+UNAUTHORIZED = (401, 403)
 _SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
 
@@ -104,7 +105,7 @@ Client = Callable[[], tuple[Chain, ClientKey]]
 
 class HubApi:
     """Calls to one hub as one identity. `authorization` gives the header's value, None when the certificate says it
-    all.
+    all. `refused` is asked when the hub does not take the identity: whether to call once more.
     """
 
     def __init__(
@@ -114,7 +115,9 @@ class HubApi:
         *,
         authorization: Callable[[], str | None],
         client: Client | None = None,
+        refused: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
+        self._refused = refused
         self._hub = settings.upstream.name
         self._port = settings.upstream.https_port
         self._trust = trust
@@ -146,6 +149,22 @@ class HubApi:
         timeout_seconds: float = HUB_REQUEST_SECONDS,
     ) -> Answer:
         """One request. `path` is made with `hub_path`. Raises UnavailableError, HubNotTrustedError, ConfigError."""
+        wanted = (method, path, api_version, query, body, if_match, timeout_seconds)
+        answer = await self._once(*wanted)
+        if answer.status in UNAUTHORIZED and self._refused is not None and await self._refused():
+            answer = await self._once(*wanted)
+        return answer
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        api_version: str,
+        query: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+        if_match: str | None,
+        timeout_seconds: float,
+    ) -> Answer:
         url = f"https://{self._hub}:{self._port}{path}?{urlencode({**(query or {}), 'api-version': api_version})}"
         headers = {"Accept": "application/json"}
         if (authorization := await asyncio.to_thread(self._authorization)) is not None:  # a TPM takes its time

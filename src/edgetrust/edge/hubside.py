@@ -20,7 +20,7 @@ from edgetrust.clock import Clock
 from edgetrust.edge.files import Layout
 from edgetrust.edge.hubapi import HubApi, HubTrust
 from edgetrust.edge.identityclient import IdentityClient
-from edgetrust.edge.identityd import DeviceRefusedError, EdgeHub, Identities
+from edgetrust.edge.identityd import EdgeHub, Identities
 from edgetrust.edge.owntwin import OwnTwin
 from edgetrust.edge.scope import ScopeRegistry
 from edgetrust.edge.scopesource import ScopeSource
@@ -56,7 +56,7 @@ _log = structlog.get_logger()
 
 
 class HubSide:
-    """This gateway towards its hub. `refused` is asked when the hub does not take the device: whether to try again."""
+    """This gateway towards its hub. `refused` is as in `Identities`."""
 
     def __init__(
         self,
@@ -68,12 +68,11 @@ class HubSide:
         *,
         identities: IdentityClient | None = None,
     ) -> None:
-        self._refused = refused
         self._settings = settings
         self._clock = clock
         self._trust = HubTrust(settings.upstream, clock)
         self.identities: Identities | IdentityClient = identities or Identities(
-            settings, layout, keys, self._trust, clock
+            settings, layout, keys, self._trust, clock, refused=refused
         )
         self.api = HubApi(settings, self._trust, authorization=self._token)
         self.source = ScopeSource(settings.hub, settings.device, self.api, clock)
@@ -125,7 +124,7 @@ class HubSide:
         attempt = 0
         while True:
             try:
-                return await self._ensured()
+                return await self.identities.ensure_edge_hub()
             except UnavailableError as problem:
                 if problem.exit_code == 1:  # who answers is not the hub: waiting does not help
                     raise
@@ -134,18 +133,10 @@ class HubSide:
             attempt += 1
 
     async def _make_sure(self) -> None:
-        found = await self._ensured()
+        found = await self.identities.ensure_edge_hub()
         before, self._edge_hub, self._sure, self.degraded = self._edge_hub, found, True, ""
         if before is not None and before.generation != found.generation:
             self._changed()
-
-    async def _ensured(self) -> EdgeHub:
-        try:
-            return await self.identities.ensure_edge_hub()
-        except DeviceRefusedError:
-            if self._refused is None or not await self._refused():
-                raise
-        return await self.identities.ensure_edge_hub()
 
     def _degrade(self, problem: str, reason: str, fix: str = "") -> None:
         if problem != self.degraded:

@@ -2,7 +2,8 @@
 
 Rules. The module's key itself is taken from the key service as a derived key, named by the handle that the identity
 service gives. What was learned last is remembered with its handle, so that a gateway starts while its hub or the
-identity service is away; a handle is a capability, so the file is for this user only.
+identity service is away; a handle is a capability, so the file is for this user only. What is remembered is good for
+the same device at the same hub only. When the identity service is another device by now, the gateway has to start anew.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from edgetrust.edge.files import read_file
 from edgetrust.edge.identityd import EdgeHub
 from edgetrust.edge.keyclient import KeyClient
 from edgetrust.edge.moduleids import Module, ModuleUnknownError
+from edgetrust.edge.settings import Assignment
 from edgetrust.errors import ConfigError, RefusedError, UnavailableError
-from edgetrust.limits import HUB_REQUEST_SECONDS
+from edgetrust.limits import HUB_REQUEST_SECONDS, SERVICE_LOOK_SECONDS, START_WAIT_SECONDS
 from edgetrust.pki.softkeys import write_private
 from edgetrust.transport.unixclient import UnixClient
 from edgetrust.trust.authorize import EDGE_HUB
@@ -29,27 +31,72 @@ _WAIT_SECONDS = 2 * HUB_REQUEST_SECONDS + 10  # it asks the hub, twice at most, 
 
 
 class IdentityClient:
-    """Identities by the service on a socket. `memory` is the file that outlives the service's absence."""
+    """Identities by the service on a socket. `memory` is the file that outlives the service's absence. `moved` is set
+    when the service is another device than `place`, which is None until it is known.
+    """
 
     def __init__(self, socket: Path, keys: KeyClient, memory: Path) -> None:
         self._service = UnixClient(socket, "the identity service", IDENTITY_API)
         self._keys = keys
         self._memory = memory
+        self.place: Assignment | None = None
+        self.moved = asyncio.Event()
+
+    # As this gateway ------------------------------------------------------------------------------------------------
+
+    async def assigned(self) -> Assignment:
+        """What this gateway is: as the service says, or as is remembered when it is away. Raises Error."""
+        remembered = await asyncio.to_thread(self._remembered_place)
+        try:
+            async with asyncio.timeout(None if remembered is None else START_WAIT_SECONDS):
+                self.place = await asyncio.to_thread(self._assigned)
+        except (UnavailableError, TimeoutError):
+            if remembered is None:
+                raise
+            self.place = remembered
+        return self.place
+
+    def _assigned(self) -> Assignment:
+        return _place_of(self._called("GET", "/identities/identity", timeout=SERVICE_LOOK_SECONDS))
+
+    def _remembered_place(self) -> Assignment | None:
+        try:
+            return _place_of(self._remembered())
+        except (ConfigError, ValueError, KeyError, TypeError):
+            return None
+
+    async def look(self) -> None:
+        """See whether this gateway is the same device still. Raises Error."""
+        if await asyncio.to_thread(self._assigned) != self.place:
+            self.moved.set()
+
+    async def reprovision(self) -> None:
+        """Have the service find out what this gateway is. Raises Error."""
+        await asyncio.to_thread(self._called, "POST", "/identities/device/reprovision", {"type": "aziot"})
+        await self.look()
 
     # As this gateway's module $edgeHub ------------------------------------------------------------------------------
 
     async def ensure_edge_hub(self) -> EdgeHub:
         """The module as the hub has it now, made or updated as needed. Raises Error."""
-        return await asyncio.to_thread(self._ensured)
+        found = await asyncio.to_thread(self._asked)
+        place = _place_of(found)
+        if self.place not in (None, place):
+            message = f"the identity service is {place.device!r} at {place.hub}, and this gateway is not"
+            raise UnavailableError(message, reason="service-failed")
+        known = {"hubName": found["hubName"], "deviceId": found["deviceId"]}
+        known |= {"generationId": found["genId"], "keyHandle": found["auth"]["keyHandle"]}
+        return await asyncio.to_thread(self._kept, known)
 
-    def _ensured(self) -> EdgeHub:
+    def _asked(self) -> Any:
         try:
-            found = self._told()
+            return self._told()
         except UnavailableError as problem:
             if problem.reason == "service-failed" and self._memory.exists():  # the hub's no, or its absence
                 raise RefusedError(problem.message, reason="device-refused", fix=problem.fix) from problem
             raise
-        known = {"generationId": found["genId"], "keyHandle": found["auth"]["keyHandle"]}
+
+    def _kept(self, known: dict[str, str]) -> EdgeHub:
         encoded = json.dumps(known).encode()
         if not self._memory.exists() or self._memory.read_bytes() != encoded:
             write_private(self._memory, encoded)
@@ -64,9 +111,15 @@ class IdentityClient:
     def backup(self) -> EdgeHub | None:
         """What was remembered; None when there never was anything, or the key service does not know it."""
         try:
-            return self._edge_hub(json.loads(read_file(self._memory)))
+            known = self._remembered()
+            if self.place is not None and _place_of(known) != self.place:
+                return None
+            return self._edge_hub(known)
         except (ConfigError, ValueError, KeyError, TypeError):
             return None
+
+    def _remembered(self) -> Any:
+        return json.loads(read_file(self._memory))
 
     def _edge_hub(self, known: dict[str, str]) -> EdgeHub:
         key = self._keys.exported(known["keyHandle"])
@@ -109,8 +162,10 @@ class IdentityClient:
         handle = self._called("GET", _path(module.module_id))["auth"]["keyHandle"]
         return self._keys.mac_by(handle, data)
 
-    def _called(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        status, answered = self._service.call(method, path, body, query={"type": "aziot"}, timeout=_WAIT_SECONDS)
+    def _called(
+        self, method: str, path: str, body: dict[str, Any] | None = None, timeout: float = _WAIT_SECONDS
+    ) -> Any:
+        status, answered = self._service.call(method, path, body, query={"type": "aziot"}, timeout=timeout)
         return _expect(status, answered, path.rpartition("/")[2]).get("spec", {})
 
 
@@ -123,6 +178,10 @@ def _expect(status: int, answered: dict[str, Any], name: str) -> dict[str, Any]:
     if status in (_WRONG, _NOT_ALLOWED):
         raise RefusedError(f"the identity service: {message}", reason="identity-not-authorized")
     raise UnavailableError(f"the identity service: {message}", reason="service-failed")
+
+
+def _place_of(spec: dict[str, Any]) -> Assignment:
+    return Assignment(str(spec["hubName"]).lower(), str(spec["deviceId"]))
 
 
 def _module(spec: dict[str, Any]) -> Module:

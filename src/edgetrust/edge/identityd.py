@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgetrust.clock import Clock
-from edgetrust.device.tpm import Tpm
 from edgetrust.edge.files import DEVICE_ID, Layout, read_file
-from edgetrust.edge.hubapi import MODULE_API, Answer, HubApi, HubTrust, hub_path
+from edgetrust.edge.hubapi import MODULE_API, UNAUTHORIZED, Answer, HubApi, HubTrust, hub_path
 from edgetrust.edge.issuer import tls_key
 from edgetrust.edge.keyd import SecretsElsewhere, module_key
 from edgetrust.edge.pairs import Certificates, CertificateStore
 from edgetrust.edge.settings import DeviceKey, DeviceTpm, Settings
+from edgetrust.edge.tpmclient import tpm_of
 from edgetrust.errors import ConfigError, RefusedError, UnavailableError
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.keys import ClientKey, KeyStore, SecretBytes
@@ -31,7 +32,6 @@ from edgetrust.trust.authorize import EDGE_HUB
 
 DEVICE_TOKEN_SECONDS = 30  # as aziot-identityd's tokens live
 _OK, _NOT_FOUND, _CONFLICT = 200, 404, 409
-_UNAUTHORIZED = (401, 403)
 
 
 class DeviceRefusedError(RefusedError):
@@ -48,7 +48,9 @@ class EdgeHub:
 
 
 class Identities:
-    """This gateway's device and module at the hub."""
+    """This gateway's device and module at the hub. `refused` is asked when the hub does not take the device: whether
+    to try again.
+    """
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class Identities:
         trust: HubTrust,
         clock: Clock,
         store: Certificates | None = None,
+        refused: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self._settings = settings
         self._keys = keys
@@ -67,8 +70,8 @@ class Identities:
         self._device_info = layout.identities / "device_info"
         self._store = CertificateStore(layout.certificates) if store is None else store
         client = None if isinstance(settings.credential, DeviceKey | DeviceTpm) else self._identity
-        self._tpm = Tpm(settings.credential.place) if isinstance(settings.credential, DeviceTpm) else None
-        self.api = HubApi(settings, trust, authorization=self._device_token, client=client)
+        self._tpm = tpm_of(settings.credential.place, keys) if isinstance(settings.credential, DeviceTpm) else None
+        self.api = HubApi(settings, trust, authorization=self._device_token, client=client, refused=refused)
         self._path = hub_path("devices", settings.device, "modules", EDGE_HUB)
 
     def _identity(self) -> tuple[Chain, ClientKey]:
@@ -147,7 +150,7 @@ class Identities:
         if answer.status == _OK and isinstance(module, dict):
             return module
         device, hub = self._settings.device, self._settings.hub
-        if answer.status in _UNAUTHORIZED:
+        if answer.status in UNAUTHORIZED:
             raise DeviceRefusedError(
                 f"the hub {hub} refuses device {device!r}: {answer.problem}",
                 reason="device-refused",
@@ -169,7 +172,7 @@ class Identities:
             answer = await api.call("GET", self._path, api_version=MODULE_API)
         finally:
             await api.close()
-        if answer.status in _UNAUTHORIZED:
+        if answer.status in UNAUTHORIZED:
             raise DeviceRefusedError(
                 f"the hub {self._settings.hub} does not take the new certificate of {self._settings.device!r}: "
                 f"{answer.problem}",

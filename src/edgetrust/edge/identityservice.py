@@ -219,13 +219,20 @@ class IdentityService:
         else:
             handle = self._handles.make(KeyPairId(DEVICE_ID))
             authentication = {"type": "x509", "keyHandle": handle, "certId": DEVICE_ID}
-        return {"type": "aziot", "spec": {**self._place(), "auth": authentication}}
+        return {"type": "aziot", "spec": {**self._place(), **self._latest(), "auth": authentication}}
 
     def _of_module(self, module: Module, *, key: bool = True) -> dict[str, Any]:
         spec = {**self._place(), "moduleId": module.module_id, "genId": module.generation}
         if key:
             spec["auth"] = {"type": "sas", "keyHandle": self.primary_key(module)}
         return {"type": "aziot", "spec": spec}
+
+    def _latest(self) -> dict[str, str]:
+        """Where the device is by now, when this process is about to start anew for it."""
+        latest = None if self._by_service is None else self._by_service.latest
+        if latest is None:
+            return {}
+        return {"hubName": latest.hub, "gatewayHost": latest.hub, "deviceId": latest.device}
 
     def _place(self) -> dict[str, Any]:
         settings = self._settings

@@ -190,7 +190,7 @@ class ConfiguredIssuer:
             asked_as=shown.chain.end_entity.subject.rfc4514_string(),
             until=chain.end_entity.not_valid_after_utc.isoformat(),
         )
-        return made
+        return Shown(chain, tls_key(await asyncio.to_thread(self._keys.load, identity_id)))  # by its new name
 
     def _state(self, auth: EstAuth) -> RenewalState:
         return self._states.get(auth.identity_id, RenewalState())

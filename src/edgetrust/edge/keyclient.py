@@ -39,6 +39,7 @@ class KeyClient:
     """A KeyStore that is the key service on a socket."""
 
     def __init__(self, socket: Path) -> None:
+        self.socket = socket
         self._service = UnixClient(socket, "the key service", KEY_API)
 
     # Key pairs ------------------------------------------------------------------------------------------------------

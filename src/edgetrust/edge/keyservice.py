@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -115,8 +116,8 @@ class KeyService:
         self._principals = principals
         self.handles = Handles(ensure_secret(keys, VALIDATION_KEY))
 
-    def app(self, who: Who = peer) -> web.Application:
-        """The service's application."""
+    def app(self, who: Who = peer, more: Iterable[web.RouteDef] = ()) -> web.Application:
+        """The service's application, with `more` routes of the same rules."""
         routes = [
             web.post("/key", self._create_key),
             web.get("/key/{id}", self._load_key),
@@ -131,6 +132,7 @@ class KeyService:
             web.post("/sign", self._sign),
             web.post("/encrypt", self._encrypt),
             web.post("/decrypt", self._decrypt),
+            *more,
         ]
         return service(routes, VERSIONS, who=who)
 

@@ -13,6 +13,8 @@ import pwd
 import re
 from dataclasses import dataclass
 
+from edgetrust.edge.files import TPM_KEY
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -38,7 +40,7 @@ class ServiceUsers:
         certd, identityd, edged = (_uid(name) for name in (self.certd, self.identityd, self.edged))
         wanted = (
             (certd, None, ("aziot-edged-ca*", "device-id*", "est-*", "local-ca"), ()),
-            (identityd, None, ("aziot_identityd_master_id", "device-id*"), ("device-id*",)),
+            (identityd, None, ("aziot_identityd_master_id", "device-id*", TPM_KEY), ("device-id*",)),
             (edged, "aziot-edge", _OF_EDGED, ("aziot-edged-ca*", "aziot-edged/module/*", "trust-bundle-user")),
         )
         return tuple(Principal(uid, name, keys, certs) for uid, name, keys, certs in wanted if uid is not None)

@@ -21,6 +21,7 @@ import structlog
 from aiohttp import web
 
 from edgetrust.clock import Clock
+from edgetrust.device.tpm import Tpm
 from edgetrust.edge.certclient import CertificateClient, IssuerClient
 from edgetrust.edge.certd import GatewayCertificates
 from edgetrust.edge.certservice import CertificateService
@@ -38,10 +39,12 @@ from edgetrust.edge.localids import LocalIdentities
 from edgetrust.edge.moduleids import ModuleIdentities
 from edgetrust.edge.pairs import CertificateStore
 from edgetrust.edge.principals import Principals
+from edgetrust.edge.provisioning import Provisioning
 from edgetrust.edge.services import SERVICE_MODE
-from edgetrust.edge.settings import DeviceKey, KeptByIdentityService, Settings
+from edgetrust.edge.settings import DeviceKey, DeviceTpm, KeptByIdentityService, Settings
+from edgetrust.edge.tpmservice import TpmRoutes
 from edgetrust.edge.upkeep import Upkeep
-from edgetrust.errors import ConfigError, Error, UnavailableError
+from edgetrust.errors import Error, IntegrityError, UnavailableError
 from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, SERVICE_WAIT_SECONDS
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.keys import KeyHandle, KeyStore, SecretBytes
@@ -58,7 +61,6 @@ class ServiceProcess:
     name = ""
 
     def __init__(self, settings: Settings, layout: Layout, clock: Clock) -> None:
-        _refuse_what_is_not_offered(settings)
         self.settings = settings
         self.layout = layout
         self._clock = clock
@@ -85,6 +87,10 @@ class ServiceProcess:
         await self._open.aclose()
         _log.info(EVENT_STOPPED, service=self.name)
 
+    async def wait_moved(self) -> None:
+        """Wait until it has to start anew, since the device is another one."""
+        await asyncio.Event().wait()
+
     async def _app(self) -> web.Application:
         raise NotImplementedError
 
@@ -106,7 +112,8 @@ class KeyProcess(ServiceProcess):
         keys = open_keys(layout, self.settings.token, self.settings.key_places(files=True))
         if isinstance(credential, DeviceKey):
             _adopt(keys, credential.key)
-        return KeyService(keys, self._principals).app()
+        tpm = TpmRoutes(Tpm(credential.place), self._principals).routes() if isinstance(credential, DeviceTpm) else ()
+        return KeyService(keys, self._principals).app(more=tpm)
 
 
 class CertificateProcess(ServiceProcess):
@@ -130,31 +137,43 @@ class IdentityProcess(ServiceProcess):
     """The identity service."""
 
     name = "identityd"
+    _provisioning: Provisioning | None = None
+
+    async def wait_moved(self) -> None:
+        """Wait until a provisioning service has assigned the device elsewhere; for ever without one."""
+        await (asyncio.Event() if self._provisioning is None else self._provisioning.moved).wait()
 
     async def _app(self) -> web.Application:
-        layout, settings, clock = self.layout, self.settings, self._clock
+        layout, clock = self.layout, self._clock
         make_private_directory(layout.identities)
         keys = KeyClient(layout.socket("keyd"))
         store = CertificateClient(layout.socket("certd"), layout.certificates)
-        self._certificates = GatewayCertificates(layout, keys, settings, clock, store)
-        self._identities = Identities(settings, layout, keys, HubTrust(settings.upstream, clock), clock, store)
-        self._open.push_async_callback(self._identities.close)
-        issuer = IssuerClient(store, settings.issuing.orders)
+        issuer = IssuerClient(store, self.settings.issuing.orders)
+        self._certificates = GatewayCertificates(layout, keys, self.settings, clock, store)
         self._upkeep = Upkeep(
-            settings, keys, self._certificates, clock, self._try_identity, issuer, kept=frozenset({DEVICE_ID})
+            self.settings, keys, self._certificates, clock, self._try_identity, issuer, kept=frozenset({DEVICE_ID})
         )
-        await self._upkeep.begin()
+        await self._upkeep.have_identity()
         await asyncio.to_thread(self._certificates.take_device_identity)
+        await self._be_assigned(keys, store)
+        settings = self.settings
+        refused = None if self._provisioning is None else self._provisioning.refused
+        trust = HubTrust(settings.upstream, clock)
+        self._identities = Identities(settings, layout, keys, trust, clock, store, refused)
+        self._open.push_async_callback(self._identities.close)
+        await self._renew()
         self._keep(self._renew)
         modules = ModuleIdentities(settings, layout, keys, self._identities.api, clock)
-        return IdentityService(
-            settings,
-            modules,
-            keys,
-            keys,
-            self._principals,
-            local=LocalIdentities(settings, issuer, store, layout.identities / "local"),
-        ).app()
+        local = LocalIdentities(settings, issuer, store, layout.identities / "local")
+        return IdentityService(settings, modules, keys, keys, self._principals, self._provisioning, local).app()
+
+    async def _be_assigned(self, keys: KeyClient, store: CertificateClient) -> None:
+        """With a provisioning service: learn what this device is."""
+        dps = self.settings.dps
+        if dps is None:
+            return
+        self._provisioning = Provisioning(self.settings, dps, self.layout, keys, self._clock, store=store)
+        self.settings = self.settings.assigned_to(await self._provisioning.begin())
 
     async def _renew(self) -> None:
         await self._upkeep.renew_due()
@@ -162,28 +181,35 @@ class IdentityProcess(ServiceProcess):
             self._identities.forget_certificate()
 
     async def _try_identity(self, chain: Chain, key: KeyHandle) -> None:
+        if self._provisioning is not None:  # which makes it known to the hub
+            await self._provisioning.register_identity(chain, key)
         await self._identities.try_certificate(chain, tls_key(key))
 
 
 async def start_runtime(settings: Settings, layout: Layout, clock: Clock) -> Gateway:
     """The module runtime and gateway, by the services below the same root. Raises as `Gateway.start`."""
-    _refuse_what_is_not_offered(settings)
-    without_device = replace(settings, credential=KeptByIdentityService())
     elsewhere = Elsewhere.below(layout, settings.issuing)
-    return await _patiently(lambda: Gateway.start(without_device, layout, clock, elsewhere))
+
+    async def start() -> Gateway:
+        known = settings
+        if settings.dps is not None:
+            known = settings.assigned_to(await elsewhere.identities.assigned())
+        return await Gateway.start(as_runtime(known), layout, clock, elsewhere)
+
+    return await _patiently(start)
 
 
-def _refuse_what_is_not_offered(settings: Settings) -> None:
-    if settings.dps is not None:
-        raise ConfigError(
-            f'{settings.source}: provisioning.source = "dps" is not offered to services in processes of their own',
-            reason="config-not-offered",
-            fix='serve all in one process (edgetrust edge serve), or use source = "manual"',
-        )
+def as_runtime(settings: Settings) -> Settings:
+    """The configuration as the module runtime has it, which does not act as the device itself."""
+    return replace(settings, credential=KeptByIdentityService())
 
 
 def _adopt(keys: KeyStore, key: SecretBytes) -> None:
-    if not keys.exists(DEVICE_ID) or keys.load_secret(DEVICE_ID) != key:
+    try:
+        same = keys.load_secret(DEVICE_ID) == key
+    except IntegrityError:  # there is none, or a key pair of a time when the device had a certificate
+        same = False
+    if not same:
         keys.import_secret(DEVICE_ID, key)
 
 

@@ -16,6 +16,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,15 @@ import structlog
 from cryptography.x509.oid import NameOID
 
 from edgetrust.clock import Clock
-from edgetrust.device.provision import ByCertificate, ByKey, ByTpm, Credential, DpsAddress, register
-from edgetrust.device.tpm import Tpm
+from edgetrust.device.provision import ByCertificate, ByKey, ByMac, ByTpm, Credential, DpsAddress, register
 from edgetrust.edge.attesting import Dps, Reprovision
 from edgetrust.edge.files import DEVICE_ID, Layout, read_file
 from edgetrust.edge.hubapi import HubTrust
 from edgetrust.edge.issuer import tls_key
-from edgetrust.edge.pairs import CertificateStore
+from edgetrust.edge.keyd import SecretsElsewhere
+from edgetrust.edge.pairs import Certificates, CertificateStore
 from edgetrust.edge.settings import Assignment, DeviceKey, DeviceTpm, Settings
+from edgetrust.edge.tpmclient import tpm_of
 from edgetrust.errors import ConfigError, Error, UnavailableError
 from edgetrust.limits import PROVISION_AGAIN_SECONDS, UPSTREAM_RETRY_SECONDS
 from edgetrust.pki.chain import Chain
@@ -42,7 +44,9 @@ _log = structlog.get_logger()
 
 
 class Provisioning:
-    """One gateway towards its provisioning service. `moved` is set when it belongs elsewhere than `current` says."""
+    """One gateway towards its provisioning service. `latest` is what the service said last; `moved` is set when that is
+    elsewhere than `current`, as what this process runs.
+    """
 
     def __init__(
         self,
@@ -52,12 +56,13 @@ class Provisioning:
         keys: KeyStore,
         clock: Clock,
         *,
+        store: Certificates | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._settings = settings
         self.dps = dps
         self._keys = keys
-        self._store = CertificateStore(layout.certificates)
+        self._store = CertificateStore(layout.certificates) if store is None else store
         self._trust = HubTrust(replace(settings.upstream, ca=dps.ca), clock)
         self._clock = clock
         self._layout = layout
@@ -68,11 +73,12 @@ class Provisioning:
         self._known: Chain | None = None  # the identity certificate that the service was shown last
         self._shown: Chain | None = None  # and the last one that was tried
         self.current: Assignment | None = None
+        self.latest: Assignment | None = None
         self.moved = asyncio.Event()
 
     async def begin(self) -> Assignment:
         """What is remembered, or what the service says. Raises RefusedError or ConfigError without either."""
-        backup = await asyncio.to_thread(backup_of, self._settings, self._layout)
+        backup = await asyncio.to_thread(backup_of, self._settings, self._layout, self._store)
         self._known = await asyncio.to_thread(self._store.load, DEVICE_ID)  # if not, the hub will say so
         if backup is not None and self.dps.reprovision is not Reprovision.ALWAYS:
             self.current = backup
@@ -155,7 +161,7 @@ class Provisioning:
         answer = await register(service, registration, credential, self._clock, payload=payload, pause=self._pause)
         if not answer.hub or not answer.device:
             raise UnavailableError("the provisioning service names no hub or no device", reason="answer-malformed")
-        found = Assignment(answer.hub.lower(), answer.device)
+        self.latest = found = Assignment(answer.hub.lower(), answer.device)
         await asyncio.to_thread(self._remember, found, registration, answer.payload)
         if isinstance(credential, ByCertificate):
             self._known = credential.chain
@@ -163,14 +169,17 @@ class Provisioning:
         return found
 
     def _credential(self) -> Credential:
-        if isinstance(self._settings.credential, DeviceKey):
-            return ByKey(self._settings.credential.key)
-        if isinstance(self._settings.credential, DeviceTpm):
-            return ByTpm(Tpm(self._settings.credential.place))
+        credential, keys = self._settings.credential, self._keys
+        if isinstance(credential, DeviceKey):
+            if isinstance(keys, SecretsElsewhere):
+                return ByMac(partial(keys.mac, DEVICE_ID))
+            return ByKey(credential.key)
+        if isinstance(credential, DeviceTpm):
+            return ByTpm(tpm_of(credential.place, keys))
         chain = self._store.load(DEVICE_ID)
         if chain is None:
             raise ConfigError("there is no identity certificate to register with", reason="device-identity-unusable")
-        return ByCertificate(chain, tls_key(self._keys.load(DEVICE_ID)))
+        return ByCertificate(chain, tls_key(keys.load(DEVICE_ID)))
 
     def _registration(self, credential: Credential) -> str:
         if self.dps.registration is not None:
@@ -211,11 +220,12 @@ class Provisioning:
         return _remembered(self.dps, self._path, self._store)
 
 
-def backup_of(settings: Settings, layout: Layout) -> Assignment | None:
-    """What was assigned at the last time, if it is still good."""
+def backup_of(settings: Settings, layout: Layout, store: Certificates | None = None) -> Assignment | None:
+    """What was assigned at the last time, if it is still good. `store` has the certificates, if not this process."""
     if settings.dps is None:
         return None
-    content = _remembered(settings.dps, layout.assignment, CertificateStore(layout.certificates)) or {}
+    certificates = CertificateStore(layout.certificates) if store is None else store
+    content = _remembered(settings.dps, layout.assignment, certificates) or {}
     hub, device = content.get("hub"), content.get("device")
     return Assignment(hub, device) if isinstance(hub, str) and isinstance(device, str) and hub and device else None
 
@@ -226,7 +236,7 @@ def as_assigned(settings: Settings, layout: Layout) -> Settings:
     return settings if backup is None else settings.assigned_to(backup)
 
 
-def _remembered(dps: Dps, path: Path, store: CertificateStore) -> dict[str, Any] | None:
+def _remembered(dps: Dps, path: Path, store: Certificates) -> dict[str, Any] | None:
     try:
         content = json.loads(read_file(path))
     except (ConfigError, ValueError):

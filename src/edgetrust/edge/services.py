@@ -27,7 +27,7 @@ from edgetrust.edge.identityservice import IdentityService
 from edgetrust.edge.issuer import ConfiguredIssuer
 from edgetrust.edge.keyservice import KeyService
 from edgetrust.edge.localids import LocalIdentities
-from edgetrust.edge.management import Management
+from edgetrust.edge.management import Management, Reprovision
 from edgetrust.edge.moduleids import ModuleIdentities, ModuleUnknownError
 from edgetrust.edge.modules import Modules
 from edgetrust.edge.pairs import Certificates, CertificateStore
@@ -94,8 +94,13 @@ class Services:
         )
 
     def _managed(self, provisioning: Provisioning | None, clock: Clock) -> Management:
-        asking = self._module_ids.listed if provisioning is None else provisioning.again
-        source = "manual" if provisioning is None else "dps"
+        by_service = self._settings.dps is not None
+        asking: Reprovision = self._module_ids.listed
+        if provisioning is not None:
+            asking = provisioning.again
+        elif by_service and isinstance(self._module_ids, IdentityClient):
+            asking = self._module_ids.reprovision
+        source = "dps" if by_service else "manual"
         principals = self._settings.serving.principals
         return Management(self.modules, self._module_ids, principals, asking, source, clock.now())
 

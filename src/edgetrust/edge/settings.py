@@ -160,7 +160,8 @@ class Settings:
     """One gateway. `hub` is in lower case; `names` are what devices may dial besides `hostname`; `trust` is how long
     the copy of the registry may decide without the hub (None: as long as it has to); `warnings` are for the operator.
 
-    With `dps`, hub and device are empty until a provisioning service has assigned them.
+    With `dps`, hub and device are empty until a provisioning service has assigned them. With `keys_elsewhere` another
+    process has the keys, and no file of one was opened.
     """
 
     source: Path
@@ -190,6 +191,7 @@ class Settings:
     token: TokenPlace | None = None
     forward: Forward = Forward()  # noqa: RUF009 - frozen
     dps: Dps | None = None
+    keys_elsewhere: bool = False
     warnings: tuple[str, ...] = ()
     file: ConfigFile | None = field(default=None, repr=False, compare=False)
 
@@ -209,7 +211,8 @@ class Settings:
     def assigned_to(self, assignment: Assignment) -> Settings:
         """The same gateway, as what a provisioning service has assigned it. Raises ConfigError."""
         assert self.file is not None, "it was read from a file"
-        return replace(settings_from(self.file, self.source, assignment), listen=self.listen)
+        made = settings_from(self.file, self.source, assignment, keys_elsewhere=self.keys_elsewhere)
+        return replace(made, listen=self.listen)
 
 
 def load_settings(path: Path, assignment: Assignment | None = None, *, keys_elsewhere: bool = False) -> Settings:
@@ -266,6 +269,7 @@ def settings_from(
         token=reader.token(file.aziot_keys),
         forward=forward,
         dps=dps,
+        keys_elsewhere=keys_elsewhere,
         warnings=(*_warnings(file, edge_ca), *unclear),
         file=file,
     )
@@ -492,7 +496,8 @@ class _Reader(ReachingReader):
                 raise self.wrong("edge_ca needs both cert and pk", reason="config-missing-key")
             return EdgeCaFiles(self.path("edge_ca.cert", table.cert), self.key_place("edge_ca.pk", table.pk))
         if table.method is not None and table.method != "self_signed":
-            order = self._issuing.order("edge_ca", EDGE_CA, table, common_name=f"aziot-edge CA {device}", fixed=False)
+            name = f"aziot-edge CA {device}" if device else None  # who asks knows it, once it is assigned
+            order = self._issuing.order("edge_ca", EDGE_CA, table, common_name=name, fixed=False)
             return IssuedCa(order, self.auto_renew("edge_ca.auto_renew", table.auto_renew))
         return self._quickstart(table)
 
