@@ -71,7 +71,8 @@ def _serve(name: str, config: Path | None, root: Path, *, json: bool) -> None:
         else:
             say(f"ready: {process.name} on {socket}, pid {os.getpid()}")
 
-    run(lambda: kinds[name].start(settings, layout, SystemClock()), ready, processes.ServiceProcess.wait_moved)
+    start = kinds[name].start
+    run(lambda: start(settings, layout, SystemClock()), ready, lambda process: process.wait_moved())
 
 
 def units(

@@ -92,7 +92,7 @@ class IdentityClient:
         try:
             return self._told()
         except UnavailableError as problem:
-            if problem.reason == "service-failed" and self._memory.exists():  # the hub's no, or its absence
+            if problem.reason == "service-failed" and self._remembers():  # the hub's no, or its absence
                 raise RefusedError(problem.message, reason="device-refused", fix=problem.fix) from problem
             raise
 
@@ -111,12 +111,13 @@ class IdentityClient:
     def backup(self) -> EdgeHub | None:
         """What was remembered; None when there never was anything, or the key service does not know it."""
         try:
-            known = self._remembered()
-            if self.place is not None and _place_of(known) != self.place:
-                return None
-            return self._edge_hub(known)
-        except (ConfigError, ValueError, KeyError, TypeError):
+            return self._edge_hub(self._remembered()) if self._remembers() else None
+        except (ValueError, KeyError, TypeError):
             return None
+
+    def _remembers(self) -> bool:
+        """Whether what is remembered is of this device."""
+        return self._memory.exists() and self.place in (None, self._remembered_place())
 
     def _remembered(self) -> Any:
         return json.loads(read_file(self._memory))

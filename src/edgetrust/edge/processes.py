@@ -41,7 +41,7 @@ from edgetrust.edge.pairs import CertificateStore
 from edgetrust.edge.principals import Principals
 from edgetrust.edge.provisioning import Provisioning
 from edgetrust.edge.services import SERVICE_MODE
-from edgetrust.edge.settings import DeviceKey, DeviceTpm, KeptByIdentityService, Settings
+from edgetrust.edge.settings import Assignment, DeviceKey, DeviceTpm, KeptByIdentityService, Settings
 from edgetrust.edge.tpmservice import TpmRoutes
 from edgetrust.edge.upkeep import Upkeep
 from edgetrust.errors import Error, IntegrityError, UnavailableError
@@ -191,8 +191,9 @@ async def start_runtime(settings: Settings, layout: Layout, clock: Clock) -> Gat
     elsewhere = Elsewhere.below(layout, settings.issuing)
 
     async def start() -> Gateway:
-        known = settings
-        if settings.dps is not None:
+        if settings.dps is None:
+            known, elsewhere.identities.place = settings, Assignment(settings.hub, settings.device)
+        else:
             known = settings.assigned_to(await elsewhere.identities.assigned())
         return await Gateway.start(as_runtime(known), layout, clock, elsewhere)
 

@@ -6,6 +6,7 @@ itself to the device that it is by then.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import pytest
 
 from support.edge_world import Gateway, World, edgetrust, wait_until, write_holder
 from support.est_server import Served, TestEst
-from support.pki import self_signed
+from support.pki import Holder, self_signed
 from support.provisioned import by_key, enroll
 from support.separated import NAMES, Separated, uid
 from support.sockets import curl
@@ -37,6 +38,7 @@ class Site:
     world: World
     served: Served
     edge: Separated
+    sensors: dict[str, Holder] = field(default_factory=dict)
 
     @property
     def gateway(self) -> Gateway:
@@ -64,23 +66,32 @@ class Site:
             self.edge.start(("edged",))
         else:
             self.edge.ready("identityd", self.starts("identityd") + 1)
-            assert (
-                curl(self.edge.root / "run/iotedge/mgmt.sock", "POST", "/device/reprovision", {}, version="2022-08-03")[
-                    0
-                ]
-                == 204
-            )
-        wait_until(lambda: self.state()["identity"].get("device") == name, 40)
+            self.ask_again()
+        self.is_now(name)
+
+    def ask_again(self) -> None:
+        """Have the runtime see what the device is."""
+        management = self.edge.root / "run/iotedge/mgmt.sock"
+        assert curl(management, "POST", "/device/reprovision", {}, version="2022-08-03")[0] == 204
+
+    def is_now(self, name: str) -> None:
+        """Wait until the runtime is the device `name`."""
+        try:
+            wait_until(lambda: self.state()["identity"].get("device") == name, 40)
+        except AssertionError as late:
+            logs = "".join(f"--- {one}\n{self.edge.log(one).read_text()[-1500:]}" for one in NAMES)
+            raise AssertionError(f"{self.state()['identity']} is not {name}\n{logs}") from late
 
     def starts(self, name: str) -> int:
         return len(self.edge.log(name, "out").read_text().splitlines())
 
     def publish(self, device: str, message: str) -> None:
         """A sensor below the gateway `device` reaches the hub."""
-        sensor = f"Sensor-{device}-{message}"
-        holder = self_signed(sensor, now=self.world.pki.now)
-        self.world.thumbprint_device(sensor, holder, "--parent", device)
-        done = self.gateway.publish(sensor, message, holder=holder)
+        sensor = f"Sensor{device}"
+        if device not in self.sensors:
+            self.sensors[device] = self_signed(sensor, now=self.world.pki.now)
+            self.world.thumbprint_device(sensor, self.sensors[device], "--parent", device)
+        done = self.gateway.publish(sensor, message, holder=self.sensors[device])
         assert done.returncode == 0, done.stdout + done.stderr + self.edge.log("edged").read_text()[-2000:]
         self.world.wait_for_events([message], sensor)
 
@@ -141,11 +152,15 @@ def _trust_at_dps(world: World, name: str, pem: str) -> None:
     enroll(world, "group", "create", name, "--ca-name", name)
 
 
-def _by_group_key(site: Site, name: str) -> None:
+def _by_group_key(site: Site, name: str) -> Path:
     """The derived key of a group, in a file of the key service."""
     enroll(site.world, "group", "create", f"group-{name}")
     derived = edgetrust("group", "key", f"group-{name}", name, "--dir", str(site.world.hub_folder)).stdout.strip()
-    site.attest(name, by_key(derived, name))
+    plain = site.world.folder / f"{name}.key"
+    plain.write_bytes(base64.b64decode(derived))
+    given = site.edge.give(plain, "keyd")
+    site.attest(name, by_key(derived, name).replace(f'value = "{derived}"', f'uri = "file://{given}"'))
+    return given
 
 
 def _only_keyd_read_keys(site: Site, keys: set[str]) -> None:
@@ -158,7 +173,7 @@ def _only_keyd_read_keys(site: Site, keys: set[str]) -> None:
 def test_by_the_key_of_a_group_then_without_the_service(site: Site) -> None:
     """Each process is killed and started again while the enrollment is disabled: nothing asks anew, nothing is lost."""
     name = "ByGroupKey"
-    _by_group_key(site, name)
+    key = _by_group_key(site, name)
     site.publish(name, "0")
     status, told = curl(
         site.edge.root / "run/aziot/identityd.sock", "GET", "/identities/provisioning", version="2021-12-01"
@@ -173,7 +188,7 @@ def test_by_the_key_of_a_group_then_without_the_service(site: Site) -> None:
         site.edge.ready(one, started + 1)
         site.publish(name, str(number))
         assert site.state()["identity"] == before
-    _only_keyd_read_keys(site, set())
+    _only_keyd_read_keys(site, {str(key)})
 
 
 def test_by_a_certificate_of_a_group(site: Site) -> None:
@@ -214,7 +229,7 @@ def test_by_a_certificate_that_is_issued_by_est(site: Site) -> None:
 
 
 def test_by_tpm(site: Site) -> None:
-    """The key service alone uses the TPM; who may not use it is told so."""
+    """The key service alone uses the TPM, a restart needs no service, and a device that is moved is followed."""
     name, folder = "ByTpm", site.edge.root / "tpm"
     with Tpm(folder) as chip:
         endorsement, _ = chip.keys()
@@ -236,6 +251,11 @@ def test_by_tpm(site: Site) -> None:
         identities = site.edge.root / "run/aziot/identityd.sock"
         body = {"type": "aziot", "moduleId": "m"}
         assert curl(identities, "POST", "/identities/modules", body, version="2021-12-01")[0] == 200
+        edgetrust("enrollment", "enable", name, "--dir", str(site.world.hub_folder))
+        edgetrust("enrollment", "update", name, "--device-id", "Moved", "--dir", str(site.world.hub_folder))
+        site.ask_again()
+        site.is_now("Moved")  # the services that a supervisor gave sockets take them again
+        site.publish("Moved", "2")
         users = {one for one in NAMES if any("/tpm2_" in path for path in site.opened(one))}
         assert users == {"keyd"}
 
