@@ -179,6 +179,8 @@ class IdentityProcess(ServiceProcess):
         await self._upkeep.renew_due()
         if await asyncio.to_thread(self._certificates.refresh_device_identity):
             self._identities.forget_certificate()
+        if self._provisioning is not None:
+            await self._provisioning.make_known()
 
     async def _try_identity(self, chain: Chain, key: KeyHandle) -> None:
         if self._provisioning is not None:  # which makes it known to the hub

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 from typing import Any
 
 import msgspec
@@ -27,12 +26,12 @@ from edgetrust.errors import ConfigError, RefusedError, UnavailableError
 
 
 class _Key(msgspec.Struct):
-    key: str
+    key: bytes
 
 
 class _Data(msgspec.Struct):
-    data: str
-    key: str | None = None
+    data: bytes
+    key: bytes | None = None
 
 
 class TpmRoutes:
@@ -63,17 +62,15 @@ class TpmRoutes:
 
     async def _keep(self, request: web.Request) -> web.Response:
         self._authorize(request)
-        wrapped = _decoded("key", (await read(request, _Key)).key)
-        await _used(self._chip.keep, wrapped)
+        await _used(self._chip.keep, (await read(request, _Key)).key)
         return web.Response(status=NO_CONTENT)
 
     async def _sign(self, request: web.Request) -> web.Response:
         self._authorize(request)
         body = await read(request, _Data)
-        data = _decoded("data", body.data)
         if body.key is None:
-            return answer({"digest": _encoded(await _used(self._chip.sign, data))})
-        return answer({"digest": _encoded(await _used(self._chip.sign_once, _decoded("key", body.key), data))})
+            return answer({"digest": _encoded(await _used(self._chip.sign, body.data))})
+        return answer({"digest": _encoded(await _used(self._chip.sign_once, body.key, body.data))})
 
 
 async def _used(operation: Any, *arguments: bytes) -> Any:
@@ -83,13 +80,6 @@ async def _used(operation: Any, *arguments: bytes) -> Any:
         raise bad_parameter("key", problem.message) from problem
     except (UnavailableError, ConfigError) as problem:
         raise ServiceError(500, problem.message, reason=problem.reason) from problem
-
-
-def _decoded(name: str, text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as problem:
-        raise bad_parameter(name, "it is not base64") from problem
 
 
 def _encoded(content: bytes) -> str:
