@@ -232,7 +232,8 @@ class IdentityService:
         latest = None if self._by_service is None else self._by_service.latest
         if latest is None:
             return {}
-        return {"hubName": latest.hub, "gatewayHost": latest.hub, "deviceId": latest.device}
+        above = {} if self._settings.upstream.name != self._settings.hub else {"gatewayHost": latest.hub}
+        return {"hubName": latest.hub, "deviceId": latest.device, **above}
 
     def _place(self) -> dict[str, Any]:
         settings = self._settings
