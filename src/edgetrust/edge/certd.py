@@ -57,6 +57,7 @@ from edgetrust.telemetry import EVENT_CERTIFICATE_ISSUED, EVENT_EDGE_CA_CHAIN, E
 from edgetrust.trust.authorize import EDGE_HUB
 
 _SERVER_LIFE = AutoRenew()
+_OF_THE_EDGE_CA = {"issuer-expired": "edge-ca-expired", "issuer-not-yet-valid": "edge-ca-not-yet-valid"}
 _log = structlog.get_logger()
 
 
@@ -346,7 +347,7 @@ class GatewayCertificates:
         try:
             chain = self.issuer.issue(key.public_key(), GATEWAY_SERVER, names, self._clock.now())
         except IntegrityError as problem:
-            reason = "edge-ca-expired" if problem.reason == "issuer-expired" else problem.reason
+            reason = _OF_THE_EDGE_CA.get(problem.reason, problem.reason)
             raise EdgeCaError(
                 f"no server certificate for {settings.hostname!r}: {problem.message}", reason=reason, fix=problem.fix
             ) from problem

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from edgetrust.errors import IntegrityError
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.csr import Csr
-from edgetrust.pki.issue import Issuer
+from edgetrust.pki.issue import Issuer, not_yet_valid
 from edgetrust.pki.keys import KeyHandle, public_der, signing_key
 
 Extensions = tuple[tuple[x509.ExtensionType, bool], ...]
@@ -44,7 +44,9 @@ def ca_extensions(*, path_length: int | None) -> Extensions:
 def sign_by(
     issuer: Issuer, csr: Csr, now: datetime, *, life: timedelta | None = None, subject: x509.Name | None = None
 ) -> Chain:
-    """A certificate for `csr`, followed by the issuer's whole file. Raises IntegrityError (`issuer-expired`)."""
+    """A certificate for `csr`, followed by the issuer's whole file. Raises IntegrityError (`issuer-expired`,
+    `issuer-not-yet-valid`).
+    """
     above = issuer.certificate
     end = min(now + (life or DEFAULT_LIFE), above.not_valid_after_utc)
     if end <= now:
@@ -53,7 +55,10 @@ def sign_by(
             reason="issuer-expired",
             fix="renew the issuing certificate first",
         )
-    builder = _builder(csr, subject, max(now, above.not_valid_before_utc), end).issuer_name(above.subject)
+    begin = max(now, above.not_valid_before_utc)
+    if begin >= end:
+        raise not_yet_valid(above)
+    builder = _builder(csr, subject, begin, end).issuer_name(above.subject)
     if not _asks_for(csr, x509.AuthorityKeyIdentifier) and (key_id := _key_identifier(above)) is not None:
         authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id)
         builder = builder.add_extension(authority, critical=False)

@@ -63,9 +63,9 @@ class Issuer:
         """A new certificate, followed by this issuer's whole chain.
 
         `validity` counts from `now` (default: the profile's); `not_before` and `not_after` replace what follows from
-        it, though the end is never later than the issuer's. Raises IntegrityError: `issuer-expired`, or `lint-...` if
-        the result would not be a certificate of its profile. Raises UsageError if the profile is self-signed or the
-        dates contradict each other.
+        it, though the end is never later than the issuer's. Raises IntegrityError: `issuer-expired`,
+        `issuer-not-yet-valid`, or `lint-...` if the result would not be a certificate of its profile. Raises
+        UsageError if the profile is self-signed or the dates contradict each other.
         """
         if profile.self_signed:
             raise UsageError(f"a certificate of profile {profile.name!r} signs itself", reason="profile-self-signed")
@@ -79,12 +79,24 @@ class Issuer:
         begin, end = _dates(profile, now, validity, not_before, not_after)
         begin = max(begin, issuer.not_valid_before_utc) if not_before is None else begin
         end = min(end, issuer.not_valid_after_utc)
+        if begin >= end:
+            raise not_yet_valid(issuer)
         key = subject_key.public_key if isinstance(subject_key, Csr) else subject_key
         builder = _builder(key, profile, names, begin, end).issuer_name(issuer.subject)
         builder = builder.add_extension(self._identifier, critical=False)
         certificate = builder.sign(self._signing, hashes.SHA256())
         _insist(certificate, profile, issuer, now)
         return Chain((certificate, *self.chain.certificates))
+
+
+def not_yet_valid(issuer: x509.Certificate) -> IntegrityError:
+    """What an issuer that begins later than its certificate would end is refused with."""
+    return IntegrityError(
+        f"the issuer {issuer.subject.rfc4514_string()!r} is not valid before "
+        f"{issuer.not_valid_before_utc:%Y-%m-%dT%H:%MZ}",
+        reason="issuer-not-yet-valid",
+        fix="compare the clock of this machine: date -u",
+    )
 
 
 def self_signed(

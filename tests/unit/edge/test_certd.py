@@ -395,3 +395,44 @@ def test_a_renewal_that_is_cut_off_leaves_a_pair_that_fits(
     assert bench.keys.load(EDGE_CA).public_key() == again.issuer.certificate.public_key()
     assert not bench.keys.exists(TEMPORARY)
     assert again.store.load(TEMPORARY) is None
+
+
+# A clock that is a year off -------------------------------------------------------------------------------------------
+
+YEAR = timedelta(days=365)
+
+
+@pytest.mark.parametrize("quickstart", [True, False])
+def test_a_clock_a_year_behind_replaces_nothing_and_serves_nobody_wrongly(bench: Bench, quickstart: bool) -> None:
+    """What is not valid yet is kept as it is: a machine whose clock has lost its battery begins long ago."""
+    certificates = (bench if quickstart else bench.with_files(bench.edge_ca())).open()
+    before = certificates.store.text(EDGE_CA)
+    server = certificates.issue_server("638", certificates.new_server_key())
+    bench.clock.jump(NOW - YEAR)
+    assert not certificates.refresh_edge_ca()
+    assert not certificates.server_is_due(server)
+    with pytest.raises(EdgeCaError) as caught:
+        certificates.issue_server("638", certificates.new_server_key())
+    assert caught.value.reason == "edge-ca-not-yet-valid"
+    assert certificates.store.text(EDGE_CA) == before
+    bench.clock.jump(NOW)
+    again = bench.open()
+    assert again.store.text(EDGE_CA) == before
+    assert again.issue_server("638", again.new_server_key()).chain.certificates[1] == certificates.issuer.certificate
+
+
+def test_a_clock_a_year_ahead_renews_a_quickstart_ca_once_and_is_said_when_it_is_right_again(bench: Bench) -> None:
+    certificates = bench.open()
+    first = certificates.issuer.certificate
+    bench.clock.jump(NOW + YEAR)
+    assert certificates.refresh_edge_ca()
+    ahead = certificates.issuer.certificate
+    assert ahead != first
+    assert not certificates.refresh_edge_ca()
+    bench.clock.jump(NOW)
+    assert not certificates.refresh_edge_ca()  # not valid yet is no reason to throw it away
+    with pytest.raises(EdgeCaError) as caught:
+        certificates.issue_server("638", certificates.new_server_key())
+    assert (caught.value.reason, "clock" in caught.value.fix) == ("edge-ca-not-yet-valid", True)
+    bench.clock.jump(NOW + YEAR + timedelta(days=1))
+    assert certificates.issue_server("638", certificates.new_server_key()).chain.certificates[1] == ahead

@@ -132,6 +132,8 @@ async def test_nothing_outlives_its_issuer_and_an_ended_one_issues_nothing(bench
     assert Chain.from_pem(made.body["pem"]).end_entity.not_valid_after_utc == NOW + timedelta(days=5)
     ended = await bench.create("x", issuer=bench.edge_ca(begin=timedelta(days=-9), end=timedelta(days=-1)))
     assert (ended.status, ended.body) == (500, {"message": "internal error"})
+    later = await bench.create("x", issuer=bench.edge_ca(begin=timedelta(days=60), end=timedelta(days=90)))
+    assert (later.status, later.body) == (500, {"message": "internal error"})
 
 
 async def test_self_signed_with_the_key_of_the_same_identifier(bench: Bench) -> None:

@@ -179,6 +179,17 @@ async def test_what_is_wrong_with_one_certificate_keeps_no_other_from_being_repl
     await until(lambda: gateway._server.chain != old)
 
 
+async def test_what_else_changed_in_the_configuration_waits_for_the_next_start_and_says_so(
+    story: Story, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway = await story.start()
+    old = gateway._server.chain
+    await gateway.reread(replace(story.settings, queue_bytes=1, retries=7))
+    assert "changed, from the next start on: queue_bytes, retries" in capsys.readouterr().out
+    assert gateway._server.chain == old
+    assert gateway.settings == story.settings
+
+
 async def test_a_disabled_device_is_closed_and_an_expired_token_too(story: Story) -> None:
     gateway = await story.start()
     await until(lambda: gateway._registry.as_of is not None)
