@@ -116,10 +116,8 @@ UPSTREAM_WINDOW = 256  # unacknowledged publishes towards the hub: what it store
 UPSTREAM_WINDOW_BYTES = 4 * 1024**2  # of them, so that large messages do not fill the memory of both sides
 UPSTREAM_GATHER_SECONDS = 0.005  # before the queue is read again: one read for what many devices send
 UPSTREAM_FORGET_SECONDS = 0.05  # what the hub has acknowledged leaves the queue together; a crash repeats that much
-LANE_FRESH_BYTES = (
-    32 * 1024**2
-)  # of messages that one queue has in memory until they are leased: a burst; more are read
-LANE_FRESH_MESSAGE_BYTES = 512  # that each of them counts beside body and properties
+QUEUE_FRESH_BYTES = 32 * 1024**2  # of messages that all queues have in memory until they are leased; more are read then
+QUEUE_FRESH_MESSAGE_BYTES = 512  # that each of them counts beside body and properties
 QUEUE_BYTES = 2 * 1024**3  # all queues of a gateway, unless its deployment says otherwise; beyond it publishers wait
 HELD_BYTES = 32 * 1024**2  # what publishers may make a gateway hold while its queues are full or its disk is
 HELD_RETRY_SECONDS = 1.0  # between two attempts to store what is held: a disk that has room again is noticed

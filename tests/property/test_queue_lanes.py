@@ -119,6 +119,7 @@ class Play:
             while leased := await self.ours.lane(name).lease(EVERYTHING):
                 self.hold(known, leased)
             assert set(known.there) <= set(known.leased)
+            assert self.ours.lane(name).fresh_bytes == 0
         for name, known in self.known.items():
             lane = self.ours.lane(name)
             lane.release()
@@ -142,13 +143,13 @@ async def played(database: Database, happens: list[Step]) -> None:
     await play.other.close()
 
 
-@pytest.mark.parametrize("memory", [store_queues.LANE_FRESH_BYTES, 1_500])
+@pytest.mark.parametrize("memory", [store_queues.QUEUE_FRESH_BYTES, 1_500])
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(happens=steps)
 def test_a_lane_gives_everything_once_and_in_order(
     database: Database, monkeypatch: pytest.MonkeyPatch, memory: int, happens: list[Step]
 ) -> None:
-    monkeypatch.setattr(store_queues, "LANE_FRESH_BYTES", memory)
+    monkeypatch.setattr(store_queues, "QUEUE_FRESH_BYTES", memory)
     asyncio.run(played(database, happens))
 
 

@@ -7,8 +7,8 @@ again from the head: at least once. What has expired is not leased any more. Lea
 process that drains; any number of processes may append. Sizes are kept in rows of their own and are exact.
 
 Who drains as fast as messages come is given them from memory, after their commit, and nothing is read: a lane that was
-read to its end keeps what is stored behind that, until it is too much, somebody else has stored or dropped something,
-or it is released. Then it is read again.
+read to its end keeps what is stored behind that, until all lanes have too much, somebody else has stored or dropped
+something, or it is released. Then it is read again.
 
 At the limit of bytes the queues take nothing (`queue-full`), nor anything later before `resume`; or they make room
 (`queue_accounts`). What comes again is answered like what is stored, and not stored (`repeats`).
@@ -31,9 +31,9 @@ from edgetrust.clock import Clock, SystemClock
 from edgetrust.limits import (
     APPEND_BACKLOG_BYTES,
     EVENT_POLL_SECONDS,
-    LANE_FRESH_BYTES,
-    LANE_FRESH_MESSAGE_BYTES,
     QUEUE_BYTES,
+    QUEUE_FRESH_BYTES,
+    QUEUE_FRESH_MESSAGE_BYTES,
     TRIM_STEP_ROWS,
     UPSTREAM_BATCH,
     UPSTREAM_UNFORGOTTEN,
@@ -196,11 +196,16 @@ class ForwardQueue:
                 lane = self._lanes.get(row[_QUEUE])
                 if lane is not None:
                     lane.stored(offset, row)
+            self._bound_memory()
         else:  # somebody else has stored something too
             self._read_again()
         self._newest = max(self._newest, stored.last)
         self._news.set()
         self._news = asyncio.Event()
+
+    def _bound_memory(self) -> None:
+        if sum([lane.fresh_bytes for lane in self._lanes.values()]) > QUEUE_FRESH_BYTES:
+            max(self._lanes.values(), key=lambda lane: lane.fresh_bytes).read_again()
 
     def _read_again(self) -> None:
         for lane in self._lanes.values():
@@ -301,7 +306,7 @@ class Lane:
         self._once_leased_to: dict[int, int] = {}
         # All that is left to lease; None: it has to be read.
         self._fresh: _Fresh | None = None if queues._newest else {}
-        self._fresh_bytes = 0
+        self.fresh_bytes = 0  # what `_fresh` takes
         self._releases = 0
 
     async def lease(self, limit: int = UPSTREAM_BATCH) -> tuple[LeasedMessage, ...]:
@@ -309,11 +314,11 @@ class Lane:
         if self._fresh:
             return self._lease_fresh(self._fresh, limit)
         releases = self._releases
-        self._fresh, self._fresh_bytes = {}, 0  # what is stored from now on
+        self._fresh, self.fresh_bytes = {}, 0  # what is stored from now on
         try:
             leased, reached = await self._read(limit)
         except BaseException:
-            self._fresh = None
+            self.read_again()
             raise
         if releases != self._releases:
             return ()  # released meanwhile: leasing begins at the head again
@@ -321,7 +326,7 @@ class Lane:
         for one in leased:
             self._once_leased_to[one.priority] = max(one.offset, self._once_leased_to.get(one.priority, 0))
         if len(leased) >= limit:
-            self._fresh = None
+            self.read_again()
         elif self._fresh is not None:
             self._forget_leased(self._fresh)
         return tuple(leased)
@@ -355,23 +360,21 @@ class Lane:
         fresh, priority = self._fresh, row[_PRIORITY]
         if fresh is None or offset <= self._leased_to.get(priority, 0):
             return
-        self._fresh_bytes += size_of((row,)) + LANE_FRESH_MESSAGE_BYTES
-        if self._fresh_bytes > LANE_FRESH_BYTES:
-            self.read_again()
-        elif priority in fresh:
+        self.fresh_bytes += _held(row)
+        if priority in fresh:
             fresh[priority].append((offset, row))
         else:
             fresh[priority] = deque(((offset, row),))
 
     def read_again(self) -> None:
-        """What is stored is not, or not only, what was told."""
-        self._fresh = None
+        """What is stored is not, or not only, what was told; or it shall not be kept."""
+        self._fresh, self.fresh_bytes = None, 0
 
     def _forget_leased(self, fresh: _Fresh) -> None:
         """Some of what was stored during a reading was read too."""
         for priority, waiting in list(fresh.items()):
             while waiting and waiting[0][0] <= self._leased_to.get(priority, 0):
-                waiting.popleft()
+                self.fresh_bytes -= _held(waiting.popleft()[1])
             if not waiting:
                 del fresh[priority]
 
@@ -382,7 +385,7 @@ class Lane:
             waiting = fresh[priority]
             while waiting and len(leased) < limit:
                 offset, row = waiting.popleft()
-                self._fresh_bytes -= size_of((row,)) + LANE_FRESH_MESSAGE_BYTES
+                self.fresh_bytes -= _held(row)
                 self._leased_to[priority] = self._once_leased_to[priority] = offset
                 if not row[_EXPIRES] or row[_EXPIRES] > now_ms:
                     leased.append(LeasedMessage(offset, Message._make(row[:_QUEUE]), row[_INPUT], priority))
@@ -407,7 +410,7 @@ class Lane:
         """What was leased and not acknowledged is leased again, from the head: the connection is lost."""
         self._releases += 1
         self._leased_to = {}
-        self._fresh = None
+        self.read_again()
 
     async def ack(self, offsets: Iterable[int]) -> None:
         """These messages have arrived; forget them. Offsets that are not in the queue are fine."""
@@ -445,6 +448,11 @@ def _head(connection: Connection, lane: Any) -> int:
 
 def _newest(connection: Connection) -> int:
     return connection.execute(select(func.max(_row.seq))).scalar() or 0
+
+
+def _held(row: Row) -> int:
+    """What it takes to have a message in memory."""
+    return size_of((row,)) + QUEUE_FRESH_MESSAGE_BYTES
 
 
 def _nobody(dropped: Sequence[Dropped]) -> None:
