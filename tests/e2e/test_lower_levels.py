@@ -265,6 +265,12 @@ cat cert.pem ca*.pem >chain.pem"""
     first, renewed = (Chain.from_pem((folder / name).read_bytes()) for name in ("cert.pem", "renewed.pem"))
     assert first.thumbprint() != renewed.thumbprint()  # its key was proven to the service itself
 
+    address, port = plant.row.address(BOTTOM), plant.ports[0][1]
+    other = f"https://{EST}:{plant.est_port}/.well-known/est/cacerts"
+    way = f"{EST}:{plant.est_port}:{address}:{port}"
+    told = plant.run(DEVICES, "curl", "-sSf", "--connect-to", way, "--cacert", trust, other)
+    assert told.stdout.startswith("MI"), told.stderr
+
     mqtt = plant.run(DEVICES, "openssl", "s_client", "-connect", f"{CLOUD}:{plant.ports[0][0]}", "-servername", CLOUD,
                      "-CAfile", trust, "-verify_hostname", CLOUD, "-verify_return_error")  # fmt: skip
     assert "Verify return code: 0 (ok)" in mqtt.stdout

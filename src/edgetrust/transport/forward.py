@@ -15,8 +15,9 @@ It must not know names, nor what is inside.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
 from edgetrust import limits
@@ -30,11 +31,14 @@ _ALERT: Final = b"\x15\x03\x03\x00\x02\x02\x50"  # fatal, internal_error (RFC 84
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where connections for `name` go: `host` is dialled."""
+    """Where connections for `name` go: `host` is dialled. `lookup` is held while its address is asked for, so that many
+    connections do not take the threads that resolve names.
+    """
 
     name: str
     host: str
     port: int
+    lookup: asyncio.Lock = field(default_factory=asyncio.Lock, compare=False, repr=False)
 
 
 class Forwarder(Protocol):
@@ -118,7 +122,7 @@ class Greeted(asyncio.BufferedProtocol):
         self._share.wheel.arm(self, limits.CLIENT_HELLO_SECONDS)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._share.buffer
+        return self._share.buffer[: limits.CLIENT_HELLO_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._ended or self._lower is None:
@@ -231,13 +235,13 @@ class _Passed:
         near.pause_reading()
         near.set_protocol(self._near)
         self._near.connection_made(near)
-        self._dialling = asyncio.get_running_loop().create_task(self._dial(first))
+        self._dialling = asyncio.get_running_loop().create_task(self._dial(first, near.get_extra_info("sockname")))
 
-    async def _dial(self, first: bytes) -> None:
-        loop, target = asyncio.get_running_loop(), self.target
+    async def _dial(self, first: bytes, here: object) -> None:
+        target = self.target
         try:
             async with asyncio.timeout(limits.FORWARD_CONNECT_SECONDS):
-                await loop.create_connection(lambda: self._far, target.host, target.port)
+                await self._connect(here)
         except (OSError, TimeoutError) as error:
             why = str(error) or f"no connection within {limits.FORWARD_CONNECT_SECONDS:g} seconds"
             problem = UnavailableError(
@@ -253,6 +257,24 @@ class _Passed:
         self.count(len(first), up=True)
         self._share.wheel.arm(self, limits.FORWARD_IDLE_SECONDS)
         self._near.resume()
+
+    async def _connect(self, here: object) -> None:
+        """Try the target's addresses in their order. Raises OSError."""
+        loop, target = asyncio.get_running_loop(), self.target
+        async with target.lookup:
+            found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        problem = OSError("it has no address")
+        for *_, address in found:
+            if address == here:
+                problem = OSError("its name leads back to this listener")
+                continue
+            try:
+                await loop.create_connection(lambda: self._far, str(address[0]), int(address[1]))
+            except OSError as error:
+                problem = error
+            else:
+                return
+        raise problem
 
     def count(self, size: int, *, up: bool) -> None:
         """Bytes that were passed on."""
@@ -317,10 +339,10 @@ class _Half(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._lower = cast("asyncio.Transport", transport)
-        self._lower.set_write_buffer_limits(limits.WRITE_HIGH_WATER_BYTES, limits.WRITE_LOW_WATER_BYTES)
+        self._lower.set_write_buffer_limits(limits.FORWARD_BUFFER_BYTES)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._share.buffer
+        return self._share.buffer[: limits.FORWARD_BUFFER_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
         self.other.write(bytes(self._share.buffer[:nbytes]))

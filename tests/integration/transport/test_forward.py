@@ -214,6 +214,16 @@ async def test_a_service_that_is_away_is_an_alert_and_a_problem() -> None:
         assert names.open == 0
 
 
+async def test_a_name_that_leads_back_here_goes_round_no_more_than_once() -> None:
+    async with gateway(names := Names()) as passing:
+        names.targets.update(to(passing))
+        with pytest.raises(ssl.SSLError, match=r"(?i)alert.internal.error"):
+            await dialled(passing.port, "dps.example.com")
+        await until(lambda: passing.connections == 0)
+        assert "leads back to this listener" in names.problems[0].message
+        assert (len(names.problems), names.open) == (1, 0)
+
+
 async def test_a_reader_that_is_slow_slows_the_writer_down_and_nothing_is_lost() -> None:
     factory, made = remembering(Ears)
     async with listening(factory, server_slot(SERVICE)) as service, gateway(names := Names(to(service))) as passing:
