@@ -17,7 +17,7 @@ Source: edge specification 6.7.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Protocol
 
@@ -120,8 +120,9 @@ class Children:
                 await self._copies.forget(identity)
             self._said.pop(identity, None)
 
-    async def resume(self) -> None:
-        """After a start: bring to the hub what was reported before."""
+    async def resume(self, gone: Callable[[Identity], bool]) -> None:
+        """After a start: forget who left unseen, and bring to the hub what was reported before."""
+        await self.forget([one for one in await self._copies.everybody(self._hub) if gone(one)])
         for identity in await self._copies.waiting(self._hub):
             self._link(identity)
 

@@ -416,7 +416,7 @@ class Gateway:
         for work in (
             self._hub_side.keep_synchronised(),
             self._hub_side.watch_scope(),
-            self._children.resume(),
+            self._children.resume(self._left),
             self._keep_certificates(),
             self._decide_again_periodically(),
             self._tick(),
@@ -448,10 +448,15 @@ class Gateway:
             sessions = list(self._sessions)
         else:
             sessions = [session for identity in identities for session in self._sessions.concerned(identity)]
-            gone = [one for one in identities if not self._registry.has(one) and one.device != self.settings.device]
-            self._tasks.start(self._children.forget(gone))
+            self._tasks.start(self._children.forget([one for one in identities if self._left(one)]))
         if sessions:
             self._tasks.start(self._decide_again(sessions))
+
+    def _left(self, identity: Identity) -> bool:
+        """Whether the hub has said that this is not below the gateway; itself always is."""
+        if identity.device == self.settings.device and identity.module in (None, EDGE_HUB):
+            return False
+        return self._registry.as_of is not None and not self._registry.has(identity)
 
     async def _decide_again(self, sessions: list[Session]) -> None:
         for session in sessions:

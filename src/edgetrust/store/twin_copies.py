@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, true
 
 from edgetrust.limits import TWIN_REPORTS_KEPT
 from edgetrust.pki.keys import SecretBytes
@@ -120,7 +120,14 @@ class TwinCopies:
 
     async def waiting(self, hub: str) -> tuple[Identity, ...]:
         """Whose reports wait for the hub."""
-        query = select(twin_copies.c.device, twin_copies.c.module).where(twin_copies.c.waiting)
+        return await self._identities(hub, twin_copies.c.waiting)
+
+    async def everybody(self, hub: str) -> tuple[Identity, ...]:
+        """Of whom anything is remembered."""
+        return await self._identities(hub, true())
+
+    async def _identities(self, hub: str, which: ColumnElement[bool]) -> tuple[Identity, ...]:
+        query = select(twin_copies.c.device, twin_copies.c.module).where(which)
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return tuple(Identity(hub, row.device, row.module or None) for row in rows)
 

@@ -56,6 +56,26 @@ def test_telemetry_with_a_key_and_with_a_certificate(shared: Story, tmp_path: Pa
     wait_until(lambda: "by certificate" in events(shared, "TempSensor"))
 
 
+def test_telemetry_of_modules(shared: Story) -> None:
+    """A module of the gateway, with its output, and one of a device below it; each with its own key or its device's."""
+    leaf_key = registered(shared, "HttpLeaf")
+    for device, module in (("EdgeGateway", "HttpFilter"), ("HttpLeaf", "m")):
+        made = edgetrust("module", "create", device, module, "--keys", "--json", "--dir", str(shared.world.hub_folder))
+        key = json.loads(made.stdout)["authentication"]["symmetricKey"]["primaryKey"]
+        path = f"/devices/{device}/modules/{module}/messages/events{API}"
+        shown = ["-H", f"Authorization: {token(key, device, module)}", "-H", "iothub-app-kind: a"]
+        assert shared.gateway.curl(path, "-d", f"from {module}", *shown)[0] == 204
+        other = ["-H", f"Authorization: {token(leaf_key, 'HttpLeaf', 'other')}"]
+        assert shared.gateway.curl(path, "-d", "forged", *other)[0] == 401
+    wait_until(lambda: events(shared, "HttpLeaf") == ["from m"])
+    wait_until(lambda: "from HttpFilter" in events(shared, "EdgeGateway"))
+    assert "forged" not in events(shared, "EdgeGateway")
+    _, page = plain(shared, "/metrics")
+    received = next(one for one in text_string_to_metric_families(page) if one.name == "edgehub_messages_received")
+    counted = {sample.labels["id"]: sample.value for sample in received.samples}
+    assert (counted["EdgeGateway/HttpFilter"], counted["HttpLeaf/m"]) == (1, 1)
+
+
 def test_refused_with_the_reason_on_record(shared: Story, tmp_path: Path) -> None:
     key = registered(shared, "HttpWrong")
     path = f"/devices/HttpWrong/messages/events{API}"

@@ -30,7 +30,7 @@ from edgetrust.protocol.methods import MethodAnswer, MethodCall
 from edgetrust.protocol.mqtt.packets import Publish
 from edgetrust.protocol.twin import DesiredChange, TwinError, merge
 from edgetrust.store.engine import Database
-from edgetrust.store.twin_copies import TwinCopies
+from edgetrust.store.twin_copies import TwinCopies, TwinCopy
 from edgetrust.trust.identity import Identity
 
 HUB = "hub.example"
@@ -248,10 +248,28 @@ async def test_what_waits_survives_a_restart(world: World) -> None:
     await world.children.report("d1", {"a": 1})
     world.children.close()
     again = World(world.database)
-    await again.children.resume()
+    await again.children.resume(lambda _: False)
     await until(lambda: again.hub.reported.get("a") == 1)
     await until(lambda: not again.hub.link.is_open)  # delivered, and nobody is here
     assert await again.copies.waiting(HUB) == ()
+
+
+async def test_who_has_left_leaves_nothing_behind(world: World) -> None:
+    other, module = Identity(HUB, "d2"), Identity(HUB, "d1", "m")
+    for identity in (DEVICE, module, other):
+        await world.copies.keep(identity, TwinCopy({"secret": 1}, 1, {}, 1, ({"a": 1},)))
+    await world.children.forget([DEVICE])
+    assert await world.copies.everybody(HUB) == (other,)
+
+
+async def test_who_left_while_nobody_was_here_is_forgotten_at_the_start_and_told_of_nothing(world: World) -> None:
+    other = Identity(HUB, "d2")
+    for identity in (DEVICE, other):
+        await world.copies.keep(identity, TwinCopy({}, 1, {}, 1, ({"a": 1},)))
+    await world.children.resume(lambda identity: identity == other)
+    await until(lambda: world.hub.reported.get("a") == 1)
+    assert await world.copies.everybody(HUB) == (DEVICE,)
+    assert len(world.hub.links) == 1
 
 
 async def test_a_report_that_the_hub_refuses_holds_up_nobody(world: World) -> None:

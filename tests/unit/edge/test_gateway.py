@@ -22,8 +22,10 @@ from edgetrust.errors import ConfigError, Error
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.protocol.mqtt.packets import Connect
 from edgetrust.protocol.sas import resource_text, sign
+from edgetrust.store.twin_copies import TwinCopy
 from edgetrust.transport.mqtt import ConnackError, MqttClient, connect_mqtt
 from edgetrust.transport.tls.contexts import ClientContext
+from edgetrust.trust.identity import Identity
 from support.fake_hub import Asked, FakeHub
 from support.pki import Holder
 
@@ -40,6 +42,7 @@ class Story:
         self.folder = folder
         self.layout = Layout(folder / "root")
         self.enabled = True
+        self.is_child = True
         hub.answers["GET $edgeHub"] = (200, {"generationId": "638"})
         hub.answers["PUT $edgeHub"] = (200, {"generationId": "638"})
         hub.answers["POST devicesAndModulesInTargetDeviceScope"] = self.scope
@@ -57,7 +60,7 @@ class Story:
             "status": status,
             "authentication": {"type": "sas", "symmetricKey": KEYS},
         }
-        return 200, {"devices": [sensor], "modules": [], "continuationLink": None}
+        return 200, {"devices": [sensor] if self.is_child else [], "modules": [], "continuationLink": None}
 
     def edge_ca(self, name: str, **fields: Any) -> Holder:
         ca = self.hub.pki.issuing.authority(name, **{"now": self.hub.pki.now, "path_length": 0, **fields})
@@ -204,6 +207,29 @@ async def test_a_disabled_device_is_closed_and_an_expired_token_too(story: Story
     late = await story.connect(life=-298)
     async with asyncio.timeout(5):
         await late.wait_closed()
+
+
+async def test_the_twin_of_who_leaves_is_forgotten_at_once_or_at_the_next_start(story: Story) -> None:
+    gateway = await story.start()
+    await until(lambda: gateway._registry.as_of is not None)
+    copies = gateway._children._copies
+    sensor, own = Identity("hub.example", "Sensor"), Identity("hub.example", "EdgeGateway", "$edgeHub")
+    for identity in (sensor, own):
+        await copies.keep(identity, TwinCopy({"rate": 1}, 1))
+    await gateway._children.resume(gateway._left)
+    assert set(await copies.everybody("hub.example")) == {sensor, own}
+    story.is_child = False
+    gateway._hub_side.synchronise_soon()
+    async with asyncio.timeout(10):
+        while sensor in await copies.everybody("hub.example"):
+            await asyncio.sleep(0.01)
+    await copies.keep(sensor, TwinCopy({"rate": 1}, 1))  # as when it was killed in between
+    await gateway.stop()
+    gateway = await story.start()
+    async with asyncio.timeout(10):
+        while sensor in await gateway._children._copies.everybody("hub.example"):
+            await asyncio.sleep(0.01)
+    assert await gateway._children._copies.everybody("hub.example") == (own,)
 
 
 async def test_everybody_is_decided_again_when_the_cas_change(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
