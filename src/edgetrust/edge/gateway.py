@@ -437,6 +437,7 @@ class Gateway:
 
     def _seen(self, identity: Identity, here: bool) -> None:
         self._children.seen(identity, here)
+        self.own_twin.seen(identity, here, self._clock.now())
         if not here:
             self.metrics.disconnected.add(str(identity))
 

@@ -3,6 +3,7 @@
     at start        what was in force when it stopped is in force again, with or without a hub
     on connection   the twin is read
     on change       what changed is merged in; when something was missed, the twin is read again
+    meanwhile       who has come and gone is reported (`clients`), what gathered in CLIENTS_GATHER_SECONDS together
 
 What is wrong is left as it was before, or out, and reported; everything else is applied (edge specification 6.7, 6.11).
 Without any of it, and on a hub that does not tell, everything goes to the hub.
@@ -12,14 +13,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 import structlog
 
 from edgetrust import __version__
 from edgetrust.broker.ports import Tasks
+from edgetrust.edge.clients import Clients
 from edgetrust.edge.twinquestions import Publisher, TwinQuestions, encoded, section, without_version
 from edgetrust.errors import Error, IntegrityError
+from edgetrust.limits import CLIENTS_GATHER_SECONDS
 from edgetrust.protocol.edge_routes import EdgeHubConfig, Problem, mend, read_edge_hub
 from edgetrust.protocol.iothub import (
     Subscription,
@@ -66,6 +70,8 @@ class OwnTwin:
         self._effective: Json = {}  # without what cannot be used
         self._applied = False
         self._turn = asyncio.Lock()
+        self._clients = Clients()
+        self._seen = asyncio.Event()
         self.version = 0
         self.problems: tuple[Problem, ...] = ()
 
@@ -84,6 +90,11 @@ class OwnTwin:
         """A connection to the hub stands: read the twin over it."""
         self._link = link
         self._tasks.start(self._begin(link))
+
+    def seen(self, identity: Identity, here: bool, now: datetime) -> None:
+        """A client of this gateway has come or gone."""
+        self._clients.seen(identity, here, now)
+        self._seen.set()
 
     def detach(self) -> None:
         """It is gone."""
@@ -108,8 +119,24 @@ class OwnTwin:
         try:
             await link.subscribe([(filter_for(Subscription(kind)), 0) for kind in kinds])
             await self._read(link)
+            while self._is_current(link):
+                await self._tell_clients(link)
         except Error as problem:
             self._failed(problem)  # the next connection is another attempt
+
+    async def _tell_clients(self, link: Connection) -> None:
+        await self._seen.wait()
+        await asyncio.sleep(CLIENTS_GATHER_SECONDS)
+        if not self._is_current(link):
+            return  # whoever has the next connection tells
+        self._seen.clear()
+        patch = self._clients.news()
+        if patch:
+            await self._questions.report(link, encoded({"clients": patch}))
+            self._clients.told(patch)
+
+    def _is_current(self, link: Connection) -> bool:
+        return self._link is link and link.is_open
 
     async def _changed(self, version: int, body: bytes) -> None:
         link = self._link
@@ -127,7 +154,10 @@ class OwnTwin:
 
     async def _read(self, link: Connection) -> None:
         async with self._turn:
-            desired, version = section(parse_patch(await self._questions.twin(link)), "desired")
+            twin = parse_patch(await self._questions.twin(link))
+            desired, version = section(twin, "desired")
+            self._clients.known(section(twin, "reported")[0].get("clients"))
+            self._seen.set()  # what it knows may be of before a restart
             if not self._applied or version > self.version:
                 await self._apply(link, desired, version)
 
