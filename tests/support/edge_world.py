@@ -61,6 +61,13 @@ class Process:
 
     def start(self) -> dict[str, Any]:
         began = time.monotonic()
+        self.launch()
+        ready = self.read_ready()
+        self.ready_after = time.monotonic() - began
+        return ready
+
+    def launch(self) -> None:
+        """Start it, without waiting."""
         with self.log.open("a") as log:
             self.running = subprocess.Popen(
                 [*self.prefix, sys.executable, "-m", "edgetrust.cli", *self.arguments],
@@ -69,9 +76,12 @@ class Process:
                 text=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
+
+    def read_ready(self) -> dict[str, Any]:
+        """Wait until it is ready."""
+        assert self.running is not None
         assert self.running.stdout is not None
         line = self.running.stdout.readline()
-        self.ready_after = time.monotonic() - began
         assert line, f"not ready: {self.log.read_text()[-3000:]}"
         self.ready = json.loads(line)
         return self.ready

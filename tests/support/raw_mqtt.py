@@ -26,10 +26,10 @@ def packet(first: int, body: bytes) -> bytes:
             return bytes((first,)) + bytes(length) + body
 
 
-def connect(client_id: str, user_name: str, password: str, *, clean: bool = False) -> bytes:
-    flags = 0xC0 | (0x02 if clean else 0)
+def connect(client_id: str, user_name: str, password: str | None, *, clean: bool = False) -> bytes:
+    flags = (0x80 if password is None else 0xC0) | (0x02 if clean else 0)
     body = text("MQTT") + bytes((4, flags)) + struct.pack(">H", 60) + text(client_id) + text(user_name)
-    return packet(0x10, body + text(password))
+    return packet(0x10, body + (b"" if password is None else text(password)))
 
 
 def publish(topic: str, payload: bytes, packet_id: int | None = None, *, dup: bool = False) -> bytes:

@@ -114,6 +114,7 @@ class Nested:
 
     def _chain(self, request: web.Request, text: str, actor: str) -> tuple[str, ...]:
         """The devices of an auth-chain that ends with `actor`, and then this gateway. Raises PeerError 403."""
+        self._insist_on_copy()
         devices = tuple(dict.fromkeys(element.partition("/")[0] for element in text.split(";")))
         wanted = (*devices, self._device)
         if devices[-1] != actor:
@@ -122,6 +123,14 @@ class Nested:
         if self._registry.chain_to(self._device, Identity(self._hub, devices[0])) != wanted:
             raise self._refused(request, Reason.NOT_A_CHILD, actor, f"{text[:140]!r} does not lead to {actor}")
         return wanted
+
+    def _insist_on_copy(self) -> None:
+        """Raises UnavailableError before the first synchronisation: half a listing would make the gateway below forget
+        the other half, and half a chain is no chain.
+        """
+        if self._registry.as_of is None:
+            message = "this gateway has not been told yet who is below it"
+            raise UnavailableError(message, reason=MissingWhy.UNAVAILABLE.value)
 
     def _refused(self, request: web.Request, reason: Reason, actor: str, detail: str) -> PeerError:
         """What the accepted `actor` asked for is not its business: on record, and the error that says so."""
@@ -135,9 +144,6 @@ class Nested:
         actor = await self._edge_hub(request)
         asked = parse_scope_request(await request.read())
         target = self._chain(request, asked.auth_chain, actor)[0]
-        if self._registry.as_of is None:  # half a listing would make the gateway below forget the other half
-            message = "this gateway has not been told yet who is below it"
-            raise UnavailableError(message, reason=MissingWhy.UNAVAILABLE.value)
         return _json(encode_body(write_listing(self._registry.level(Identity(self._hub, target)))))
 
     async def _look_up(self, request: web.Request) -> web.Response:
@@ -202,6 +208,7 @@ class Nested:
                 return await self._ask(request, "POST", "getModuleOnBehalfOf", {**body, "targetModuleId": module})
 
     def _own_chain(self, device: str) -> str:
+        self._insist_on_copy()
         return ";".join(self._registry.chain_to(self._device, Identity(self._hub, device)))
 
     async def _ask(self, request: web.Request, method: str, name: str, body: dict[str, Any]) -> web.Response:

@@ -176,6 +176,10 @@ async def test_no_half_a_listing(world: World) -> None:
     world.registry.as_of = None  # as after a start without the hub and without a copy of everything
     status, said = await world.as_edge_hub("lower", "devicesAndModulesInTargetDeviceScope", {"authChain": "lower"})
     assert (status, said) == (500, {"Message": "this gateway has not been told yet who is below it"})
+    assert (await world.ask("lower", "GET", "/devices/lower/modules"))[
+        0
+    ] == 500  # not half a chain, which the hub refuses
+    assert world.api.asked == []
 
 
 async def test_one_identity(world: World) -> None:
