@@ -408,7 +408,8 @@ def test_devices_below_a_ca_that_only_the_hub_was_told(field: Field, tmp_path: P
     field.hub(lambda hub: hub.put("certificates", "fleet", body={"properties": ca}))
     field.create("ByCa", parentScopes=[field.scope(f"G{DEPTH}")], authentication={"type": "certificateAuthority"})
     good = write_holder(tmp_path, "good", pki.device("ByCa"))
-    field.says("ByCa", "by authority", place=DEPTH, pair=good)
+    # That there is a new CA comes down level by level: until then its devices are refused.
+    wait_until(lambda: accepted(lambda: field.says("ByCa", "by authority", place=DEPTH, pair=good)), WAIT)
     field.arrive("ByCa", ["by authority"])
     other = root("fleet root", key_label="another", now=now)
     for name, holder, reason in (
