@@ -98,13 +98,15 @@ class Order:
 @dataclass(frozen=True, slots=True)
 class Issuing:
     """`[cert_issuance]`. `trusted` are certificates that may certify EST servers, beside the machine's store;
-    `upstream` is how such servers are reached (None: as they are named).
+    `upstream` is how such servers are reached (None: as they are named). `further` are the certificates of
+    `[cert_issuance.certs]`.
     """
 
     trusted: tuple[Path, ...] = ()
     identity_renewal: AutoRenew = field(default=AutoRenew())
     local_ca: Files | Order | None = None
     upstream: UpstreamAddress | None = None
+    further: tuple[str, ...] = ()
     orders: Mapping[str, Order] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -117,7 +119,9 @@ class IssuingReader(Reading):
         self._orders: dict[str, Order] = {}
         self._local_ca: Files | Order | None = None
         self._local_ca = None if table is None or table.local_ca is None else self._local(table.local_ca)
-        for certificate_id, wanted in ({} if table is None else table.certs).items():
+        further = {} if table is None else table.certs
+        self._further_ids = tuple(further)
+        for certificate_id, wanted in further.items():
             self._further(certificate_id, wanted)
 
     def _further(self, certificate_id: str, wanted: IssuedTable) -> None:
@@ -134,6 +138,7 @@ class IssuingReader(Reading):
             identity_renewal=self.auto_renew("cert_issuance.est.identity_auto_renew", self._est.identity_auto_renew),
             local_ca=self._local_ca,
             orders=MappingProxyType(dict(self._orders)),
+            further=self._further_ids,
         )
 
     def order(

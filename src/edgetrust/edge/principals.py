@@ -35,12 +35,14 @@ class ServiceUsers:
     identityd: str | int = "aziotid"
     edged: str | int = "iotedge"
 
-    def principals(self) -> tuple[Principal, ...]:
-        """What each may do, as the real product's configuration grants it (edge specification 7.3)."""
+    def principals(self, local: tuple[str, ...] = ()) -> tuple[Principal, ...]:
+        """What each may do, as the real product's configuration grants it (edge specification 7.3). `local` are the
+        certificates that may be those of local identities.
+        """
         certd, identityd, edged = (_uid(name) for name in (self.certd, self.identityd, self.edged))
         wanted = (
-            (certd, None, ("aziot-edged-ca*", "device-id*", "est-*", "local-ca"), ()),
-            (identityd, None, ("aziot_identityd_master_id", "device-id*", TPM_KEY), ("device-id*",)),
+            (certd, None, ("aziot-edged-ca*", "device-id*", "est-*", "local-ca*"), ()),
+            (identityd, None, ("aziot_identityd_master_id", "device-id*", TPM_KEY), ("device-id*", *local)),
             (edged, "aziot-edge", _OF_EDGED, ("aziot-edged-ca*", "aziot-edged/module/*", "trust-bundle-user")),
         )
         return tuple(Principal(uid, name, keys, certs) for uid, name, keys, certs in wanted if uid is not None)

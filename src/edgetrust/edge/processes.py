@@ -66,7 +66,8 @@ class ServiceProcess:
         self._clock = clock
         self._open = AsyncExitStack()
         serving = settings.serving
-        self._principals = Principals((*serving.principals.entries, *serving.users.principals()))
+        local = () if serving.local_domain is None else tuple(settings.issuing.further)
+        self._principals = Principals((*serving.principals.entries, *serving.users.principals(local)))
 
     @classmethod
     async def start(cls, settings: Settings, layout: Layout, clock: Clock) -> Self:

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from support.edge_world import Gateway, World, edgetrust, wait_until, write_holder
 from support.est_server import Served
@@ -31,6 +33,7 @@ from support.separated import NAMES, Separated, uid
 from support.sockets import curl
 
 _OPENED = re.compile(r'(?:open|openat|openat2|execve)\((?:AT_FDCWD, )?"([^"]+)"')
+SCADA = 48_620  # a user of this machine with a local identity
 EDGE_CA = "iotedged workload ca edgegateway"
 
 
@@ -82,6 +85,17 @@ bootstrap_identity_cert = "file://{edge}/bootstrap.pem"
 bootstrap_identity_pk = "file://{edge}/bootstrap.key"
 [cert_issuance.est.urls]
 default = "{served.est.url}"
+[cert_issuance.local_ca.cert]
+method = "self_signed"
+common_name = "local CA"
+[cert_issuance.certs.scada]
+method = "local_ca"
+[localid]
+domain = "contoso.local"
+[[edgetrust.principal]]
+uid = {SCADA}
+name = "scada"
+idtype = ["local"]
 [edge_ca]
 method = "est"
 common_name = "{EDGE_CA}"
@@ -166,6 +180,30 @@ def test_what_a_module_encrypts_only_it_can_read(site: Site) -> None:
     status, refused = call("decrypt", "1", ciphertext=sealed["ciphertext"])
     assert status == 400
     assert "was not made with this key" in refused["message"]
+
+
+def test_a_local_identity_is_certified_by_a_ca_that_is_issued_here(site: Site) -> None:
+    """The local CA's key is made and used by the key service; the identity's own goes to its user and nowhere else."""
+    socket = str(site.edge.root / "run/aziot/identityd.sock")
+    url = "http://localhost/identities/modules/scada?type=local&api-version=2021-12-01"
+    own = ["setpriv", f"--reuid={SCADA}", f"--regid={SCADA}", f"--groups={uid('identityd')}"]  # may use the socket
+    asked = ["curl", "-sS", "--unix-socket", socket, url]
+    done = subprocess.run([*own, *asked], capture_output=True, text=True, timeout=60, check=True)
+    issued = json.loads(done.stdout)["spec"]["auth"]
+    shown = subprocess.run(
+        ["openssl", "x509", "-noout", "-subject", "-issuer", "-nameopt", "RFC2253"],
+        input=issued["certificate"], capture_output=True, text=True, timeout=30, check=True,
+    ).stdout  # fmt: skip
+    assert shown.splitlines() == ["subject=CN=scada.localhost.contoso.local", "issuer=CN=local CA"]
+    local_ca = curl(site.edge.root / "run/aziot/certd.sock", "GET", "/certificates/local-ca", version="2020-09-01")[1]
+    leaf = x509.load_pem_x509_certificate(issued["certificate"].encode())
+    leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(local_ca["pem"].encode()))
+    key = load_pem_private_key(issued["privateKey"].encode(), None)
+    assert key.public_key() == leaf.public_key()
+    refused = subprocess.run(
+        [*own, *asked[:-1], url.replace("scada", "other")], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert "is not authorized" in refused.stdout
 
 
 def test_only_the_key_service_opens_a_private_key(site: Site) -> None:
