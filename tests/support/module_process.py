@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,17 @@ def ask(path: Path, *arguments: str) -> str:
         stream.flush()
         connection.shutdown(socket.SHUT_WR)
         return stream.read()
+
+
+def processes_of(root: Path) -> dict[int, str]:
+    """The processes of modules of the gateway below `root`, with their words: who was told a workload socket there."""
+    mark, found = f"IOTEDGE_WORKLOADURI=unix://{root}/".encode(), {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark in (path / "environ").read_bytes():
+                words = (path / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode()
+                found[int(path.name)] = words
+    return found
 
 
 def _connected(path: Path) -> socket.socket:

@@ -205,12 +205,8 @@ class Separated:
         """End one service."""
         self._listen_to_services()
         process = self.running.pop(name)
-        started = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         process.send_signal(number)
         process.wait(20)
-        for child in started:  # modules of a runtime that was killed: a supervisor ends them with it
-            with suppress(ProcessLookupError):
-                os.kill(int(child), signal.SIGKILL)
 
     def close(self) -> None:
         for name in reversed(NAMES):

@@ -1,6 +1,6 @@
 """Modules as processes of this machine: started with what they need to know, started again when they end.
 
-What they print goes to a file of each, which does not grow without end.
+What they print goes to a file of each, which does not grow without end. None outlives the gateway (`leftovers`).
 
 A module's processes are the one that was started and everything below it. Who asks on a workload socket is found by
 walking up from its process: whoever arrives at a module's process is that module. The gateway's own process is
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from typing import Any
 import structlog
 
 from edgetrust.clock import Clock
+from edgetrust.edge.leftovers import dies_with_us, parent_of
 from edgetrust.errors import Error
 from edgetrust.limits import (
     MODULE_LOG_BYTES,
@@ -133,7 +135,7 @@ class Modules:
         for _ in range(_DEPTH if modules else 0):
             if pid in modules:
                 return modules[pid]
-            pid = _parent(pid)
+            pid = parent_of(pid)
             if pid <= 1:
                 break
         return None
@@ -194,6 +196,8 @@ class Modules:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=dies_with_us(),
         )
         life.pid, life.began_at = process.pid, self._clock.now()
         _log.info(EVENT_MODULE_STARTED, module=name, pid=process.pid)
@@ -235,23 +239,13 @@ def _own() -> dict[str, str]:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(MODULE_STOP_SECONDS):
-            await process.wait()
-    except TimeoutError:
+    """End a module with everything that it has started in its session."""
+    if process.returncode is None:
         with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
-def _parent(pid: int) -> int:
-    """The parent of a process; 0 when it has gone."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-    except OSError:
-        return 0
-    return int(text.rpartition(")")[2].split()[1])  # the name before may hold anything
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MODULE_STOP_SECONDS):
+                await process.wait()
+    with suppress(ProcessLookupError, PermissionError):  # most leave nobody behind
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()

@@ -10,11 +10,13 @@ All below the root (edge specification 0.1, 0.4).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from aiohttp import web
 
 from edgetrust.clock import Clock
@@ -26,6 +28,7 @@ from edgetrust.edge.identityclient import IdentityClient
 from edgetrust.edge.identityservice import IdentityService
 from edgetrust.edge.issuer import ConfiguredIssuer
 from edgetrust.edge.keyservice import KeyService
+from edgetrust.edge.leftovers import WORKLOAD_VARIABLE, end_leftovers
 from edgetrust.edge.localids import LocalIdentities
 from edgetrust.edge.management import Management, Reprovision
 from edgetrust.edge.moduleids import ModuleIdentities, ModuleUnknownError
@@ -36,10 +39,12 @@ from edgetrust.edge.settings import Settings
 from edgetrust.edge.workload import Workload
 from edgetrust.pki.issue import Issuer
 from edgetrust.pki.keys import KeyStore
+from edgetrust.telemetry import EVENT_MODULE_ENDED
 from edgetrust.transport.unix import serve_unix
 
 SERVICE_MODE, _WORKLOAD = 0o660, 0o666
 _API_VERSION = "2022-08-03"
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,7 @@ class Services:
         except BaseException:
             await self.close()
             raise
+        await asyncio.to_thread(self._end_leftovers)
         self.modules.start()
         self._containers.start()
         self._open.push_async_callback(self._containers.close)
@@ -163,12 +169,20 @@ class Services:
         """End the modules, close the sockets."""
         await self._open.aclose()
 
+    def _end_leftovers(self) -> None:
+        uris = [self._uri_of(module) for module in self._settings.serving.modules]
+        for pid in end_leftovers(uris) if uris else ():
+            _log.warning(EVENT_MODULE_ENDED, pid=pid, detail="left behind by a gateway that was killed")
+
     async def _serve(self, app: web.Application, path: Path, mode: int) -> None:
         server = await serve_unix(app, path, mode=mode)
         self._open.push_async_callback(server.close)
 
     def _socket_of(self, module: str) -> Path:
         return self._mounts / f"{module}.sock"
+
+    def _uri_of(self, module: str) -> str:
+        return f"unix://{self._socket_of(module)}"
 
     async def _environment(self, module: str) -> Mapping[str, str]:
         """What a module is told (edge specification 5.9); it is made at the hub when it is not there."""
@@ -180,7 +194,7 @@ class Services:
         above = {} if settings.upstream.name == settings.hub else {"IOTEDGE_PARENTHOSTNAME": settings.upstream.name}
         return {
             **above,
-            "IOTEDGE_WORKLOADURI": f"unix://{self._socket_of(module)}",
+            WORKLOAD_VARIABLE: self._uri_of(module),
             "IOTEDGE_AUTHSCHEME": "sasToken",
             "IOTEDGE_APIVERSION": _API_VERSION,
             "IOTEDGE_DEVICEID": settings.device,
