@@ -1,11 +1,11 @@
-"""The tables of a gateway's queues, and of what was taken lately, beside those of `schema`.
+"""The tables of a gateway's queues, beside those of `schema`.
 
 Column order in `queued_messages` is the order of `QueuedMessage`, after the sequence number.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, String, Table
+from sqlalchemy import BigInteger, Column, Index, Table
 
 from edgetrust.store.schema import METADATA, events
 
@@ -39,16 +39,4 @@ queue_lanes = Table(
     Column("priority", BigInteger, primary_key=True),
     Column("messages", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
-)
-
-# What is recognised when it comes again. Nothing refers to it: a message may be gone while it is still recognised.
-recent_messages = Table(
-    "recent_messages",
-    METADATA,
-    Column("seq", events.c.seq.type, primary_key=True, autoincrement=True),
-    Column("fingerprint", String(32), nullable=False, unique=True),
-    Column("sender", String(257).with_variant(String(257, collation="C"), "postgresql"), nullable=False),
-    Column("taken_ms", BigInteger, nullable=False),
-    Index("ix_recent_messages_sender", "sender", "seq"),
-    sqlite_autoincrement=True,
 )

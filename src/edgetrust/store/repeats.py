@@ -17,7 +17,7 @@ from edgetrust.limits import REPEATS_KEPT, REPEATS_SECONDS, TRIM_STEP_ROWS
 from edgetrust.protocol.repeats import Mark, Recognition, sift
 from edgetrust.store.appending import Row
 from edgetrust.store.engine import Database
-from edgetrust.store.queue_tables import recent_messages
+from edgetrust.store.repeat_tables import recent_messages
 
 _ENQUEUED_MS: Final = 4  # its place in a row
 _AT_ONCE: Final = 500  # values in one statement
