@@ -5,10 +5,9 @@ is acknowledged that is not stored, and what is held in memory is bounded.
 from __future__ import annotations
 
 import asyncio
-import resource
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from edgetrust.hub.pki import HubPki
 from edgetrust.limits import APPEND_BACKLOG_BYTES, MESSAGE_BYTES
 from edgetrust.store import appending
 from edgetrust.telemetry import EVENT_QUEUE_REFUSES, EVENT_QUEUE_TAKES_AGAIN
+from support.faulty_disk import full_disk
 from support.gateway_field import SENSOR, Field, field
 from support.hub import new_pki, running, until
 from support.raw_mqtt import PUBACK, Raw, publish
@@ -77,17 +77,6 @@ async def arrived(made: Field) -> list[int]:
 
 async def all_of(made: Field, count: int) -> bool:
     return await arrived(made) == list(range(1, count + 1))
-
-
-@contextmanager
-def full_disk(limit: int) -> Iterator[None]:
-    """No file of this process grows beyond `limit` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 async def test_a_full_disk_holds_back_and_recovers(tmp_path: Path, hub_pki: HubPki) -> None:
@@ -158,6 +147,34 @@ async def test_a_slow_disk_is_waited_for(tmp_path: Path, hub_pki: HubPki) -> Non
         await until(lambda: publisher.acknowledged == 20, 10)
         await until(lambda: all_of(made, 20), 10)
         await publisher.end()
+
+
+async def test_a_disk_that_is_slow_at_each_append(
+    tmp_path: Path, hub_pki: HubPki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The more wait, the more are stored at once: two devices are served, each in order, and nobody is cut off."""
+    insert, appends = appending._SqliteRows.insert, 0
+
+    def slowly(rows: Any, *arguments: Any) -> int:
+        nonlocal appends
+        appends += 1
+        time.sleep(0.03)  # in the store's own thread, as a disk does
+        return insert(rows, *arguments)
+
+    async with running(tmp_path / "hub", hub_pki) as hub, field(tmp_path, hub_pki, hub) as made:
+        await hub.create("other", deviceScope=await hub.scope_of("gw"))
+        publisher, other = Publisher(await made.device(), 100), await made.device("other")
+        monkeypatch.setattr(appending._SqliteRows, "insert", slowly)
+        await publisher.send(200)
+        other.writer.write(publish("devices/other/messages/events/", b"", 1))
+        async with asyncio.timeout(10):
+            assert (await other.read())[0] == PUBACK
+        await until(lambda: publisher.acknowledged == 200, 20)
+        await until(lambda: all_of(made, 200), 20)
+        assert appends < 200
+        assert not publisher.reading.done()
+        await publisher.end()
+        other.abort()
 
 
 async def test_the_largest_messages_as_fast_as_they_go(tmp_path: Path, hub_pki: HubPki) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from edgetrust.store.identities import Identities
 from edgetrust.store.queues import ForwardQueue
 from edgetrust.store.records import Change, DeviceDraft, RegistryError
 from support.database import Outcomes, PostgresServer, message
+from support.faulty_disk import full_disk
 
 # Appends batches of seven for ever and writes the number of each batch to stdout once it is done.
 _APPEND_FOR_EVER = """
@@ -85,17 +84,6 @@ async def test_what_was_answered_survives_kill_9(durable_url: str, kind: str, af
     assert stored == [b"%d.%d" % (number, part) for number in range(batches) for part in range(7)]
     assert answered == list(range(len(answered)))
     assert len(answered) <= batches
-
-
-@contextmanager
-def full_disk(limit: int) -> Iterator[None]:
-    """No file of this process grows beyond `limit` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 async def test_a_full_disk_answers_with_errors_and_recovers(tmp_path: Path, clock: ManualClock) -> None:

@@ -12,6 +12,7 @@ of this gateway's copy; it is passed on with this gateway at its end. While the 
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final, assert_never
 
 import msgspec
@@ -73,9 +74,11 @@ class Nested:
         self._policy = policy
         self._auditor = auditor
         self._clock = clock
+        self._stopping = asyncio.Event()
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes to the gateway's application."""
+        app.on_shutdown.append(self._stop_waiting)
         router = app.router
         for method, name in _ON_BEHALF:
             router.add_route(method, f"{_EDGE_HUB}/{name}", answering(self._passed_on, _NETWORK_DOWN))
@@ -167,8 +170,22 @@ class Nested:
         await self._edge_hub(request)
         version = self._registry.version
         if request.query.get("after") == str(version):
-            await self._registry.wait_for_change(version, SCOPE_WAIT_SECONDS)
+            await self._change_or_end(version)
         return web.json_response({"version": self._registry.version})
+
+    async def _change_or_end(self, version: int) -> None:
+        """Wait for a change, or until this gateway stops, which must not take as long as those below wait."""
+        changed = asyncio.create_task(self._registry.wait_for_change(version, SCOPE_WAIT_SECONDS))
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((changed, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (changed, stopping):
+                task.cancel()
+            await asyncio.gather(changed, stopping, return_exceptions=True)
+
+    async def _stop_waiting(self, _: web.Application) -> None:
+        self._stopping.set()
 
     async def _authorities(self, request: web.Request) -> web.Response:
         await self._edge_hub(request)

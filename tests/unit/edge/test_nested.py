@@ -218,6 +218,18 @@ async def test_the_version_waits_for_a_change(world: World) -> None:
         FAMILY.pop()
 
 
+async def test_who_waits_for_a_change_is_answered_when_the_gateway_stops(world: World) -> None:
+    path = EDGE_HUB.format("lower", "scopeVersion")
+    version = (await world.ask("lower/$edgeHub", "GET", path))[1]["version"]
+    waiting = asyncio.create_task(world.ask("lower/$edgeHub", "GET", f"{path}?after={version}"))
+    while not world.registry._listeners:
+        await asyncio.sleep(0)
+    await world.client.server.app.shutdown()
+    async with asyncio.timeout(5):  # far less than it would wait
+        assert (await waiting) == (200, {"version": version})
+    assert not world.registry._listeners
+
+
 async def test_modules_of_a_child_go_to_the_hub_with_its_chain(world: World) -> None:
     module = {"deviceId": "lower", "moduleId": "m"}
     assert await world.ask("lower", "PUT", "/devices/lower/modules/m", module, If_Match="*") == (200, {"moduleId": "m"})
