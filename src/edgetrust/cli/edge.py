@@ -17,6 +17,7 @@ from edgetrust.clock import SystemClock
 from edgetrust.limits import REFUSALS_KEPT
 
 _BAR = 20  # characters of a bar
+_ALL_OF_IT = 200  # the status of a deployment
 
 app = typer.Typer(help="Serve an edge gateway; show what it is doing.", no_args_is_help=True)
 app.command("check")(check)
@@ -165,6 +166,7 @@ def _print(state: dict[str, Any]) -> None:
             ("degraded", upstream["degraded"]),
             ("services", ", ".join(f"{name} {_word(up)}" for name, up in state["services"].items())),
             ("scope", _scope(scope)),
+            *_routing(state["routing"]),
             ("queue", f"{queue['messages']} messages, {queue['bytes']} bytes"),
             ("sessions", f"{state['sessions']}"),
             *(("certificate", _certificate(one)) for one in state["certificates"]),
@@ -176,6 +178,25 @@ def _print(state: dict[str, Any]) -> None:
             *(("warning", warning) for warning in state["warnings"]),
         ]
     )
+
+
+def _routing(routing: dict[str, Any]) -> list[tuple[str, str]]:
+    """The routes in force, and what of the deployment is not."""
+    routes = routing["routes"]
+    if routes is None:
+        facts = [("routes", "everything goes to the hub")]
+    else:
+        status = "all of it in force" if routing["status"]["code"] == _ALL_OF_IT else "not all of it in force"
+        facts = [("routes", f"version {routing['version']} of the deployment, {status}")]
+        facts += [("route", f"{name}: {_route(route)}") for name, route in sorted(routes.items())]
+    for one in routing["problems"]:
+        facts.append(("error", f"{one['place']}: {one['problem']}" + (f" ({one['fix']})" if one["fix"] else "")))
+    return facts
+
+
+def _route(route: dict[str, Any]) -> str:
+    named = (("priority", "priority {}"), ("timeToLiveSecs", "kept {} s"))
+    return ", ".join([str(route["route"]), *(text.format(route[name]) for name, text in named if name in route)])
 
 
 def _certificate(one: dict[str, Any]) -> str:

@@ -604,6 +604,7 @@ class Gateway:
                 "as_of": self._registry.as_of,
                 "trusted_until": self._registry.trusted_until,
             },
+            "routing": self.own_twin.state(),
             "queue": {"messages": queue.messages, "bytes": queue.bytes, "oldest_at": queue.oldest_at},
             "sessions": len(self._sessions),
             "certificates": self._described(self._clock.now()),

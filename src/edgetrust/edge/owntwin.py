@@ -192,5 +192,20 @@ class OwnTwin:
             ],
         }
 
+    def state(self) -> dict[str, Any]:
+        """What is in force, for who shows it: `routes` by name as the twin has them, None for everything to the hub."""
+        told, routes = self._told(), self._effective.get("routes")
+        return {
+            "version": self.version,
+            "routes": {name: _shown(route) for name, route in routes.items()} if isinstance(routes, dict) else None,
+            "status": told["lastDesiredStatus"],
+            "problems": told["problems"],
+        }
+
     def _failed(self, problem: Error) -> None:
         _log.warning(EVENT_OWN_TWIN_FAILED, reason=problem.reason, detail=problem.message)
+
+
+def _shown(route: Any) -> dict[str, Any]:
+    """A route, which may be its text alone, as an object."""
+    return dict(route) if isinstance(route, dict) else {"route": route}

@@ -7,11 +7,12 @@ import re
 import zipfile
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgetrust.clock import SystemClock
-from support.edge_world import Story, World, edgetrust, write_holder
+from support.edge_world import Story, World, edgetrust, wait_until, write_holder
 from support.pki import self_signed
 
 
@@ -38,6 +39,31 @@ def test_status_shows_services_and_what_is_left_of_each_certificate(shared: Stor
     words = edgetrust("edge", "status", "--root", str(shared.gateway.root)).stdout
     assert "keyd answers, certd answers, identityd answers" in words
     assert re.search(r"\[#+\.*\] [0-9]+% left, ", words)
+
+
+def test_status_shows_the_routes_in_force_and_what_of_the_deployment_is_not(shared: Story) -> None:
+    root, hub = str(shared.gateway.root), ["--dir", str(shared.world.hub_folder)]
+    assert "everything goes to the hub" in edgetrust("edge", "status", "--root", root).stdout
+    routes = {
+        "rest": "FROM /messages/* INTO $upstream",
+        "urgent": {"route": 'FROM /* WHERE level = "high" INTO $upstream', "priority": 0, "timeToLiveSecs": 60},
+        "wrong": "FROM /messages/* INTO upstream",
+    }
+    edgetrust("module", "twin", "EdgeGateway", "$edgeHub", "--desired", json.dumps({"routes": routes}), *hub)
+
+    def routing() -> Any:
+        return json.loads(edgetrust("edge", "status", "--root", root, "--json").stdout)["routing"]
+
+    wait_until(lambda: routing()["routes"] is not None, 20)
+    shown = routing()
+    assert shown["routes"] == {"rest": {"route": routes["rest"]}, "urgent": routes["urgent"]}
+    assert (shown["status"]["code"], shown["problems"][0]["place"]) == (400, "routes.wrong")
+    words = edgetrust("edge", "status", "--root", root).stdout
+    assert "of the deployment, not all of it in force" in words
+    assert 'urgent: FROM /* WHERE level = "high" INTO $upstream, priority 0, kept 60 s' in words
+    assert re.search(r"error +routes.wrong: there is no sink 'upstream' \(did you mean", words)
+    edgetrust("module", "twin", "EdgeGateway", "$edgeHub", "--desired", '{"routes": null}', *hub)
+    wait_until(lambda: routing()["routes"] is None and not routing()["problems"], 20)
 
 
 def test_a_gateway_seen_from_outside(shared: Story) -> None:
