@@ -335,6 +335,8 @@ def test_one_certificate_for_its_name_whatever_is_asked_for(field: Field) -> Non
     assert "CA:TRUE" not in facts
     assert "mismatch" in field.openssl(2, "-verify_ip", "192.0.2.1").lower()
     assert "mismatch" in field.openssl(2, "-verify_hostname", "other.example").lower()
+    assert "Verify return code: 0 (ok)" in field.openssl(2, "-verify_hostname", "edgeHub")  # the module's name
+    assert "mismatch" in field.openssl(2, "-verify_hostname", at).lower()  # an address is no name, whatever the CN is
     first, second = field.openssl(2, "-servername", "x.example"), field.openssl(2, "-servername", "y.example")
     assert [text.split("-----BEGIN")[1].split("-----END")[0] for text in (first, second)].count(
         first.split("-----BEGIN")[1].split("-----END")[0]
