@@ -34,6 +34,7 @@ def imported(code: str) -> set[str]:
                 "edgetrust.cli.demo",
             ),
         ),
+        ("load('edge'); import edgetrust.edge.gateway", (*MIGRATIONS, *OTHER_STORES, "pkcs11", *ACTORS)),
         ("load('cert')", (*NETWORK, *ACTORS, "sqlalchemy", "edgetrust.device.session", "edgetrust.cli.as_device")),
         ("load('device')", (*ACTORS, "aiohttp", "sqlalchemy")),
         ("load('explain')", (*NETWORK, "edgetrust.hub", "sqlalchemy")),
