@@ -239,6 +239,8 @@ def test_the_lowest_gateway_is_issued_provisioned_and_renewed_through_the_others
         assert "forward.unreachable" not in plant.log(place)
 
     assert [one["outcome"] for one in plant.checked(plant.config(BOTTOM)).values()] == ["ok", "ok"]
+    status = plant.edgetrust(MIDDLE, "edge", "status", "--root", plant.root(MIDDLE))
+    assert re.search(rf"^passes on +{re.escape(CLOUD)}, {re.escape(EST)}; \d+ connections$", status, re.MULTILINE)
     sent = plant.run(DEVICES, *plant.as_written("Sensor3"))
     assert sent.returncode == 0, sent.stderr
     wait_until(lambda: plant.bodies("Sensor3") != [], WAIT)

@@ -154,6 +154,11 @@ def refusals(
     print_refusals(last_refusals(Layout(root.absolute()).database, limit), json=json)
 
 
+def _passed_on(forward: dict[str, Any]) -> str:
+    names = sorted({*forward["https"], *forward["mqtt"]})
+    return f"{', '.join(names)}; {forward['open']} connections" if names else ""
+
+
 def _print(state: dict[str, Any]) -> None:
     identity, upstream, scope, queue = state["identity"], state["upstream"], state["scope"], state["queue"]
     hub = "connected" if upstream["connected"] else f"not connected: {upstream['problem']}"
@@ -169,6 +174,7 @@ def _print(state: dict[str, Any]) -> None:
             *_routing(state["routing"]),
             ("queue", f"{queue['messages']} messages, {queue['bytes']} bytes"),
             ("sessions", f"{state['sessions']}"),
+            ("passes on", _passed_on(state["forward"])),
             *(("certificate", _certificate(one)) for one in state["certificates"]),
             *(
                 ("error", f"{one['id']} was not renewed: {one['renewal']['problem']}")

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import structlog
 
@@ -70,6 +70,11 @@ class Forwarding:
         """What is passed on from the MQTT port; None: nothing."""
         forward, upstream = self._settings.forward, self._settings.upstream
         return self._names("forward-mqtt", forward.mqtt, upstream.mqtt_port)
+
+    def state(self) -> dict[str, Any]:
+        """What is passed on, for who shows it."""
+        forward = self._settings.forward
+        return {"https": sorted(forward.https), "mqtt": sorted(forward.mqtt), "open": self._open.total()}
 
     def _names(self, place: str, ports: Mapping[str, int], above: int) -> Names | None:
         upstream = self._settings.upstream

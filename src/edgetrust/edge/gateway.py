@@ -294,28 +294,28 @@ class Gateway:
             verify=VerifiedChains().verify,
         )
         self._door = self._make_door()
-        forwarding = self._forwarding()
+        self._forwarding = self._make_forwarding()
         self._listener = await listener.serve(
             self._accept,
             self._slot,
             settings.listen.host,
             settings.listen.mqtt_port,
             label="mqtt",
-            forwarder=forwarding.on_mqtt(),
+            forwarder=self._forwarding.on_mqtt(),
         )
         try:
             self._below, self._downstream = self._nested(), self._make_downstream()
             health = Health(self._watched(), self.metrics, self._clock)
             app = build_app(WebSockets(self._accept), health, self._below, self._downstream)
             port = settings.listen.https_port
-            port, passing = HTTPS_PORT if port is None else port, forwarding.on_https()
+            port, passing = HTTPS_PORT if port is None else port, self._forwarding.on_https()
             self._https = await serve_http(app, self._slot, settings.listen.host, port, forwarder=passing)
         except BaseException:
             await self._listener.close(0)
             raise
         await self._serve_metrics(health)
 
-    def _forwarding(self) -> Forwarding:
+    def _make_forwarding(self) -> Forwarding:
         return Forwarding(
             self.settings, lambda: _known_as(self.settings), Auditor(self._trail), self.metrics, self._clock
         )
@@ -607,6 +607,7 @@ class Gateway:
             "routing": self.own_twin.state(),
             "queue": {"messages": queue.messages, "bytes": queue.bytes, "oldest_at": queue.oldest_at},
             "sessions": len(self._sessions),
+            "forward": self._forwarding.state(),
             "certificates": self._described(self._clock.now()),
             "warnings": list(settings.warnings),
         }

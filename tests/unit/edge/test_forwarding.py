@@ -97,6 +97,7 @@ def test_what_is_passed_on_is_on_record_and_counted() -> None:
     here.https.moved(target, 0, 7)
     assert here.metrics.forwarded_bytes.values == {("dps.example", "up"): 10, ("dps.example", "down"): 7}
     assert here.metrics.forwarded_open.values == {(): 1}
+    assert here.forwarding.state() == {"https": ["dps.example", "est.example"], "mqtt": ["dps.example"], "open": 1}
     here.https.ended(target, PEER)
     assert here.metrics.forwarded_open.values == {(): 0}
     assert here.metrics.forwarded.values == {("dps.example", "forwarded"): 1}
