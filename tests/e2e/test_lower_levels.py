@@ -273,6 +273,11 @@ cat cert.pem ca*.pem >chain.pem"""
     told = plant.run(DEVICES, "curl", "-sSf", "--connect-to", way, "--cacert", trust, other)
     assert told.stdout.startswith("MI"), told.stderr
 
+    est = plant.ready["est"]
+    plant.edgetrust(DEVICES, "device", "enroll", "valve", "--est", other.removesuffix("/cacerts"), "--ca", trust,
+                    "--through", f"{address}:{port}", "--into", str(folder / "valve"),
+                    "--user", est["username"], "--password-file", est["password_file"])  # fmt: skip
+
     mqtt = plant.run(DEVICES, "openssl", "s_client", "-connect", f"{CLOUD}:{plant.ports[0][0]}", "-servername", CLOUD,
                      "-CAfile", trust, "-verify_hostname", CLOUD, "-verify_return_error")  # fmt: skip
     assert "Verify return code: 0 (ok)" in mqtt.stdout

@@ -12,6 +12,7 @@ import typer
 
 from edgetrust.cli.enroll_state import Enrolled, load, load_state, save
 from edgetrust.cli.output import Json, iso, print_facts, print_json, say, utc
+from edgetrust.cli.through import Through
 from edgetrust.errors import UsageError
 from edgetrust.pki.keys import KeyAlgorithm
 
@@ -34,6 +35,7 @@ def enroll(
         Path | None,
         typer.Option("--ca", metavar="BUNDLE", help="CAs that may certify the EST server, beside the system's."),
     ] = None,
+    through: Through = None,
     bootstrap_cert: Annotated[
         Path | None, typer.Option("--bootstrap-cert", metavar="FILE", help="Certificate for the first time.")
     ] = None,
@@ -89,6 +91,7 @@ def enroll(
         gateway=gateway,
         address=address,
         trust=_absolute(trust),
+        through=through,
     )
     renewal = renewal_of(into, enrolled)
     into.mkdir(mode=0o700, parents=True, exist_ok=True)

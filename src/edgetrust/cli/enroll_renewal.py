@@ -9,6 +9,7 @@ from edgetrust.cli.as_device import MQTT_PORT, host_and_port
 from edgetrust.cli.certificates import read_chain
 from edgetrust.cli.client import read_secret
 from edgetrust.cli.enroll_state import Enrolled, load_state, save_state
+from edgetrust.cli.through import passing_gateway
 from edgetrust.clock import SystemClock
 from edgetrust.device.enroll import Enrolment, Order, Proof, Renewal
 from edgetrust.device.est import EstServer, Shown
@@ -23,7 +24,12 @@ from edgetrust.pki.softkeys import load_key_file
 def renewal_of(directory: Path, enrolled: Enrolled) -> Renewal:
     """The renewal of an enrolment. Raises ConfigError, UsageError, IntegrityError."""
     clock = SystemClock()
-    server = EstServer(enrolled.est, _trusted(enrolled.ca), enrolled.user, _password(enrolled.password_file))
+    trusted, password, instead = (
+        _trusted(enrolled.ca),
+        _password(enrolled.password_file),
+        passing_gateway(enrolled.through),
+    )
+    server = EstServer(enrolled.est, trusted, enrolled.user, password, instead)
     order = Order(
         enrolled.device, server, _bootstrap(enrolled), algorithm=KeyAlgorithm(enrolled.key), policy=enrolled.policy()
     )

@@ -22,7 +22,7 @@ _ENROLMENT, _STATE = "enrolment.json", "state.json"
 
 class Enrolled(msgspec.Struct, frozen=True, kw_only=True):
     """What was ordered. Paths are absolute. `hub` is NAME:PORT when new certificates are proven by connecting there,
-    through `gateway` (HOST:PORT) if that is set.
+    through `gateway` (HOST:PORT) if that is set. `through` is the gateway that passes the EST server's name on.
     """
 
     device: str
@@ -40,6 +40,7 @@ class Enrolled(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str | None = None
     address: str | None = None
     trust: str | None = None
+    through: str | None = None
 
     def policy(self) -> AutoRenew:
         """When to renew. Raises UsageError."""

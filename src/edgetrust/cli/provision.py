@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from edgetrust.cli.at_hub import Directory
 from edgetrust.cli.certificates import read_chain, read_file
 from edgetrust.cli.client import default_directory, read_secret, up_json
 from edgetrust.cli.output import Json, print_facts, print_json
+from edgetrust.cli.through import Through, passing_gateway
 from edgetrust.clock import SystemClock
 from edgetrust.errors import ConfigError, UsageError
 from edgetrust.pki.chain import TrustBundle
@@ -45,6 +47,7 @@ def provision(
     ca: Annotated[
         Path | None, typer.Option("--ca", metavar="BUNDLE", help="CAs that verify the service. Default: --dir's.")
     ] = None,
+    through: Through = None,
     directory: Directory = None,
     json: Json = False,
 ) -> None:
@@ -52,7 +55,7 @@ def provision(
 
     if (csr is None) != (out is None):
         raise UsageError("--csr and --out go together", reason="options-together", fix="give both or none")
-    service = _service(dps, id_scope, ca, directory)
+    service = replace(_service(dps, id_scope, ca, directory), instead=passing_gateway(through))
     credential = _credential(key_file, certificate, private_key)
     asked = None if csr is None else _csr(csr)
     outcome = asyncio.run(register(service, registration, credential, SystemClock(), csr=asked))

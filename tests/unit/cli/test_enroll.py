@@ -42,6 +42,25 @@ def test_enroll_then_renew_needs_to_be_told_nothing(
     assert [one.client for one in served.est.asked] == ["CN=bootstrap", "CN=sensor"]
 
 
+def test_through_a_gateway_the_name_is_verified_and_the_place_is_kept(
+    edgetrust: Callable[..., Outcome], served: Served, tmp_path: Path
+) -> None:
+    into, here = tmp_path / "sensor", served.est.url.split("/")[2]
+    nowhere = "https://localhost:1/.well-known/est"
+    options = [nowhere if one == served.est.url else one for one in served.options]
+    assert nowhere in options
+    away = edgetrust("device", "enroll", "sensor", "--into", into, *options)
+    assert (away.code, "cannot be reached" in away.err) == (3, True)
+    done = edgetrust("device", "enroll", "sensor", "--into", into, *options, "--through", here)
+    assert done.code == 0, done.err
+    assert edgetrust("device", "renew", into, "--force").code == 0
+    options[options.index(nowhere)] = "https://other.example/.well-known/est"
+    refused = edgetrust("device", "enroll", "sensor", "--into", into, *options, "--through", here)
+    assert (refused.code, f"let {here.partition(':')[0]} pass this name on" in refused.err) == (1, True)
+    wrong = edgetrust("device", "enroll", "sensor", "--into", into, *options, "--through", "h:x")
+    assert wrong.code == 2
+
+
 def test_status_says_what_is_left_and_what_went_wrong(
     edgetrust: Callable[..., Outcome], served: Served, tmp_path: Path
 ) -> None:
