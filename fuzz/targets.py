@@ -26,7 +26,9 @@ from edgetrust.protocol.dps import names as dps_names
 from edgetrust.protocol.dps import topics as dps_topics
 from edgetrust.protocol.dps.enrollments import Kind, parse_enrollment
 from edgetrust.protocol.dps.errors import DpsError
+from edgetrust.protocol.edge_routes import RouteTable, mend, read_edge_hub
 from edgetrust.protocol.iothub import connection_strings, identifiers, properties, topics, usernames
+from edgetrust.protocol.messages import Message
 from edgetrust.protocol.mqtt.codec import encode
 from edgetrust.protocol.mqtt.connection import MqttConnection, Role, State
 from edgetrust.protocol.mqtt.faults import MqttProtocolError
@@ -196,6 +198,19 @@ def _twin_body(data: bytes) -> None:
         methods.parse_method_call(data)
 
 
+def _edge_routes(data: bytes) -> None:
+    """What a deployment wants of a gateway, as JSON; or one route, as text. Reading it never fails, nor using it."""
+    desired: twin.Json = {"routes": {"r": _text(data)}}
+    with suppress(twin.TwinError):
+        desired = twin.parse_patch(data)
+    config = read_edge_hub(desired)
+    left = read_edge_hub(mend(desired, {}, config.problems))
+    assert {one.place.partition(".")[0] for one in left.problems}.isdisjoint({"routes", "storeAndForwardConfiguration"})
+    for module in (None, "m"):
+        message = Message("d", module, "%24.on=o&level=1", b'{"t": 1}', 0, "", "Telemetry")
+        assert RouteTable(config).choose(message) == RouteTable(left).choose(message)
+
+
 def _dps_body(data: bytes) -> None:
     with suppress(DpsError):
         dps_bodies.parse_register(data)
@@ -250,6 +265,7 @@ TARGETS: dict[str, Target] = {
     "connection-string": _connection_string,
     "csr": _csr,
     "dps-body": _dps_body,
+    "edge-routes": _edge_routes,
     "est": _est,
     "mqtt-client": lambda data: _mqtt("client", data),
     "mqtt-server": lambda data: _mqtt("server", data),

@@ -342,7 +342,7 @@ def _known(given: Json, names: tuple[str, ...]) -> None:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
+    return not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
 
 
 def _near(name: str, known: Iterable[str]) -> str:
