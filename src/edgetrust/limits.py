@@ -233,6 +233,7 @@ RENEWAL_LOOK_SECONDS = 60.0  # at most between two looks at the clock: it may ju
 
 # Services on unix sockets --------------------------------------------------------------------------------------------
 SERVICE_REQUESTS = 10  # open requests of one user at one service, as the real services allow
+SERVICE_IDENTIFIER_CHARACTERS = 180  # of a key or certificate: with hash and ending its file name has less than 255
 SERVICE_BODY_BYTES = 256 * 1024  # a chain, or what a module wants encrypted
 SERVICE_BODY_SECONDS = 5.0  # for a body to arrive over a local socket
 BUNDLE_LOG_BYTES = 4 * 1024 * 1024  # of each log in a support archive, from its end

@@ -47,6 +47,13 @@ def bad_parameter(name: str, cause: str) -> ServiceError:
     return ServiceError(400, f'parameter "{name}" has an invalid value\ncaused by: {cause}', reason="bad-parameter")
 
 
+def check_identifier(name: str, identifier: str) -> None:
+    """An identifier of a key or a certificate, in the parameter `name`. Raises ServiceError."""
+    most = limits.SERVICE_IDENTIFIER_CHARACTERS
+    if not 1 <= len(identifier) <= most:
+        raise bad_parameter(name, f"an identifier has 1 to {most} characters, not {len(identifier)}")
+
+
 def not_found() -> ServiceError:
     """The answer where there is no route, or none in the version that is asked for."""
     return ServiceError(_NOT_FOUND, "not found", reason="no-route")
@@ -129,7 +136,9 @@ async def _answered(request: web.Request, handler: Handler, versions: frozenset[
     except (Error, OSError) as problem:
         number = secrets.token_hex(8)
         reason = problem.reason if isinstance(problem, Error) else "disk"
-        _log.error(EVENT_SERVICE_FAILED, place=request.path[:200], reason=reason, detail=str(problem), number=number)
+        _log.error(
+            EVENT_SERVICE_FAILED, place=request.path[:200], reason=reason, detail=str(problem)[:500], number=number
+        )
         failed = answer({"message": "internal error"}, _INTERNAL)
         failed.headers["X-Request-Number"] = number
         return failed

@@ -16,7 +16,17 @@ import msgspec
 from aiohttp import web
 
 from edgetrust.clock import Clock
-from edgetrust.edge.api import NO_CONTENT, ServiceError, Who, answer, bad_parameter, caller, read, service
+from edgetrust.edge.api import (
+    NO_CONTENT,
+    ServiceError,
+    Who,
+    answer,
+    bad_parameter,
+    caller,
+    check_identifier,
+    read,
+    service,
+)
 from edgetrust.edge.files import read_file
 from edgetrust.edge.handles import HandleError
 from edgetrust.edge.issuer import ConfiguredIssuer
@@ -126,6 +136,7 @@ class CertificateService:
 
     async def _get(self, request: web.Request) -> web.Response:
         certificate_id = request.match_info["id"]
+        check_identifier("id", certificate_id)
         async with self._one_at_a_time:
             text = await asyncio.to_thread(self._read, certificate_id)
         if text is None:
@@ -147,8 +158,7 @@ class CertificateService:
 
     def _authorize(self, request: web.Request, certificate_id: str) -> str:
         uid = caller(request).uid
-        if not certificate_id:
-            raise bad_parameter("certId", "it is empty")
+        check_identifier("certId", certificate_id)
         if not self._principals.may_change_certificate(uid, certificate_id):
             message = f"user {uid} is not authorized to modify the cert {certificate_id}"
             raise ServiceError(401, message, reason="certificate-not-authorized")

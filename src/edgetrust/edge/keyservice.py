@@ -16,7 +16,17 @@ import msgspec
 from aiohttp import web
 
 from edgetrust.edge import keyuse
-from edgetrust.edge.api import NO_CONTENT, ServiceError, Who, answer, bad_parameter, caller, read, service
+from edgetrust.edge.api import (
+    NO_CONTENT,
+    ServiceError,
+    Who,
+    answer,
+    bad_parameter,
+    caller,
+    check_identifier,
+    read,
+    service,
+)
 from edgetrust.edge.handles import VALIDATION_KEY, AnyKey, DerivedId, HandleError, Handles, KeyId, KeyPairId
 from edgetrust.edge.keyd import ensure_secret
 from edgetrust.edge.keyuse import KeyUseError
@@ -140,8 +150,7 @@ class KeyService:
 
     def _authorize(self, request: web.Request, key_id: str) -> str:
         uid = caller(request).uid
-        if not key_id:
-            raise bad_parameter("keyId", "it is empty")
+        check_identifier("keyId", key_id)
         if key_id == VALIDATION_KEY or not self._principals.may_use_key(uid, key_id):
             message = f"user {uid} is not authorized to access the key {key_id}"
             raise ServiceError(401, message, reason="key-not-authorized")
@@ -152,11 +161,18 @@ class KeyService:
         _check_usage(body.usage)
         key_id = self._authorize(request, body.key_id)
         if body.key_bytes is not None:
+            await self._refuse_a_pair(key_id)
             await self._by_id(self._keys.import_secret, key_id, SecretBytes(body.key_bytes))
         elif not await asyncio.to_thread(self._keys.exists, key_id):
             await self._made(self._keys.create_secret, key_id)
         await self._by_id(self._keys.load_secret, key_id)
         return self._handle(KeyId(key_id))
+
+    async def _refuse_a_pair(self, key_id: str) -> None:
+        """An import replaces a symmetric key. It must not be the end of a key pair, which is kept in the same place."""
+        with contextlib.suppress(IntegrityError):  # there is none
+            await asyncio.to_thread(self._keys.load, key_id)
+            raise bad_parameter("keyId", "there is a key pair of this name")
 
     async def _load_key(self, request: web.Request) -> web.Response:
         key_id = self._authorize(request, request.match_info["id"])

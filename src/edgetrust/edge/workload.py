@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgetrust.clock import Clock
-from edgetrust.edge.api import ServiceError, Who, answer, bad_parameter, caller, read, service
+from edgetrust.edge.api import ServiceError, Who, answer, bad_parameter, caller, check_identifier, read, service
 from edgetrust.edge.containers import Container
 from edgetrust.edge.files import MASTER_ENCRYPTION_KEY, TRUST_BUNDLE, server_certificate_id
 from edgetrust.edge.keyd import decrypt, encrypt
@@ -155,6 +155,7 @@ class Workload:
         certificate_id = server_certificate_id(
             module, request.match_info["generation"], keep_dollar=self._settings.keep_dollar_in_certificate_ids
         )
+        check_identifier("genId", certificate_id)
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
         return await self._issued(certificate_id, _subject(body.common_name), names, usage)
 
