@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from edgetrust.cli.edge_check import ConfigOption, apply, check
-from edgetrust.cli.edge_services import HttpsPort, MqttPort, certd, edged, identityd, keyd, units
+from edgetrust.cli.edge_services import HttpsPort, MqttPort, certd, edged, identityd, keyd, serve_local, units
 from edgetrust.cli.output import Json, duration, print_block, print_facts, print_json, print_json_line, print_line, say
 from edgetrust.clock import SystemClock
 from edgetrust.limits import REFUSALS_KEPT
@@ -62,7 +62,7 @@ def serve_gateway(
     from edgetrust.edge.files import Layout
     from edgetrust.edge.gateway import Gateway
     from edgetrust.edge.processes import as_runtime, start_runtime
-    from edgetrust.edge.settings import load_settings
+    from edgetrust.edge.settings import NoDevice, load_settings
     from edgetrust.errors import Error
     from edgetrust.telemetry import EVENT_CONFIG_NOT_REREAD, set_up_logging
 
@@ -74,6 +74,9 @@ def serve_gateway(
         https_port=choose(settings.listen.https_port if https_port is None else https_port, settings.listen.host),
     )
     layout = Layout(root.absolute())
+    if alone and isinstance(settings.credential, NoDevice):
+        serve_local(settings, layout, json=json)
+        return
 
     def ready(gateway: Gateway) -> None:
         if json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -73,6 +73,22 @@ def _serve(name: str, config: Path | None, root: Path, *, json: bool) -> None:
 
     start = kinds[name].start
     run(lambda: start(settings, layout, SystemClock()), ready, lambda process: process.wait_moved())
+
+
+def serve_local(settings: Any, layout: Any, *, json: bool) -> None:
+    """Serve the keys, certificates and local identities of a machine without a hub in one process."""
+    from edgetrust.cli.running import run
+    from edgetrust.clock import SystemClock
+    from edgetrust.edge.processes import LocalServices
+
+    def ready(_process: LocalServices) -> None:
+        sockets = {name: str(layout.socket(name)) for name in ("keyd", "certd", "identityd")}
+        if json:
+            print_json_line({"services": sockets, "pid": os.getpid()})
+        else:
+            say(f"ready without a hub: {', '.join(sockets.values())}, pid {os.getpid()}")
+
+    run(lambda: LocalServices.start(settings, layout, SystemClock()), ready)
 
 
 def units(

@@ -40,6 +40,7 @@ from edgetrust.edge.settings import (
     IssuedCa,
     IssuedIdentity,
     KeptByIdentityService,
+    NoDevice,
     QuickstartCa,
     Settings,
 )
@@ -130,7 +131,7 @@ class GatewayCertificates:
                 self.device_identity = self._take(DEVICE_ID, certificate, key)
             case IssuedIdentity() | KeptByIdentityService():
                 self.device_identity = self.store.load(DEVICE_ID)
-            case DeviceKey() | DeviceTpm():
+            case DeviceKey() | DeviceTpm() | NoDevice():
                 pass
 
     def refresh_device_identity(self) -> bool:
@@ -141,7 +142,7 @@ class GatewayCertificates:
                 current = read_chain(certificate)
             case IssuedIdentity() | KeptByIdentityService():
                 current = self.store.load(DEVICE_ID)
-            case DeviceKey() | DeviceTpm():
+            case DeviceKey() | DeviceTpm() | NoDevice():
                 pass
         if current is None or current == self.device_identity:
             return False

@@ -30,6 +30,7 @@ from edgetrust.edge.settings import (
     DeviceCertificate,
     EdgeCaFiles,
     IssuedCa,
+    NoDevice,
     QuickstartCa,
     load_settings,
 )
@@ -57,6 +58,9 @@ async def run_checks(
     for name, (description, check) in CHECKS.items():
         if name in without:
             results.append(Result(name, description, Outcome.IGNORED, "left out"))
+            continue
+        if name in OF_A_GATEWAY and bench.settings is not None and isinstance(bench.settings.credential, NoDevice):
+            results.append(Result(name, description, Outcome.IGNORED, "there is no hub: provisioning.source is none"))
             continue
         results.append(await run_one(name, description, check, bench))
         if name == CONFIG_CHECK and results[-1].outcome is Outcome.ERROR:
@@ -290,6 +294,23 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "host-connect-iothub-https": ("the hub is reached and verified, HTTPS", _reaches("https_port")),
     "host-connect-iothub-mqtt": ("the hub is reached and verified, MQTT", _reaches("mqtt_port")),
 }
+
+OF_A_GATEWAY = frozenset(
+    {
+        "aziot-edged-config-well-formed",
+        "identity-certificate-expiry",
+        "edge-ca-expiry",
+        "edge-ca-production",
+        "edge-ca-name-collision",
+        "connect-management-uri",
+        "connect-workload-uri",
+        "aziot-edge-version",
+        "edgehub-server-certificate",
+        "host-connect-iothub-https",
+        "host-connect-iothub-mqtt",
+    }
+)
+"""What a machine without a hub has no use for."""
 
 NOT_HERE: dict[str, str] = {
     "tpmd-config-well-formed": "the TPM has no service of its own; `config-well-formed` reads `[tpm]`",

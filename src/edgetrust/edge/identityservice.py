@@ -49,12 +49,12 @@ class _NewModule(msgspec.Struct, rename="camel"):
 
 
 class IdentityService:
-    """The identities of one device."""
+    """The identities of one device. `modules` None: there is no hub."""
 
     def __init__(
         self,
         settings: Settings,
-        modules: ModuleIdentities,
+        modules: ModuleIdentities | None,
         keys: KeyStore,
         handles: HandleMaker,
         principals: Principals,
@@ -87,6 +87,12 @@ class IdentityService:
         ]
         return service(routes, VERSIONS, who=who)
 
+    def _of_hub(self) -> ModuleIdentities:
+        """The modules at the hub. Raises ServiceError where there is none."""
+        if self._modules is None:
+            raise ServiceError(400, "this machine is not provisioned: it has no hub", reason="not-provisioned")
+        return self._modules
+
     def primary_key(self, module: Module) -> str:
         """A handle of a module's primary key."""
         if not isinstance(self._keys, SecretsElsewhere):
@@ -100,7 +106,7 @@ class IdentityService:
         uid = caller(request).uid
         own = self._principals.module_of(uid)
         if own is not None and not self._principals.trusted(uid):
-            return answer(self._of_module(await self._asked(self._modules.get(own))))
+            return answer(self._of_module(await self._asked(self._of_hub().get(own))))
         self._allow(self._principals.may_read_device(uid), uid)
         return answer(self._of_device())
 
@@ -114,6 +120,8 @@ class IdentityService:
         if request.query["api-version"] < _PROVISIONING_SINCE:
             raise not_found()
         self._trusted(request)
+        if self._modules is None:
+            return answer({"source": "none"})
         authentication = _word(self._settings.credential)
         if self._by_service is None:
             return answer({"source": "manual", "auth": authentication})
@@ -128,7 +136,7 @@ class IdentityService:
         if local is not None:
             names = await asyncio.to_thread(local.names)
             return answer({"identities": [{"type": _LOCAL, "spec": {"moduleId": name}} for name in names]})
-        modules = await self._asked(self._modules.listed())
+        modules = await self._asked(self._of_hub().listed())
         return answer({"identities": [self._of_module(module, key=False) for module in modules]})
 
     async def _get(self, request: web.Request) -> web.Response:
@@ -138,7 +146,7 @@ class IdentityService:
             self._allow(self._principals.trusted(uid) or self._principals.is_local(uid, module_id), uid)
             return _of_local(module_id, await self._asked(local.get(module_id)))
         self._allow(self._principals.trusted(uid) or self._principals.module_of(uid) == module_id, uid)
-        return answer(self._of_module(await self._asked(self._modules.get(module_id))))
+        return answer(self._of_module(await self._asked(self._of_hub().get(module_id))))
 
     async def _trust_bundle(self, _request: web.Request) -> web.Response:
         return answer({"certificate": ""})
@@ -154,7 +162,7 @@ class IdentityService:
         if local is not None:
             attributes = _attributes(body.local_id_opts or _LocalOptions())
             return _of_local(body.module_id, await self._asked(local.create(body.module_id, attributes)))
-        return answer(self._of_module(await self._asked(self._modules.create(body.module_id))))
+        return answer(self._of_module(await self._asked(self._of_hub().create(body.module_id))))
 
     async def _update(self, request: web.Request) -> web.Response:
         self._trusted(request)
@@ -162,19 +170,19 @@ class IdentityService:
         local = self._local_for(request.query.get("type", "aziot"))
         if local is not None:
             return _of_local(module_id, await self._asked(local.get(module_id)))
-        return answer(self._of_module(await self._asked(self._modules.update(module_id))))
+        return answer(self._of_module(await self._asked(self._of_hub().update(module_id))))
 
     async def _delete(self, request: web.Request) -> web.Response:
         self._trusted(request)
         local, module_id = self._local_for(request.query.get("type", "aziot")), self._module_id(request)
-        await self._asked((self._modules if local is None else local).delete(module_id))
+        await self._asked((self._of_hub() if local is None else local).delete(module_id))
         return web.Response(status=NO_CONTENT)
 
     async def _reprovision(self, request: web.Request) -> web.Response:
         """Ask the provisioning service; with manual provisioning, the hub about the modules."""
         self._trusted(request)
         _aziot((await read(request, _Kind)).type)
-        await self._asked(self._modules.listed() if self._by_service is None else self._by_service.again())
+        await self._asked(self._of_hub().listed() if self._by_service is None else self._by_service.again())
         return web.Response(status=NO_CONTENT)
 
     # Parts ----------------------------------------------------------------------------------------------------------
@@ -211,6 +219,7 @@ class IdentityService:
             raise ServiceError(401, f"user {uid} is not authorized", reason="identity-not-authorized")
 
     def _of_device(self) -> dict[str, Any]:
+        self._of_hub()
         authentication: dict[str, Any]
         if isinstance(self._settings.credential, DeviceTpm):
             authentication = {"type": "tpm"}

@@ -41,10 +41,10 @@ from edgetrust.edge.pairs import CertificateStore
 from edgetrust.edge.principals import Principals
 from edgetrust.edge.provisioning import Provisioning
 from edgetrust.edge.services import SERVICE_MODE
-from edgetrust.edge.settings import Assignment, DeviceKey, DeviceTpm, KeptByIdentityService, Settings
+from edgetrust.edge.settings import Assignment, DeviceKey, DeviceTpm, KeptByIdentityService, NoDevice, Settings
 from edgetrust.edge.tpmservice import TpmRoutes
 from edgetrust.edge.upkeep import Upkeep
-from edgetrust.errors import Error, IntegrityError, UnavailableError
+from edgetrust.errors import ConfigError, Error, IntegrityError, UnavailableError
 from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, SERVICE_WAIT_SECONDS
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.keys import KeyHandle, KeyStore, SecretBytes
@@ -74,13 +74,13 @@ class ServiceProcess:
         """Open what is kept, and serve. Raises Error; then nothing stays open."""
         process = cls(settings, layout, clock)
         try:
-            app = await _patiently(process._app)
-            server = await serve_unix(app, layout.socket(cls.name), mode=SERVICE_MODE)
-            process._open.push_async_callback(server.close)
+            for name, app in (await _patiently(process._apps)).items():
+                server = await serve_unix(app, layout.socket(name), mode=SERVICE_MODE)
+                process._open.push_async_callback(server.close)
+                _log.info(EVENT_READY, service=name, socket=str(server.path))
         except BaseException:
             await process._open.aclose()
             raise
-        _log.info(EVENT_READY, service=cls.name, socket=str(server.path))
         return process
 
     async def stop(self) -> None:
@@ -91,6 +91,10 @@ class ServiceProcess:
     async def wait_moved(self) -> None:
         """Wait until it has to start anew, since the device is another one."""
         await asyncio.Event().wait()
+
+    async def _apps(self) -> dict[str, web.Application]:
+        """What is served, by the name of its socket."""
+        return {self.name: await self._app()}
 
     async def _app(self) -> web.Application:
         raise NotImplementedError
@@ -150,6 +154,9 @@ class IdentityProcess(ServiceProcess):
         keys = KeyClient(layout.socket("keyd"))
         store = CertificateClient(layout.socket("certd"), layout.certificates)
         issuer = IssuerClient(store, self.settings.issuing.orders)
+        if isinstance(self.settings.credential, NoDevice):
+            local = LocalIdentities(self.settings, issuer, store, layout.identities / "local")
+            return IdentityService(self.settings, None, keys, keys, self._principals, local=local).app()
         self._certificates = GatewayCertificates(layout, keys, self.settings, clock, store)
         self._upkeep = Upkeep(
             self.settings, keys, self._certificates, clock, self._try_identity, issuer, kept=frozenset({DEVICE_ID})
@@ -189,8 +196,36 @@ class IdentityProcess(ServiceProcess):
         await self._identities.try_certificate(chain, tls_key(key))
 
 
+class LocalServices(ServiceProcess):
+    """All three services in one process, on a machine without a hub: keys, certificates and local identities."""
+
+    name = "local"
+
+    async def _apps(self) -> dict[str, web.Application]:
+        layout, settings, serving = self.layout, self.settings, self.settings.serving
+        layout.make()
+        keys = open_keys(layout, settings.token, settings.key_places())
+        store = CertificateStore(layout.certificates)
+        issuer = ConfiguredIssuer(settings.issuing, keys, store, self._clock)
+        self._keep(issuer.keep_identities)
+        keyd = KeyService(keys, serving.principals)
+        orders = settings.issuing.orders
+        certd = CertificateService(
+            store, keyd.key_pair, issuer, orders, serving.preloaded, serving.principals, self._clock
+        )
+        local = LocalIdentities(settings, issuer, store, layout.identities / "local")
+        identityd = IdentityService(settings, None, keys, keyd.handles, serving.principals, local=local)
+        return {"keyd": keyd.app(), "certd": certd.app(), "identityd": identityd.app()}
+
+
 async def start_runtime(settings: Settings, layout: Layout, clock: Clock) -> Gateway:
     """The module runtime and gateway, by the services below the same root. Raises as `Gateway.start`."""
+    if isinstance(settings.credential, NoDevice):
+        raise ConfigError(
+            f'{settings.source}: provisioning.source = "none": without a hub there are no devices to serve',
+            reason="config-wrong-value",
+            fix="start keyd, certd and identityd only",
+        )
     elsewhere = Elsewhere.below(layout, settings.issuing)
 
     async def start() -> Gateway:

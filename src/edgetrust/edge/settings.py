@@ -143,7 +143,12 @@ class KeptByIdentityService:
     """The identity service, another process, acts as the device."""
 
 
-Credential = DeviceKey | DeviceTpm | DeviceCertificate | IssuedIdentity | KeptByIdentityService
+@dataclass(frozen=True, slots=True)
+class NoDevice:
+    """There is no hub, and this machine is no device: it has keys, certificates and local identities."""
+
+
+Credential = NoDevice | DeviceKey | DeviceTpm | DeviceCertificate | IssuedIdentity | KeptByIdentityService
 EdgeCa = EdgeCaFiles | QuickstartCa | IssuedCa
 
 
@@ -279,6 +284,8 @@ def _warnings(file: ConfigFile, edge_ca: EdgeCa) -> list[str]:
     found = [f"{key} has no effect: {why}" for key, why in MEANINGLESS.items() if getattr(file, key) is not None]
     if file.provisioning is None or file.provisioning.source != "dps":
         found += [f"{key} has no effect: it concerns DPS only" for key in OF_DPS if getattr(file, key) is not None]
+    if file.provisioning is not None and file.provisioning.source == "none":
+        return found
     if isinstance(edge_ca, QuickstartCa):
         found.append(
             "the quickstart Edge CA is not for production, nobody trusts it: set [edge_ca] cert and pk, or method"
@@ -320,7 +327,7 @@ class _Reader(ReachingReader):
                 known = assignment or Assignment("", "")
                 return known.hub, known.device, self._attestation(attestation, file), dps
             case "none":
-                raise self.not_offered('provisioning.source = "none"', 'use source = "manual" or "dps"')
+                return "", "", NoDevice(), None
             case other:
                 raise self.wrong(f"provisioning.source is {other!r}", fix='one of "manual", "dps", "none"')
 

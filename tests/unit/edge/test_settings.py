@@ -340,7 +340,6 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, near: str) 
         (DPS + "\n[provisioning.attestation.x]", "unknown"),
         (DPS.replace('"symmetric_key"', '"tpm"').replace("registration_id", "#"), "by TPM needs registration_id"),
         (DPS.replace('"symmetric_key"', '"tpm"') + "[tpm]\nauth_key_index = -1", "auth_key_index is -1"),
-        ('[provisioning]\nsource = "none"', "not offered yet"),
         ('[provisioning]\nsource = "cloud"', "provisioning.source"),
         ('[provisioning]\nsource = "manual"', "needs a connection_string"),
         ('parent_hostname = "p/q"\n' + CONNECTION, "parent_hostname: 'p/q'"),
