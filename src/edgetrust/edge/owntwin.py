@@ -3,6 +3,7 @@
     at start        what was in force when it stopped is in force again, with or without a hub
     on connection   the twin is read
     on change       what changed is merged in; when something was missed, the twin is read again
+    on a call       its direct methods are answered (`ownmethods`)
     meanwhile       who has come and gone is reported (`clients`), what gathered in CLIENTS_GATHER_SECONDS together
 
 What is wrong is left as it was before, or out, and reported; everything else is applied (edge specification 6.7, 6.11).
@@ -12,7 +13,7 @@ Without any of it, and on a hub that does not tell, everything goes to the hub.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -21,17 +22,20 @@ import structlog
 from edgetrust import __version__
 from edgetrust.broker.ports import Tasks
 from edgetrust.edge.clients import Clients
+from edgetrust.edge.ownmethods import answer
 from edgetrust.edge.twinquestions import Publisher, TwinQuestions, encoded, section, without_version
 from edgetrust.errors import Error, IntegrityError
 from edgetrust.limits import CLIENTS_GATHER_SECONDS
 from edgetrust.protocol.edge_routes import EdgeHubConfig, Problem, mend, read_edge_hub
 from edgetrust.protocol.iothub import (
+    MethodRequestTopic,
     Subscription,
     SubscriptionKind,
     TopicError,
     TwinDesiredTopic,
     TwinResponseTopic,
     filter_for,
+    method_response_topic,
     parse_delivery_topic,
 )
 from edgetrust.protocol.mqtt.packets import Publish
@@ -55,11 +59,17 @@ class Connection(Publisher, Protocol):
 
 
 class OwnTwin:
-    """The twin of `identity`; `use` is called with what is in force from now on."""
+    """The twin of `identity`; `use` is called with what is in force from now on, `synchronise` when a method asks."""
 
     def __init__(
-        self, identity: Identity, copies: TwinCopies, tasks: Tasks, use: Callable[[EdgeHubConfig], None]
+        self,
+        identity: Identity,
+        copies: TwinCopies,
+        tasks: Tasks,
+        use: Callable[[EdgeHubConfig], None],
+        synchronise: Callable[[], Awaitable[None]],
     ) -> None:
+        self._synchronise = synchronise
         self._identity = identity
         self._copies = copies
         self._tasks = tasks
@@ -111,11 +121,13 @@ class OwnTwin:
             self._questions.answered(topic, message.payload)
         elif isinstance(topic, TwinDesiredTopic):
             self._tasks.start(self._changed(topic.version, message.payload))
+        elif isinstance(topic, MethodRequestTopic) and self._link is not None:
+            self._tasks.start(self._called(self._link, topic, message.payload))
         if self._link is not None:
             self._link.acknowledge(message)
 
     async def _begin(self, link: Connection) -> None:
-        kinds = (SubscriptionKind.TWIN_RESPONSES, SubscriptionKind.TWIN_DESIRED)
+        kinds = (SubscriptionKind.TWIN_RESPONSES, SubscriptionKind.TWIN_DESIRED, SubscriptionKind.METHODS)
         try:
             await link.subscribe([(filter_for(Subscription(kind)), 0) for kind in kinds])
             await self._read(link)
@@ -123,6 +135,11 @@ class OwnTwin:
                 await self._tell_clients(link)
         except Error as problem:
             self._failed(problem)  # the next connection is another attempt
+
+    async def _called(self, link: Connection, call: MethodRequestTopic, payload: bytes) -> None:
+        said = await answer(call.method, payload, self._synchronise)
+        if link.is_open:
+            await link.publish(method_response_topic(said.status, call.request_id), said.payload, qos=0)
 
     async def _tell_clients(self, link: Connection) -> None:
         await self._seen.wait()

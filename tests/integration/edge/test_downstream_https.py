@@ -76,6 +76,21 @@ def test_telemetry_of_modules(shared: Story) -> None:
     assert (counted["EdgeGateway/HttpFilter"], counted["HttpLeaf/m"]) == (1, 1)
 
 
+def test_what_the_hub_asks_of_the_gateway_itself_and_is_told_by_it(shared: Story) -> None:
+    own, where = ("EdgeGateway", "$edgeHub"), ("--json", "--dir", str(shared.world.hub_folder))
+    call = ("module", "method", *own, "RefreshDeviceScopeIdentityCache", "--payload", '{"deviceIds": ["TempSensor"]}')
+    before = shared.gateway.state()["scope"]["as_of"]
+    wait_until(lambda: edgetrust(*call, *where, ok=False).returncode == 0)
+    wait_until(lambda: shared.gateway.state()["scope"]["as_of"] > before)
+    assert shared.gateway.publish("TempSensor", holder=shared.sensor).returncode == 0
+
+    def told() -> dict[str, Any]:
+        twin = json.loads(edgetrust("module", "twin", *own, *where).stdout)
+        return dict(twin["properties"]["reported"].get("clients", {}).get("TempSensor", {}))
+
+    wait_until(lambda: "lastConnectedTimeUtc" in told())
+
+
 def test_refused_with_the_reason_on_record(shared: Story, tmp_path: Path) -> None:
     key = registered(shared, "HttpWrong")
     path = f"/devices/HttpWrong/messages/events{API}"

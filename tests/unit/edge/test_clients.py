@@ -122,12 +122,15 @@ class Link:
         asyncio.get_running_loop().call_soon(self._own.heard, Publish(answer, body))
 
 
+async def nothing() -> None: ...
+
+
 @pytest_asyncio.fixture
 async def own(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OwnTwin]:
     monkeypatch.setattr(module, "CLIENTS_GATHER_SECONDS", 0.02)
     database, tasks = Database("sqlite://"), LoopTasks()
     await database.migrate()
-    yield OwnTwin(OWN, TwinCopies(database, SecretBytes(b"k" * 32)), tasks, lambda config: None)
+    yield OwnTwin(OWN, TwinCopies(database, SecretBytes(b"k" * 32)), tasks, lambda config: None, nothing)
     await tasks.close()
     await database.close()
 
