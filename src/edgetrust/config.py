@@ -13,7 +13,7 @@ import os
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,17 +24,22 @@ from edgetrust.errors import ConfigError
 T = TypeVar("T")
 
 
-def load_toml(path: Path, kind: type[T]) -> T:
-    """Read the file at `path` as a `kind`. Raises ConfigError."""
-    return parse_toml(read_text(path), kind, str(path))
+Values = dict[str, Any]
 
 
-def parse_toml(text: str, kind: type[T], source: str) -> T:
+def load_toml(path: Path, kind: type[T], prepare: Callable[[Values], Values] | None = None) -> T:
+    """Read the file at `path` as a `kind`; `prepare` may give what was read another shape first. Raises ConfigError."""
+    return parse_toml(read_text(path), kind, str(path), prepare)
+
+
+def parse_toml(text: str, kind: type[T], source: str, prepare: Callable[[Values], Values] | None = None) -> T:
     """Read `text` as a `kind`; `source` names it in errors. Raises ConfigError."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
         raise ConfigError(f"{source}: not TOML: {problem}", reason="config-not-toml") from problem
+    if prepare is not None:
+        values = prepare(values)
     check_keys(values, kind, source)
     try:
         return msgspec.convert(values, kind)

@@ -308,3 +308,24 @@ class ConfigFile(msgspec.Struct, frozen=True):
     moby_runtime: Tree | None = None
     image_garbage_collection: Tree | None = None
     edgetrust: EdgetrustTable = EdgetrustTable()
+
+
+def one_shape(values: Tree) -> Tree:
+    """The file with one way to order a certificate: `[cert_issuance.ID]` with a method, as the real file has it, is
+    `[cert_issuance.certs.ID]`. A table of that name that is there already stays as it is.
+    """
+    issuance = values.get("cert_issuance")
+    if not isinstance(issuance, dict) or not isinstance(issuance.get("certs", {}), dict):
+        return values
+    flat = {name: one for name, one in issuance.items() if name not in _OF_ISSUANCE and _orders(one)}
+    further = issuance.get("certs", {})
+    moved = {name: one for name, one in flat.items() if name not in further}
+    rest = {name: one for name, one in issuance.items() if name not in moved}
+    return {**values, "cert_issuance": {**rest, "certs": {**further, **moved}}}
+
+
+_OF_ISSUANCE = frozenset({"est", "local_ca", "certs"})
+
+
+def _orders(table: object) -> bool:
+    return isinstance(table, dict) and "method" in table

@@ -29,6 +29,7 @@ from edgetrust.edge.configfile import (
     ListenTable,
     MetricsTable,
     ProvisioningTable,
+    one_shape,
 )
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, LOCAL_CA, read_file
 from edgetrust.edge.issuing import Files, Issuing, IssuingReader, Order
@@ -38,6 +39,7 @@ from edgetrust.edge.tokens import KeyPlace, TokenKey, TokenPlace
 from edgetrust.limits import CERTIFICATE_NAMES, QUEUE_BYTES
 from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip, dns_fault
+from edgetrust.pki.pkcs11 import SCHEME
 from edgetrust.pki.renewal import AutoRenew
 from edgetrust.protocol.iothub import valid_identifier
 from edgetrust.protocol.repeats import Recognition
@@ -225,7 +227,7 @@ def load_settings(path: Path, assignment: Assignment | None = None, *, keys_else
 
     With `keys_elsewhere` no file of a key is opened: another process has it.
     """
-    return settings_from(load_toml(path, ConfigFile), path, assignment, keys_elsewhere=keys_elsewhere)
+    return settings_from(load_toml(path, ConfigFile, one_shape), path, assignment, keys_elsewhere=keys_elsewhere)
 
 
 def settings_from(
@@ -408,6 +410,11 @@ class _Reader(ReachingReader):
             raise self.wrong(f"{name} needs either value or uri", reason="config-missing-key")
         if location.value is not None:
             return self._key(name, location.value)
+        if (location.uri or "").startswith(SCHEME):
+            raise self.not_offered(
+                f"{name}: a symmetric key in a token",
+                'give a file:// URL, or a key pair of the token: method = "x509" with identity_pk = "pkcs11:..."',
+            )
         place = self.path(name, location.uri or "")
         if self._keys_elsewhere:
             return SecretBytes(b"")

@@ -159,3 +159,24 @@ def test_what_is_wrong_is_said(tmp_path: Path, text: str, words: str) -> None:
         read(tmp_path, text)
     assert words in caught.value.message
     assert caught.value.exit_code == 2
+
+
+def test_a_further_certificate_in_the_form_of_the_real_file(tmp_path: Path) -> None:
+    ordered = 'method = "self_signed"\nexpiry_days = 7\n'
+    flat = read(tmp_path, IDENTITY + BOOTSTRAP + f'[cert_issuance."my cert"]\n{ordered}')
+    ours = read(tmp_path, IDENTITY + BOOTSTRAP + f'[cert_issuance.certs."my cert"]\n{ordered}')
+    assert flat.issuing.orders["my cert"] == ours.issuing.orders["my cert"]
+    assert flat.issuing.further == ("my cert",)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        '[cert_issuance.locl_ca]\ncert = "file:///x"',  # no order: a misspelt table
+        '[cert_issuance.x]\nmethod = "est"\n[cert_issuance.certs.x]\nmethod = "self_signed"',  # ordered twice
+    ],
+)
+def test_what_is_no_further_certificate_is_an_unknown_key(tmp_path: Path, tables: str) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'cert_issuance\.") as caught:
+        read(tmp_path, IDENTITY + BOOTSTRAP + tables)
+    assert caught.value.reason == "config-unknown-key"

@@ -340,6 +340,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, near: str) 
         (DPS + "\n[provisioning.attestation.x]", "unknown"),
         (DPS.replace('"symmetric_key"', '"tpm"').replace("registration_id", "#"), "by TPM needs registration_id"),
         (DPS.replace('"symmetric_key"', '"tpm"') + "[tpm]\nauth_key_index = -1", "auth_key_index is -1"),
+        (DPS.replace("value =", "uri =").replace(KEY, "pkcs11:object=k"), "a symmetric key in a token is not offered"),
         ('[provisioning]\nsource = "cloud"', "provisioning.source"),
         ('[provisioning]\nsource = "manual"', "needs a connection_string"),
         ('parent_hostname = "p/q"\n' + CONNECTION, "parent_hostname: 'p/q'"),
