@@ -6,12 +6,31 @@ import configparser
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from edgetrust.cli.edge import app
 from edgetrust.edge.principals import ServiceUsers
 from edgetrust.edge.units import unit_files
 
+DIRECTIVES = {
+    "Unit": {"Description", "Requires", "After", "Wants"},
+    "Install": {"WantedBy"},
+    "Socket": {
+        *("ListenStream", "SocketUser", "SocketGroup", "SocketMode", "DirectoryMode", "RemoveOnStop"),
+    },
+    "Service": {
+        *("Type", "NotifyAccess", "ExecStart", "LoadCredential", "User", "Group", "Restart", "RestartSec"),
+        *("StateDirectory", "StateDirectoryMode", "RuntimeDirectory", "TimeoutStartSec", "UMask", "NoNewPrivileges"),
+        *("ProtectSystem", "ProtectHome", "ProtectProc", "ProtectClock", "ProtectHostname", "ProtectKernelLogs"),
+        *("ProtectKernelModules", "ProtectKernelTunables", "ProtectControlGroups", "PrivateTmp", "PrivateDevices"),
+        *("PrivateNetwork", "RestrictAddressFamilies", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID"),
+        *("LockPersonality", "SystemCallArchitectures", "SystemCallFilter", "CapabilityBoundingSet"),
+        "AmbientCapabilities",
+    },
+}  # of systemd.unit(5), systemd.socket(5), systemd.service(5), systemd.exec(5)
 PROGRAM = "/opt/edgetrust/bin/edgetrust"
 SERVICES = {"keyd": "aziotks", "certd": "aziotcs", "identityd": "aziotid", "edged": "iotedge"}
 FILES = unit_files(PROGRAM)
@@ -65,6 +84,24 @@ def test_the_users_are_those_of_the_principals_and_in_the_groups_of_what_they_as
     }
     users = ServiceUsers()
     assert {users.certd, users.identityd, users.edged} == set(SERVICES.values()) - {"aziotks"}
+
+
+def test_every_directive_is_known_and_what_is_named_is_there() -> None:
+    """Wherever there is no systemd: its words as its manuals have them, units that exist, options of the command."""
+    edge: Any = typer.main.get_command(app)
+    for name in FILES:
+        if not name.startswith("systemd/"):
+            continue
+        unit = parsed(name.removeprefix("systemd/system/aziot-"))
+        for section, values in unit.items():
+            assert set(values) <= DIRECTIVES[section], (name, section)
+        for named in (unit["Unit"].get("Requires", "") + " " + unit["Unit"].get("After", "")).split():
+            assert named.endswith(".target") or f"systemd/system/{named}" in FILES, (name, named)
+        if "Service" in unit:
+            _, group, service, *options = unit["Service"]["ExecStart"].split()
+            assert group == "edge"
+            known = {option for one in edge.commands[service].params for option in one.opts}
+            assert {option for option in options if option.startswith("-")} <= known
 
 
 def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
