@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ import structlog
 from edgetrust.clock import ManualClock
 from edgetrust.edge import gateway as gateway_module
 from edgetrust.edge import hubside, upstream
+from edgetrust.errors import UnavailableError
 from edgetrust.hub.pki import HubPki
-from edgetrust.telemetry import EVENT_MESSAGE_DROPPED, EVENT_UPSTREAM_LOST
+from edgetrust.telemetry import EVENT_MESSAGE_DROPPED, EVENT_UPSTREAM_LOST, MESSAGES_REPEATED
 from support.gateway_field import GATEWAY, SENSOR, Field, field, is_connected
 from support.hub import new_pki, running, until
 from support.pki import Pki
-from support.raw_mqtt import Raw
+from support.raw_mqtt import PUBACK, Raw, publish
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,59 @@ async def test_devices_are_served_and_everything_arrives_afterwards(
         await until(lambda: is_connected(made))
         again.abort()
         sensor.abort()
+
+
+async def test_what_is_sent_again_by_device_and_gateway_is_at_the_hub_once(
+    tmp_path: Path, hub_pki: HubPki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With message ids. The gateway cannot take what the hub has from its queue, and then does not know of it any more,
+    as after SIGKILL: it sends all of it again.
+    """
+
+    async def full(offsets: list[int]) -> None:
+        raise UnavailableError("the disk is full", reason="store-full")
+
+    async with running(tmp_path / "hub", hub_pki) as hub, field(tmp_path, hub_pki, hub) as made:
+
+        def telling(number: int, *, dup: bool = False) -> bytes:
+            return publish(f"devices/{SENSOR}/messages/events/%24.mid=id{number}", b"%d" % number, number, dup=dup)
+
+        async def acknowledged(raw: Raw, *packet_ids: int) -> None:
+            async with asyncio.timeout(5):
+                for packet_id in packet_ids:
+                    assert await raw.read() == (PUBACK, packet_id.to_bytes(2, "big"))
+
+        async def bodies() -> list[int]:
+            return [int(one["bodyText"]) for one in await hub.events() if one["device"] == SENSOR]
+
+        async def are_there(count: int) -> bool:
+            return len(await bodies()) >= count
+
+        counted = MESSAGES_REPEATED._value.get()
+        with monkeypatch.context() as patched:
+            patched.setattr(made.gateway._queue.lane("$upstream"), "ack", full)
+            sensor = await made.device()
+            for number in (1, 2, 3):
+                sensor.writer.write(telling(number))
+            await acknowledged(sensor, 1, 2, 3)
+            await until(partial(are_there, 3), 10)
+            made.fail("reset")
+            await until(lambda: not is_connected(made), 10)
+            way = made.gateway._hub_side.upstream
+            assert way is not None
+            way._arrived.clear()
+        sensor.abort()
+        again = await made.device()
+        again.writer.write(b"".join(telling(number, dup=True) for number in (1, 2, 3, 4)))
+        await acknowledged(again, 1, 2, 3, 4)
+        assert (await made.gateway.state())["queue"]["messages"] == 4
+        made.fail("through")
+        await until(partial(are_there, 4), 20)
+        await until(lambda: is_connected(made))
+        assert await bodies() == [1, 2, 3, 4]
+        assert made.gateway.metrics.repeated.values == {(SENSOR,): 3}
+        assert MESSAGES_REPEATED._value.get() - counted == 3
+        again.abort()
 
 
 async def test_a_hub_that_answers_slowly_is_waited_for(tmp_path: Path, hub_pki: HubPki) -> None:
