@@ -83,13 +83,15 @@ class ScopeSource:
         as_of = self._clock.now()
         body = {"targetDeviceId": identity.device, "targetModuleId": identity.module, "authChain": self._device}
         answer = await self._post("getDeviceAndModuleOnBehalfOf", body, ON_DEMAND_SECONDS)
+        if answer.status == _UNAUTHORIZED:
+            # It may have meant us, and have learnt of us meanwhile: then the answer counts that comes now.
+            await self._insist_on_own_token()
+            answer = await self._post("getDeviceAndModuleOnBehalfOf", body, ON_DEMAND_SECONDS)
         if answer.status == _OK:
             found = read_listing(answer.content, self._hub, as_of).registrations
             here = any(registration.identity == identity for registration in found)
             return found if here else Missing(MissingWhy.UNKNOWN, as_of)
         if answer.status in _NOT_ALLOWED:
-            if answer.status == _UNAUTHORIZED:
-                await self._insist_on_own_token()
             return Missing(MissingWhy.NOT_A_CHILD, as_of)
         if answer.status in _NOT_THERE:
             return Missing(MissingWhy.UNKNOWN, as_of)
