@@ -147,6 +147,18 @@ async def test_a_401_may_mean_ourselves(hub: FakeHub, source: ScopeSource) -> No
         await source.one(SENSOR)
 
 
+async def test_a_401_about_ourselves_that_is_over_says_nothing_about_who_was_asked_for(
+    hub: FakeHub, source: ScopeSource
+) -> None:
+    """A gateway above that was just started has learnt of us while we asked."""
+    answers = [(401, {}), page(device("Edge")), page(device("Sensor"))]
+    hub.answers[ONE] = lambda _: answers.pop(0)
+    found = await source.one(SENSOR)
+    assert not isinstance(found, Missing)
+    assert [one.identity for one in found] == [SENSOR]
+    assert answers == []
+
+
 async def test_other_answers(hub: FakeHub, source: ScopeSource) -> None:
     hub.answers[ONE] = (418, {})
     with pytest.raises(UnavailableError, match="418"):
