@@ -715,6 +715,9 @@ host = "127.0.0.1"
 mqtt_port = 0
 https_port = 0
 
+[edgetrust.metrics]
+enabled = false
+
 [edgetrust.upstream]
 host = "127.0.0.1"
 mqtt_port = {mqtt}

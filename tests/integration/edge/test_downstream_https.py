@@ -79,6 +79,7 @@ def test_telemetry_of_modules(shared: Story) -> None:
 def test_what_the_hub_asks_of_the_gateway_itself_and_is_told_by_it(shared: Story) -> None:
     own, where = ("EdgeGateway", "$edgeHub"), ("--json", "--dir", str(shared.world.hub_folder))
     call = ("module", "method", *own, "RefreshDeviceScopeIdentityCache", "--payload", '{"deviceIds": ["TempSensor"]}')
+    wait_until(lambda: shared.gateway.state()["scope"]["as_of"] is not None)
     before = shared.gateway.state()["scope"]["as_of"]
     wait_until(lambda: edgetrust(*call, *where, ok=False).returncode == 0)
     wait_until(lambda: shared.gateway.state()["scope"]["as_of"] > before)
