@@ -7,6 +7,7 @@ lines that end in a backslash and to the end of a here-document; other lines are
 stands for anything. The marker may say more:
 
     <!-- run: until="TEXT" -->    the command stays running; go on when its output holds TEXT, and is what is shown
+    <!-- run: until="TEXT" written="FILE" -->    the same, and a line of FILE, into which it writes, is there
     <!-- run: exit="1" -->        the exit code that the block's last command must have (otherwise 0)
     <!-- run: as="COMMAND" -->    what is really run for the block's one command
     <!-- file: NAME -->           write the next block to the file NAME
@@ -23,7 +24,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +115,7 @@ class Reader:
         for number, command in enumerate(typed):
             text = block.settings.get("as", command.text)
             if "until" in block.settings:
-                self._start(text.removesuffix("&").strip(), block.settings["until"], command.expected)
+                self._start(text.removesuffix("&").strip(), block.settings, command.expected)
                 continue
             code = int(block.settings.get("exit", "0")) if number == len(typed) - 1 else 0
             self._do(text, command.expected, code)
@@ -139,7 +140,8 @@ class Reader:
             raise PageError(f"exit code {done.returncode} instead of {code}: {text}")
         _compare(text, expected, output)
 
-    def _start(self, text: str, until: str, expected: str) -> None:
+    def _start(self, text: str, settings: Mapping[str, str], expected: str) -> None:
+        until, written = settings["until"], settings.get("written")
         log = self._log.with_suffix(f".{len(self._background)}")
         with log.open("wb") as file:
             state = f"[ ! -e {self._state} ] || . {self._state}\nexec {text}"
@@ -155,7 +157,12 @@ class Reader:
         self._background.append((text, process))
         self.transcript.append(f"$ {text} &")
         deadline = time.monotonic() + READY_SECONDS
-        while until not in log.read_text(errors="replace"):
+
+        def ready() -> bool:
+            line = written is None or "\n" in (self._directory / written).read_text()
+            return line and until in log.read_text(errors="replace")
+
+        while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise PageError(f"{text}: no {until!r} in its output:\n{log.read_text(errors='replace')}")
             time.sleep(0.05)
