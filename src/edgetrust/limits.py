@@ -133,6 +133,7 @@ EDGE_ROUTES = 200  # of one gateway: each is looked at for each message
 DELIVERY_BATCH = 50  # messages for a module taken from its queue at once: as many as may wait for its PUBACK
 HUB_REQUEST_SECONDS = 20.0  # one request to the hub, as long as edgeHub waits for a cloud operation
 ON_DEMAND_SECONDS = 10.0  # a connecting device waits this long for the hub to be asked about it; clients give up at 60
+LOOK_UP_SECONDS = 3.0  # a gateway that is asked about somebody waits this long for the hub, then its copy answers
 START_WAIT_SECONDS = 0.7  # a gateway that knows its identity waits this long for the hub before it starts without
 TRUST_REREAD_SECONDS = 60.0  # the machine's trust store is read again, so that a new root in it is seen
 ASKED_KEPT = 10_000  # identities that were asked for and are not in the scope: strangers must not fill the memory

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import assert_never
 
 from aiohttp import web
 
 from edgetrust.broker.ports import Auditor
 from edgetrust.errors import PeerError, UnavailableError
 from edgetrust.trust.audit import record
-from edgetrust.trust.verdict import Accepted, Reason, Refused, Verdict
+from edgetrust.trust.verdict import Refused
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -36,22 +35,6 @@ def answering(handler: Handler, unavailable: int) -> Handler:
             return said(unavailable, problem.message)
 
     return answer
-
-
-def admitted(verdict: Verdict, request: web.Request, auditor: Auditor, at: datetime) -> Accepted:
-    """Who asks, if accepted. Else it is put on record first; PeerError 401, or UnavailableError when nobody knows:
-    that is no refusal.
-    """
-    match verdict:
-        case Accepted():
-            return verdict
-        case Refused():
-            refuse(verdict, request, auditor, at)
-            if verdict.reason is Reason.REGISTRY_UNAVAILABLE:
-                raise UnavailableError("this gateway cannot tell now who that is", reason=verdict.reason.value)
-            raise PeerError("the credential is not accepted for this request", reason="unauthorized", status=401)
-        case _:
-            assert_never(verdict)
 
 
 def refuse(refused: Refused, request: web.Request, auditor: Auditor, at: datetime) -> None:

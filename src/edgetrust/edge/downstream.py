@@ -17,13 +17,12 @@ from typing import Final, TypeVar
 from aiohttp import web
 
 from edgetrust.broker.methods import Methods
-from edgetrust.broker.ports import Auditor, Endpoint
+from edgetrust.broker.ports import Endpoint
 from edgetrust.broker.session import auth_method
 from edgetrust.clock import Clock
-from edgetrust.edge.answering import admitted, answering, said
-from edgetrust.edge.door import MAY_BE_STALE
+from edgetrust.edge.answering import answering, said
+from edgetrust.edge.callers import Callers
 from edgetrust.edge.metrics import GatewayMetrics
-from edgetrust.edge.scope import ScopeRegistry
 from edgetrust.errors import PeerError
 from edgetrust.protocol.iothub.http_telemetry import read_telemetry
 from edgetrust.protocol.messages import TELEMETRY, Message
@@ -36,11 +35,7 @@ from edgetrust.protocol.methods import (
     parse_method_call,
 )
 from edgetrust.telemetry import MESSAGES_IN, METHOD_CALLS
-from edgetrust.transport.http import peer_chain
-from edgetrust.trust.authenticate import Policy, authenticate
-from edgetrust.trust.credential import credential_from
 from edgetrust.trust.identity import Identity
-from edgetrust.trust.verdict import Accepted, Refused, Verdict
 
 ACTOR: Final = "x-ms-edge-moduleId"
 _TRY_LATER: Final = 503
@@ -55,20 +50,16 @@ class Downstream:
     def __init__(
         self,
         gateway: Identity,
-        registry: ScopeRegistry,
         endpoint: Endpoint,
         methods: Methods,
-        policy: Policy,
-        auditor: Auditor,
+        callers: Callers,
         metrics: GatewayMetrics,
         clock: Clock,
     ) -> None:
         self._gateway = gateway
-        self._registry = registry
         self._endpoint = endpoint
         self._methods = methods
-        self._policy = policy
-        self._auditor = auditor
+        self._callers = callers
         self._metrics = metrics
         self._clock = clock
 
@@ -85,23 +76,7 @@ class Downstream:
             "*", "/devices/{device}/messages/devicebound{rest:.*}", answering(self._commands, _TRY_LATER)
         )
 
-    def decide_by(self, policy: Policy) -> None:
-        """Decide by another policy from now on."""
-        self._policy = policy
-
     # Who asks -------------------------------------------------------------------------------------------------------
-
-    async def _decide(self, request: web.Request, claim: Identity) -> Accepted:
-        """Raises PeerError 401 unless the request comes from `claim`."""
-        verdict = await self._verdict(request, claim)
-        if isinstance(verdict, Refused) and verdict.reason in MAY_BE_STALE and await self._registry.refresh(claim):
-            verdict = await self._verdict(request, claim)
-        return admitted(verdict, request, self._auditor, self._clock.now())
-
-    async def _verdict(self, request: web.Request, claim: Identity) -> Verdict:
-        credential = credential_from(request.headers.get("Authorization"), peer_chain(request))
-        found = await self._registry.find(claim)
-        return authenticate(claim, credential, found, self._registry.bundle(), self._clock.now(), self._policy)
 
     def _subject(self, request: web.Request) -> Identity:
         return Identity(self._gateway.hub, request.match_info["device"], request.match_info.get("module"))
@@ -119,7 +94,7 @@ class Downstream:
     # What is asked --------------------------------------------------------------------------------------------------
 
     async def _send(self, request: web.Request) -> web.Response:
-        accepted = await self._decide(request, self._subject(request))
+        accepted = await self._callers.admit(request, self._subject(request))
         entries = read_telemetry(request.content_type, request.headers.items(), await request.read())
         who, how, now = accepted.identity, auth_method(accepted), self._clock.milliseconds()
         messages = [Message(who.device, who.module, bag, body, now, how, TELEMETRY) for bag, body in entries]
@@ -132,13 +107,13 @@ class Downstream:
         return web.Response(status=204)
 
     async def _commands(self, request: web.Request) -> web.Response:
-        await self._decide(request, self._subject(request))
+        await self._callers.admit(request, self._subject(request))
         detail = "cloud-to-device messages do not come by HTTPS on a gateway: subscribe to them by MQTT"
         return said(_NOT_OFFERED, detail)
 
     async def _call(self, request: web.Request) -> web.Response:
         actor, target = self._actor(request), self._subject(request)
-        await self._decide(request, actor)
+        await self._callers.admit(request, actor)
         call = parse_method_call(await request.read())
         began = self._clock.monotonic()
         try:

@@ -32,6 +32,7 @@ from edgetrust.broker.methods import Methods
 from edgetrust.broker.session import Session, Surroundings
 from edgetrust.broker.sessions import Sessions
 from edgetrust.clock import Clock
+from edgetrust.edge.callers import Callers
 from edgetrust.edge.certd import GatewayCertificates
 from edgetrust.edge.children import Children
 from edgetrust.edge.commands import PassedCommands
@@ -295,6 +296,7 @@ class Gateway:
             verify=VerifiedChains().verify,
         )
         self._door = self._make_door()
+        self._callers = Callers(self._registry, self._policy, self._auditor, self._clock)
         self._forwarding = self._make_forwarding()
         self._listener = await listener.serve(
             self._accept,
@@ -305,9 +307,8 @@ class Gateway:
             forwarder=self._forwarding.on_mqtt(),
         )
         try:
-            self._below, self._downstream = self._nested(), self._make_downstream()
             health = Health(self._watched(), self.metrics, self._clock)
-            app = build_app(WebSockets(self._accept), health, self._below, self._downstream)
+            app = build_app(WebSockets(self._accept), health, self._nested(), self._make_downstream())
             port = settings.listen.https_port
             port, passing = HTTPS_PORT if port is None else port, self._forwarding.on_https()
             self._https = await serve_http(app, self._slot, settings.listen.host, port, forwarder=passing)
@@ -392,11 +393,9 @@ class Gateway:
         assert methods is not None, "the store is opened first"
         return Downstream(
             Identity(self.settings.hub, self.settings.device),
-            self._registry,
             self._router,
             methods,
-            self._policy,
-            self._auditor,
+            self._callers,
             self.metrics,
             self._clock,
         )
@@ -404,7 +403,7 @@ class Gateway:
     def _nested(self) -> Nested:
         settings, registry, api = self.settings, self._registry, self._hub_side.api
         auditor = self._auditor
-        return Nested(settings.hub, settings.device, registry, api, self._policy, auditor, self._clock)
+        return Nested(settings.hub, settings.device, registry, api, self._callers, auditor, self._clock)
 
     def _start_tasks(self) -> None:
         upstream = self._hub_side.upstream
@@ -558,8 +557,7 @@ class Gateway:
         self._certificates.known_as(wanted)
         self._policy = replace(self._policy, hosts=_hosts(wanted) | {self.settings.hostname.lower()})
         self._door.decide_by(self._policy)
-        self._below.decide_by(self._policy)
-        self._downstream.decide_by(self._policy)
+        self._callers.decide_by(self._policy)
         self.settings = wanted
         await self._swap_server()
         _log.info(EVENT_NAMES_CHANGED, gateway=wanted.hostname, names=list(wanted.names))

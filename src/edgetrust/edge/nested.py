@@ -5,9 +5,10 @@
     .../$edgeHub/...Scope, get...OnBehalfOf      who is below the child, from this gateway's copy
     .../$edgeHub/scopeVersion, verifiedCertificates
 
-Rules: every caller is decided on like a connection, by the copy, and a refusal is on record. An auth-chain must be one
-of this gateway's copy; it is passed on with this gateway at its end. While the hub is away what needs it is answered
-500, which a runtime takes for a network that is down, and goes on with what it has.
+Rules: every caller is decided on like a connection, by the copy, and a refusal is on record. Who asks about one
+identity has a copy of its own that may be behind: so the hub is asked before this copy answers. An auth-chain must be
+one of this gateway's copy; it is passed on with this gateway at its end. While the hub is away what needs it is
+answered 500, which a runtime takes for a network that is down, and goes on with what it has.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from aiohttp import web
 
 from edgetrust.broker.ports import Auditor
 from edgetrust.clock import Clock
-from edgetrust.edge.answering import admitted, answering, refuse
+from edgetrust.edge.answering import answering, refuse
+from edgetrust.edge.callers import Callers
 from edgetrust.edge.hubapi import SCOPE_API, Answer, HubApi, hub_path
 from edgetrust.edge.listing import write_listing
 from edgetrust.edge.scope import ScopeRegistry
 from edgetrust.errors import Error, PeerError, UnavailableError
-from edgetrust.limits import SCOPE_WAIT_SECONDS
+from edgetrust.limits import LOOK_UP_SECONDS, SCOPE_WAIT_SECONDS
 from edgetrust.pki.chain import Chain
 from edgetrust.protocol.iothub import valid_identifier
 from edgetrust.protocol.registry import (
@@ -35,10 +37,7 @@ from edgetrust.protocol.registry import (
     parse_scope_lookup,
     parse_scope_request,
 )
-from edgetrust.transport.http import peer_chain
-from edgetrust.trust.authenticate import Policy, authenticate
 from edgetrust.trust.authorize import EDGE_HUB
-from edgetrust.trust.credential import credential_from
 from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import Missing, MissingWhy, Registration
 from edgetrust.trust.verdict import Check, Reason, Refused
@@ -63,7 +62,7 @@ class Nested:
         device: str,
         registry: ScopeRegistry,
         api: HubApi,
-        policy: Policy,
+        callers: Callers,
         auditor: Auditor,
         clock: Clock,
     ) -> None:
@@ -71,7 +70,7 @@ class Nested:
         self._device = device
         self._registry = registry
         self._api = api
-        self._policy = policy
+        self._callers = callers
         self._auditor = auditor
         self._clock = clock
         self._stopping = asyncio.Event()
@@ -93,29 +92,17 @@ class Nested:
         for method in ("GET", "PUT", "DELETE"):
             router.add_route(method, _MODULE, answering(self._module, _NETWORK_DOWN))
 
-    def decide_by(self, policy: Policy) -> None:
-        """Decide by another policy from now on."""
-        self._policy = policy
-
     # Who asks -------------------------------------------------------------------------------------------------------
-
-    async def _decide(self, request: web.Request, claim: Identity) -> None:
-        """Raises PeerError 401 unless the request comes from `claim`, itself below this gateway."""
-        credential = credential_from(request.headers.get("Authorization"), peer_chain(request))
-        found = await self._registry.find(claim)
-        now = self._clock.now()
-        verdict = authenticate(claim, credential, found, self._registry.bundle(), now, self._policy)
-        admitted(verdict, request, self._auditor, now)
 
     async def _edge_hub(self, request: web.Request) -> str:
         actor = _name(request, "actor")
-        await self._decide(request, Identity(self._hub, actor, EDGE_HUB))
+        await self._callers.admit(request, Identity(self._hub, actor, EDGE_HUB))
         device = await self._registry.find(Identity(self._hub, actor))
         if not isinstance(device, Registration) or not device.edge:  # whose module only has that name
             raise self._refused(request, Reason.NOT_AUTHORIZED, actor, f"{actor} is no gateway")
         return actor
 
-    def _chain(self, request: web.Request, text: str, actor: str) -> tuple[str, ...]:
+    async def _chain(self, request: web.Request, text: str, actor: str) -> tuple[str, ...]:
         """The devices of an auth-chain that ends with `actor`, and then this gateway. Raises PeerError 403."""
         self._insist_on_copy()
         devices = tuple(dict.fromkeys(element.partition("/")[0] for element in text.split(";")))
@@ -123,9 +110,20 @@ class Nested:
         if devices[-1] != actor:
             detail = f"{text[:140]!r} does not end with {actor}"
             raise self._refused(request, Reason.AUTH_CHAIN_MISMATCH, actor, detail)
-        if self._registry.chain_to(self._device, Identity(self._hub, devices[0])) != wanted:
+        if not await self._leads(wanted):
             raise self._refused(request, Reason.NOT_A_CHILD, actor, f"{text[:140]!r} does not lead to {actor}")
         return wanted
+
+    async def _leads(self, wanted: tuple[str, ...]) -> bool:
+        """Whether the first of `wanted` is below this gateway by exactly this way. The hub is asked before that is
+        denied, since the copy may be behind.
+        """
+        devices = [Identity(self._hub, device) for device in wanted]
+        if self._registry.chain_to(self._device, devices[0]) == wanted:
+            return True
+        for device in devices[:-1]:
+            await self._registry.refresh(device)
+        return self._registry.chain_to(self._device, devices[0]) == wanted
 
     def _insist_on_copy(self) -> None:
         """Raises UnavailableError before the first synchronisation: half a listing would make the gateway below forget
@@ -146,17 +144,18 @@ class Nested:
     async def _listing(self, request: web.Request) -> web.Response:
         actor = await self._edge_hub(request)
         asked = parse_scope_request(await request.read())
-        target = self._chain(request, asked.auth_chain, actor)[0]
+        target = (await self._chain(request, asked.auth_chain, actor))[0]
         return _json(encode_body(write_listing(self._registry.level(Identity(self._hub, target)))))
 
     async def _look_up(self, request: web.Request) -> web.Response:
         actor = await self._edge_hub(request)
         asked = parse_scope_lookup(await request.read())
-        self._chain(request, asked.auth_chain, actor)
+        await self._chain(request, asked.auth_chain, actor)
         device = Identity(self._hub, asked.target_device_id)
         wanted = (
             device if asked.target_module_id is None else Identity(self._hub, device.device, asked.target_module_id)
         )
+        await self._registry.ask(wanted, LOOK_UP_SECONDS)
         found = [await self._registry.find(each) for each in dict.fromkeys((device, wanted))]
         known = [one for one in found if isinstance(one, Registration)]
         for one in found:
@@ -197,19 +196,19 @@ class Nested:
     async def _passed_on(self, request: web.Request) -> web.Response:
         actor = await self._edge_hub(request)
         content = await request.read()
-        chain = self._chain(request, parse_on_behalf_request(content).auth_chain, actor)
+        chain = await self._chain(request, parse_on_behalf_request(content).auth_chain, actor)
         body = {**msgspec.json.decode(content, type=dict[str, Any]), "authChain": ";".join(chain)}
         name = request.path.rpartition("/")[2]
         return await self._ask(request, request.method, name, body)
 
     async def _modules(self, request: web.Request) -> web.Response:
         device = _name(request, "device")
-        await self._decide(request, Identity(self._hub, device))
+        await self._callers.admit(request, Identity(self._hub, device))
         return await self._ask(request, "POST", "getModulesOnTargetDevice", {"authChain": self._own_chain(device)})
 
     async def _module(self, request: web.Request) -> web.Response:
         device, module = _name(request, "device"), _name(request, "module")
-        await self._decide(request, Identity(self._hub, device))
+        await self._callers.admit(request, Identity(self._hub, device))
         body: dict[str, Any] = {"authChain": self._own_chain(device)}
         match request.method:
             case "PUT":

@@ -305,6 +305,16 @@ class ScopeRegistry:
             return False
         return await self._ask(identity)
 
+    async def ask(self, identity: Identity, seconds: float) -> None:
+        """Ask the hub about somebody, for a gateway below that has a copy of its own; wait for `seconds` at most.
+        Without an answer the copy stays as it is.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ask(identity)
+        except TimeoutError:
+            return
+
     async def _ask(self, identity: Identity) -> bool:
         """One question about `identity`, however many wait for the answer. False: no answer."""
         task = self._asking.get(identity)

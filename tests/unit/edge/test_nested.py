@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from edgetrust.clock import ManualClock
+from edgetrust.edge.callers import Callers
 from edgetrust.edge.hubapi import Answer
 from edgetrust.edge.nested import Nested
 from edgetrust.edge.scope import ScopeRegistry
@@ -26,7 +29,7 @@ from edgetrust.store.engine import Database
 from edgetrust.store.snapshot import ScopeSnapshot
 from edgetrust.trust.authenticate import Policy
 from edgetrust.trust.identity import Identity
-from edgetrust.trust.registration import Missing, MissingWhy, Registration
+from edgetrust.trust.registration import Missing, MissingWhy, Registration, SasKeys
 from support.decisions import HUB, KEYS, NOW, registered
 from support.fakes import FakeAuditor
 
@@ -49,12 +52,22 @@ FAMILY = [
 
 
 class Source:
-    """The hub, as far as the copy asks it."""
+    """The hub, as far as the copy asks it. `news` is what it knows since the copy was made."""
+
+    def __init__(self) -> None:
+        self.news: list[Registration] = []
+        self.silent = False
 
     async def everything(self) -> list[Registration]:
         return list(FAMILY)
 
     async def one(self, identity: Identity) -> tuple[Registration, ...] | Missing:
+        if self.silent:
+            await asyncio.Event().wait()
+        if news := tuple(one for one in self.news if one.identity in (identity, identity.of_device)):
+            return news
+        if known := tuple(one for one in FAMILY if one.identity in (identity, identity.of_device)):
+            return known
         match identity.device:
             case "elsewhere":
                 return Missing(MissingWhy.NOT_A_CHILD, NOW)
@@ -82,8 +95,11 @@ class Api:
 
 
 class World:
-    def __init__(self, client: TestClient[Any, Any], api: Api, auditor: FakeAuditor, registry: ScopeRegistry) -> None:
+    def __init__(
+        self, client: TestClient[Any, Any], api: Api, auditor: FakeAuditor, registry: ScopeRegistry, source: Source
+    ) -> None:
         self.client = client
+        self.source = source
         self.api = api
         self.auditor = auditor
         self.registry = registry
@@ -111,15 +127,17 @@ async def world() -> AsyncIterator[World]:
     clock = ManualClock(NOW)
     snapshot = ScopeSnapshot(database, SecretBytes(b"k" * 32), HUB, "upper")
     bundle = TrustBundle((), as_of=NOW - timedelta(days=1))
-    registry = ScopeRegistry(Source(), snapshot, hub=HUB, local=lambda: bundle, authorities_file=None, clock=clock)
+    source = Source()
+    registry = ScopeRegistry(source, snapshot, hub=HUB, local=lambda: bundle, authorities_file=None, clock=clock)
     await registry.synchronise()
     api, auditor = Api(), FakeAuditor()
     asks: Any = api
     policy = Policy(frozenset({HUB}), module_certificates=False)
     app = web.Application()
-    Nested(HUB, "upper", registry, asks, policy, auditor, clock).add_to(app)
+    callers = Callers(registry, policy, auditor, clock)
+    Nested(HUB, "upper", registry, asks, callers, auditor, clock).add_to(app)
     async with TestClient(TestServer(app)) as client:
-        yield World(client, api, auditor, registry)
+        yield World(client, api, auditor, registry, source)
     await database.close()
 
 
@@ -208,6 +226,54 @@ async def test_whom_nobody_can_judge_now_is_not_refused_for_good(world: World) -
     assert (await world.ask("elsewhere", "GET", "/devices/elsewhere/modules/$edgeHub"))[0] == 401
     assert (await world.ask("unanswered", "GET", "/devices/unanswered/modules/$edgeHub"))[0] == 500
     assert [entry.reason for entry in world.auditor.refusals] == ["not-a-child", "registry-unavailable"]
+
+
+OTHER_KEY = base64.b64encode(b"another key of thirty-two octets").decode()
+
+
+def with_another_key(registration: Registration) -> Registration:
+    key = SecretBytes(base64.b64decode(OTHER_KEY))
+    return replace(registration, authentication=SasKeys(key, key))
+
+
+async def test_a_gateway_whose_credential_is_new_at_the_hub_is_not_refused_by_an_old_copy(world: World) -> None:
+    world.source.news = [with_another_key(FAMILY[1])]
+    key = base64.b64decode(OTHER_KEY)
+
+    assert (await world.ask("lower", "GET", "/devices/lower/modules/$edgeHub", key=key))[0] == 200
+    assert not world.auditor.records
+    assert (await world.ask("lower", "GET", "/devices/lower/modules/$edgeHub"))[0] == 401  # the old one is over
+
+
+async def test_who_asks_about_somebody_is_told_what_the_hub_knows_now(world: World) -> None:
+    world.source.news = [replace(with_another_key(FAMILY[2]), as_of=NOW)]
+    body = {"targetDeviceId": "lowest", "authChain": "lower"}
+
+    status, found = await world.as_edge_hub("lower", "getDeviceAndModuleOnBehalfOf", body)
+
+    assert status == 200
+    assert found["devices"][0]["authentication"]["symmetricKey"]["primaryKey"] == OTHER_KEY
+
+
+async def test_a_hub_that_does_not_answer_leaves_it_to_the_copy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgetrust.edge.nested.LOOK_UP_SECONDS", 0.01)
+    world.source.silent = True
+    body = {"targetDeviceId": "lowest", "authChain": "lower"}
+
+    status, found = await world.as_edge_hub("lower", "getDeviceAndModuleOnBehalfOf", body)
+
+    assert (status, found["devices"][0]["deviceId"]) == (200, "lowest")
+
+
+async def test_a_chain_that_is_new_at_the_hub_is_known(world: World) -> None:
+    world.source.news = [edge("new", "lower")]
+
+    async def status(actor: str) -> int:
+        body = {"authChain": f"new;{actor}"}
+        return (await world.as_edge_hub(actor, "devicesAndModulesInTargetDeviceScope", body))[0]
+
+    assert await status("lower") == 200
+    assert await status("beside") == 403
 
 
 async def test_the_version_waits_for_a_change(world: World) -> None:
