@@ -187,7 +187,7 @@ async def test_the_largest_messages_as_fast_as_they_go(tmp_path: Path, hub_pki: 
         sending, most, turns = asyncio.create_task(publisher.send(count)), 0, 0
         while not sending.done() or publisher.acknowledged < count:
             turns += 1
-            most = max(most, made.gateway._queue.waiting_bytes)
+            most = max(most, made.gateway._stored.queue.waiting_bytes)
             other.writer.write(publish("devices/other/messages/events/", b"", turns % 65_535 + 1))
             async with asyncio.timeout(10):
                 assert (await other.read())[0] == PUBACK

@@ -129,7 +129,7 @@ async def test_what_is_sent_again_by_device_and_gateway_is_at_the_hub_once(
 
         counted = MESSAGES_REPEATED._value.get()
         with monkeypatch.context() as patched:
-            patched.setattr(made.gateway._queue.lane("$upstream"), "ack", full)
+            patched.setattr(made.gateway._stored.queue.lane("$upstream"), "ack", full)
             sensor = await made.device()
             for number in (1, 2, 3):
                 sensor.writer.write(telling(number))

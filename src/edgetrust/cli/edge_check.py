@@ -117,7 +117,7 @@ def apply(
     hostname or other names at once, and the rest when it is started again.
     """
     from edgetrust.edge.apply import apply as put
-    from edgetrust.edge.apply import tell_to_reread
+    from edgetrust.edge.rootlock import tell_to_reread
 
     applied = put(config, root.absolute())
     if json:

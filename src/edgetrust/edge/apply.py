@@ -2,14 +2,11 @@
 
 Rules. Whatever is wrong is said before anything is written. The copy that the gateway reads holds keys, so it is closed
 to others and replaced in one step. Certificates and keys that are there stay. Nothing is restarted: whoever supervises
-the gateway does that; one that runs is told to read its names again. Source: edge specification 7.3.
+the gateway does that; one that runs is told to read its names again (`rootlock`). Source: edge specification 7.3.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,20 +44,6 @@ def apply(config: Path, root: Path) -> Applied:
     if changed:
         write_private(target, text.encode())
     return Applied(target, changed, tuple(warnings))
-
-
-def tell_to_reread(root: Path) -> bool:
-    """Tell the gateway that runs below `root`, if there is one, to read its configuration again. Whether there was."""
-    try:
-        with (Layout(root).own / "lock").open("r+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # its holder has written down who it is
-                os.kill(int(lock.read()), signal.SIGHUP)
-                return True
-    except (OSError, ValueError):
-        pass
-    return False
 
 
 def look_through(settings: Settings) -> None:

@@ -97,6 +97,11 @@ class Layout:
     def status(self) -> Path:
         return self.own / "status.json"
 
+    @property
+    def lock(self) -> Path:
+        """Who runs below this root (`rootlock`)."""
+        return self.own / "lock"
+
     def socket(self, service: str) -> Path:
         """Where `keyd`, `certd` or `identityd` serves."""
         return self.root / f"run/aziot/{service}.sock"

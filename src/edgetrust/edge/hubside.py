@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import structlog
 
@@ -95,6 +96,22 @@ class HubSide:
         """The generation of `$edgeHub`, known once `begin` has returned."""
         assert self._edge_hub is not None, "begin() comes first"
         return self._edge_hub.generation
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether messages can go to the hub at the moment."""
+        return self.upstream is not None and self.upstream.is_connected
+
+    def state(self) -> dict[str, Any]:
+        """How it is with the hub, for who shows it."""
+        upstream = self.upstream
+        assert upstream is not None, "attach() comes first"
+        return {
+            "connected": upstream.is_connected,
+            "connected_at": upstream.connected_at if upstream.is_connected else None,
+            "problem": upstream.problem,
+            "degraded": self.degraded,
+        }
 
     # The module -----------------------------------------------------------------------------------------------------
 

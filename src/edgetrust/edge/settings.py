@@ -202,6 +202,16 @@ class Settings:
     warnings: tuple[str, ...] = ()
     file: ConfigFile | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def called(self) -> frozenset[str]:
+        """What the server certificate is for, and what clients call the gateway; in lower case."""
+        return frozenset({self.hostname.lower(), *(name.lower() for name in self.names), "edgehub", "localhost"})
+
+    @property
+    def token_hosts(self) -> frozenset[str]:
+        """What a token may be made out to: the hub, or any name of this gateway; in lower case."""
+        return frozenset({self.hub, self.hostname.lower(), *(name.lower() for name in self.names)})
+
     def key_places(self, *, files: bool = False) -> dict[str, KeyPlace]:
         """Keys that have a place of their own: preloaded ones, and those of certificates that are in a token; with
         `files`, those of certificates in files too.

@@ -15,8 +15,11 @@ import pytest
 
 from edgetrust.clock import SystemClock
 from edgetrust.edge import gateway as module
+from edgetrust.edge import inuse, opensessions
 from edgetrust.edge.files import Layout
 from edgetrust.edge.gateway import Gateway
+from edgetrust.edge.listeners import Listeners
+from edgetrust.edge.services import Services
 from edgetrust.edge.settings import EdgeCaFiles, Settings
 from edgetrust.errors import ConfigError, Error
 from edgetrust.pki.chain import TrustBundle
@@ -92,8 +95,8 @@ async def story(hub: FakeHub, settings_for: Callable[[FakeHub], Settings], tmp_p
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CERTIFICATE_CHECK_SECONDS", 0.02)
-    monkeypatch.setattr(module, "LEAST_CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(inuse, "CERTIFICATE_CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(inuse, "LEAST_CHECK_SECONDS", 0.02)
     monkeypatch.setattr(module, "_TICK_SECONDS", 0.02)
 
 
@@ -130,10 +133,10 @@ async def test_a_device_is_served_without_the_connection_and_its_message_is_kept
 async def test_a_new_edge_ca_is_swapped_in_and_drops_nobody(story: Story) -> None:
     gateway = await story.start()
     client = await story.connect()
-    await until(lambda: gateway._server.chain.certificates[1].subject.rfc4514_string() == "CN=first edge ca")
+    await until(lambda: gateway._in_use.server.chain.certificates[1].subject.rfc4514_string() == "CN=first edge ca")
     story.edge_ca("second edge ca")
-    await until(lambda: gateway._server.chain.certificates[1].subject.rfc4514_string() == "CN=second edge ca")
-    assert gateway._slot.current.chain == gateway._server.chain
+    await until(lambda: gateway._in_use.server.chain.certificates[1].subject.rfc4514_string() == "CN=second edge ca")
+    assert gateway._in_use.slot.current.chain == gateway._in_use.server.chain
     assert client.is_open
     await client.publish("devices/Sensor/messages/events/", b"still here")
     await client.disconnect()
@@ -143,7 +146,7 @@ async def test_a_bad_replacement_is_reported_and_the_old_stays(
     story: Story, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gateway = await story.start()
-    old = gateway._server.chain
+    old = gateway._in_use.server.chain
     story.edge_ca("expired edge ca", begin=-timedelta(days=9), end=-timedelta(days=1))
     said = ""
 
@@ -153,16 +156,16 @@ async def test_a_bad_replacement_is_reported_and_the_old_stays(
         return "edge-ca-expired" in said
 
     await until(reported)
-    assert gateway._server.chain == old
+    assert gateway._in_use.server.chain == old
     story.edge_ca("good again")
-    await until(lambda: gateway._server.chain != old)
+    await until(lambda: gateway._in_use.server.chain != old)
 
 
 async def test_what_is_wrong_with_one_certificate_keeps_no_other_from_being_replaced(
     story: Story, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gateway = await story.start()
-    old = gateway._server.chain
+    old = gateway._in_use.server.chain
 
     def full() -> bool:
         raise OSError(28, "No space left on device")
@@ -176,25 +179,25 @@ async def test_what_is_wrong_with_one_certificate_keeps_no_other_from_being_repl
         return "No space left on device" in "".join(said)
 
     await until(told)
-    await until(lambda: gateway._server.chain != old)
+    await until(lambda: gateway._in_use.server.chain != old)
     monkeypatch.undo()
-    monkeypatch.setattr(module, "CERTIFICATE_CHECK_SECONDS", 3600.0)
-    monkeypatch.setattr(module, "LEAST_CHECK_SECONDS", 3600.0)
+    monkeypatch.setattr(inuse, "CERTIFICATE_CHECK_SECONDS", 3600.0)
+    monkeypatch.setattr(inuse, "LEAST_CHECK_SECONDS", 3600.0)
     await asyncio.sleep(0.05)
-    old = gateway._server.chain
+    old = gateway._in_use.server.chain
     story.edge_ca("a third")
     await gateway.reread(story.settings)  # does not wait for the hour to pass
-    await until(lambda: gateway._server.chain != old)
+    await until(lambda: gateway._in_use.server.chain != old)
 
 
 async def test_what_else_changed_in_the_configuration_waits_for_the_next_start_and_says_so(
     story: Story, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gateway = await story.start()
-    old = gateway._server.chain
+    old = gateway._in_use.server.chain
     await gateway.reread(replace(story.settings, queue_bytes=1, retries=7))
     assert "changed, from the next start on: queue_bytes, retries" in capsys.readouterr().out
-    assert gateway._server.chain == old
+    assert gateway._in_use.server.chain == old
     assert gateway.settings == story.settings
 
 
@@ -221,7 +224,7 @@ async def test_the_twin_of_who_leaves_is_forgotten_at_once_or_at_the_next_start(
     sensor, own = Identity("hub.example", "Sensor"), Identity("hub.example", "EdgeGateway", "$edgeHub")
     for identity in (sensor, own):
         await copies.keep(identity, TwinCopy({"rate": 1}, 1))
-    await gateway._children.resume(gateway._left)
+    await gateway._children.resume(gateway._decided.left)
     assert set(await copies.everybody("hub.example")) == {sensor, own}
     story.is_child = False
     gateway._hub_side.synchronise_soon()
@@ -238,7 +241,7 @@ async def test_the_twin_of_who_leaves_is_forgotten_at_once_or_at_the_next_start(
 
 
 async def test_everybody_is_decided_again_when_the_cas_change(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REAUTHENTICATE_SECONDS", 0.02)
+    monkeypatch.setattr(opensessions, "REAUTHENTICATE_SECONDS", 0.02)
     gateway = await story.start()
     client = await story.connect()
     decided: list[str] = []
@@ -249,7 +252,7 @@ async def test_everybody_is_decided_again_when_the_cas_change(story: Story, monk
         return await original(session)
 
     monkeypatch.setattr(gateway._door, "decide_again", noted)
-    gateway._changed(None)
+    gateway._decided.changed(None)
     await until(lambda: len(decided) > 3)
     assert client.is_open
     await client.disconnect()
@@ -260,7 +263,7 @@ async def test_a_module_of_another_generation_gets_another_certificate(story: St
     story.hub.answers["GET $edgeHub"] = (200, {"generationId": "639"})
     story.hub.answers["PUT $edgeHub"] = (200, {"generationId": "639"})
     gateway._hub_side._sure = False
-    await until(lambda: ":639:" in gateway._server.certificate_id)
+    await until(lambda: ":639:" in gateway._in_use.server.certificate_id)
 
 
 async def test_two_gateways_below_one_root_are_one_too_many(story: Story) -> None:
@@ -275,6 +278,25 @@ async def test_a_start_that_fails_leaves_nothing_open(story: Story) -> None:
         await story.start()
     story.edge_ca("good")
     await story.start()
+
+
+async def test_a_start_that_fails_late_leaves_no_port_open(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Listeners] = []
+    original = Listeners.open
+
+    async def noted(*arguments: Any) -> Listeners:
+        opened.append(await original(*arguments))
+        return opened[0]
+
+    async def unwilling(_: Services) -> None:
+        assert opened[0].mqtt.port > 0 < opened[0].https.port
+        raise ConfigError("no", reason="config-unwritable")
+
+    monkeypatch.setattr(Listeners, "open", noted)
+    monkeypatch.setattr(Services, "open", unwilling)
+    with pytest.raises(ConfigError):
+        await story.start()
+    assert (opened[0].mqtt.port, opened[0].https.port) == (0, 0)
 
 
 async def test_a_state_that_cannot_be_written_stops_nothing(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
