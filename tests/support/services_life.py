@@ -20,13 +20,15 @@ import msgspec
 
 from edgetrust.clock import ManualClock
 from edgetrust.edge.certd import GatewayCertificates
+from edgetrust.edge.credentials import DeviceCertificate
+from edgetrust.edge.edgeca import QuickstartCa
 from edgetrust.edge.files import MASTER_ENCRYPTION_KEY, Layout, key_file_name
 from edgetrust.edge.handles import VALIDATION_KEY
 from edgetrust.edge.hubapi import Answer, HubApi
 from edgetrust.edge.keyd import ensure_secret
 from edgetrust.edge.moduleids import ModuleIdentities
 from edgetrust.edge.reaching import UpstreamAddress
-from edgetrust.edge.settings import DeviceCertificate, Listen, QuickstartCa, Settings
+from edgetrust.edge.settings import Listen, Settings
 from edgetrust.edge.status import StateFile
 from edgetrust.pki.keys import KeyAlgorithm
 from edgetrust.pki.renewal import AutoRenew

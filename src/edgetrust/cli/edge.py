@@ -59,10 +59,11 @@ def serve_gateway(
     from edgetrust.cli.ports import https_port as choose
     from edgetrust.cli.running import run
     from edgetrust.clock import SystemClock
+    from edgetrust.edge.credentials import NoDevice
     from edgetrust.edge.files import Layout
     from edgetrust.edge.gateway import Gateway
     from edgetrust.edge.processes import as_runtime, start_runtime
-    from edgetrust.edge.settings import NoDevice, load_settings
+    from edgetrust.edge.settings import load_settings
     from edgetrust.errors import Error
     from edgetrust.telemetry import EVENT_CONFIG_NOT_REREAD, set_up_logging
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetrust.config import read_text
+from edgetrust.edge.credentials import DeviceCertificate
+from edgetrust.edge.edgeca import EdgeCaFiles
 from edgetrust.edge.files import Layout, read_file
 from edgetrust.edge.issuing import Files
 from edgetrust.edge.pairs import read_chain
-from edgetrust.edge.settings import DeviceCertificate, EdgeCaFiles, Settings, load_settings
+from edgetrust.edge.settings import Settings, load_settings
 from edgetrust.edge.tokens import load_place
 from edgetrust.errors import ConfigError, Error, IntegrityError
 from edgetrust.pki.chain import key_matches

@@ -21,6 +21,15 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from edgetrust.clock import Clock
+from edgetrust.edge.credentials import (
+    DeviceCertificate,
+    DeviceKey,
+    DeviceTpm,
+    IssuedIdentity,
+    KeptByIdentityService,
+    NoDevice,
+)
+from edgetrust.edge.edgeca import EdgeCaFiles, IssuedCa, QuickstartCa
 from edgetrust.edge.files import (
     DEVICE_ID,
     EDGE_CA,
@@ -32,18 +41,7 @@ from edgetrust.edge.files import (
 )
 from edgetrust.edge.keyd import SecretsElsewhere
 from edgetrust.edge.pairs import Certificates, CertificateStore, Pairs, read_chain
-from edgetrust.edge.settings import (
-    DeviceCertificate,
-    DeviceKey,
-    DeviceTpm,
-    EdgeCaFiles,
-    IssuedCa,
-    IssuedIdentity,
-    KeptByIdentityService,
-    NoDevice,
-    QuickstartCa,
-    Settings,
-)
+from edgetrust.edge.settings import Settings
 from edgetrust.edge.tokens import KeyPlace, load_place
 from edgetrust.errors import ConfigError, Error, IntegrityError
 from edgetrust.pki.chain import Chain, TrustBundle, key_matches

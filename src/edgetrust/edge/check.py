@@ -19,6 +19,8 @@ from cryptography.x509.oid import NameOID
 from edgetrust.clock import Clock
 from edgetrust.edge import servicechecks, surroundings
 from edgetrust.edge.checking import Bench, Check, FoundError, IgnoredError, Outcome, Result, SkippedError, run_one
+from edgetrust.edge.credentials import DeviceCertificate, NoDevice
+from edgetrust.edge.edgeca import EdgeCaFiles, IssuedCa, QuickstartCa
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, EST_ID, LOCAL_CA, Layout, file_stem
 from edgetrust.edge.hubapi import HubTrust
 from edgetrust.edge.issuing import Files
@@ -26,14 +28,7 @@ from edgetrust.edge.keyd import open_keys
 from edgetrust.edge.pairs import read_chain
 from edgetrust.edge.provisioning import as_assigned
 from edgetrust.edge.servicechecks import MANAGEMENT, WORKLOAD, answers, configured
-from edgetrust.edge.settings import (
-    DeviceCertificate,
-    EdgeCaFiles,
-    IssuedCa,
-    NoDevice,
-    QuickstartCa,
-    load_settings,
-)
+from edgetrust.edge.settings import load_settings
 from edgetrust.edge.status import read_state
 from edgetrust.edge.surroundings import shake
 from edgetrust.pki.chain import Chain, TrustBundle, key_matches

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from edgetrust.edge.credentials import Assignment
 from edgetrust.edge.files import read_file
 from edgetrust.edge.identityd import EdgeHub
 from edgetrust.edge.keyclient import KeyClient
 from edgetrust.edge.moduleids import Module, ModuleUnknownError
-from edgetrust.edge.settings import Assignment
 from edgetrust.errors import ConfigError, RefusedError, UnavailableError
 from edgetrust.limits import HUB_REQUEST_SECONDS, SERVICE_LOOK_SECONDS, START_WAIT_SECONDS
 from edgetrust.pki.softkeys import write_private

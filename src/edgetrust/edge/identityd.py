@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from edgetrust.clock import Clock
+from edgetrust.edge.credentials import DeviceKey, DeviceTpm
 from edgetrust.edge.files import DEVICE_ID, Layout, read_file
 from edgetrust.edge.hubapi import MODULE_API, UNAUTHORIZED, Answer, HubApi, HubTrust, hub_path
 from edgetrust.edge.issuer import tls_key
 from edgetrust.edge.keyd import SecretsElsewhere, module_key
 from edgetrust.edge.pairs import Certificates, CertificateStore
-from edgetrust.edge.settings import DeviceKey, DeviceTpm, Settings
+from edgetrust.edge.settings import Settings
 from edgetrust.edge.tpmclient import tpm_of
 from edgetrust.errors import ConfigError, RefusedError, UnavailableError
 from edgetrust.pki.chain import Chain

@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 from edgetrust.edge.api import NO_CONTENT, ServiceError, Who, answer, bad_parameter, caller, not_found, read, service
+from edgetrust.edge.credentials import Credential, DeviceKey, DeviceTpm
 from edgetrust.edge.files import DEVICE_ID, MASTER_IDENTITY_KEY
 from edgetrust.edge.handles import DerivedId, HandleMaker, KeyId, KeyPairId
 from edgetrust.edge.keyd import SecretsElsewhere, ensure_secret
@@ -21,7 +22,7 @@ from edgetrust.edge.localids import Attributes, LocalIdentities
 from edgetrust.edge.moduleids import Module, ModuleIdentities, ModuleUnknownError
 from edgetrust.edge.principals import Principals
 from edgetrust.edge.provisioning import Provisioning
-from edgetrust.edge.settings import Credential, DeviceKey, DeviceTpm, Settings
+from edgetrust.edge.settings import Settings
 from edgetrust.errors import Error
 from edgetrust.pki.keys import KeyStore
 from edgetrust.protocol.iothub import valid_identifier

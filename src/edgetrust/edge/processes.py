@@ -25,6 +25,7 @@ from edgetrust.device.tpm import Tpm
 from edgetrust.edge.certclient import CertificateClient, IssuerClient
 from edgetrust.edge.certd import GatewayCertificates
 from edgetrust.edge.certservice import CertificateService
+from edgetrust.edge.credentials import Assignment, DeviceKey, DeviceTpm, KeptByIdentityService, NoDevice
 from edgetrust.edge.elsewhere import Elsewhere
 from edgetrust.edge.files import DEVICE_ID, Layout, make_private_directory
 from edgetrust.edge.gateway import Gateway
@@ -41,7 +42,7 @@ from edgetrust.edge.pairs import CertificateStore
 from edgetrust.edge.principals import Principals
 from edgetrust.edge.provisioning import Provisioning
 from edgetrust.edge.services import SERVICE_MODE
-from edgetrust.edge.settings import Assignment, DeviceKey, DeviceTpm, KeptByIdentityService, NoDevice, Settings
+from edgetrust.edge.settings import Settings
 from edgetrust.edge.tpmservice import TpmRoutes
 from edgetrust.edge.upkeep import Upkeep
 from edgetrust.errors import ConfigError, Error, IntegrityError, UnavailableError

@@ -26,12 +26,13 @@ from cryptography.x509.oid import NameOID
 from edgetrust.clock import Clock
 from edgetrust.device.provision import ByCertificate, ByKey, ByMac, ByTpm, Credential, DpsAddress, register
 from edgetrust.edge.attesting import Dps, Reprovision
+from edgetrust.edge.credentials import Assignment, DeviceKey, DeviceTpm
 from edgetrust.edge.files import DEVICE_ID, Layout, read_file
 from edgetrust.edge.hubapi import HubTrust
 from edgetrust.edge.issuer import tls_key
 from edgetrust.edge.keyd import SecretsElsewhere
 from edgetrust.edge.pairs import Certificates, CertificateStore
-from edgetrust.edge.settings import Assignment, DeviceKey, DeviceTpm, Settings
+from edgetrust.edge.settings import Settings
 from edgetrust.edge.tpmclient import tpm_of
 from edgetrust.errors import ConfigError, Error, UnavailableError
 from edgetrust.limits import PROVISION_AGAIN_SECONDS, UPSTREAM_RETRY_SECONDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -68,6 +69,14 @@ class Reading:
         except ConfigError as problem:
             raise self.wrong(f"aziot_keys.pkcs11_base_slot: {problem.message}", fix=problem.fix) from problem
         return TokenPlace(Path(table.pkcs11_lib_path), table.pkcs11_base_slot)
+
+    def hub_name(self, name: str, value: str) -> str:
+        """The name of a hub, or of the gateway in its place, in lower case."""
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}", value):
+            raise self.wrong(
+                f"{name}: {value[:80]!r} is not the name of a hub", fix="a host name, without scheme and port"
+            )
+        return value.lower()
 
     def days(self, name: str, days: int) -> int:
         """A number of days that a certificate can live."""

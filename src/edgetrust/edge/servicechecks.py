@@ -19,7 +19,7 @@ import aiohttp
 from edgetrust import __version__
 from edgetrust.device.tpm import Tpm
 from edgetrust.edge.checking import Bench, Check, FoundError, IgnoredError, SkippedError
-from edgetrust.edge.settings import DeviceTpm
+from edgetrust.edge.credentials import DeviceTpm
 from edgetrust.limits import CHECK_SECONDS
 from edgetrust.pki.keys import SecretText
 from edgetrust.transport.unix import address_of

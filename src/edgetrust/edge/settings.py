@@ -8,8 +8,6 @@ specification 1.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import socket
 from dataclasses import dataclass, field, replace
@@ -17,35 +15,27 @@ from datetime import timedelta
 from pathlib import Path
 
 from edgetrust.config import load_toml
-from edgetrust.device.tpm import TpmPlace
-from edgetrust.edge.attesting import AttestingReader, Dps
+from edgetrust.edge.attesting import Dps
 from edgetrust.edge.configfile import (
-    AttestationTable,
-    AuthenticationTable,
     ConfigFile,
-    EdgeCaTable,
     GatewayTable,
-    KeyLocation,
     ListenTable,
     MetricsTable,
-    ProvisioningTable,
     one_shape,
 )
-from edgetrust.edge.files import DEVICE_ID, EDGE_CA, LOCAL_CA, read_file
-from edgetrust.edge.issuing import Files, Issuing, IssuingReader, Order
+from edgetrust.edge.credentials import Assignment, Credential, CredentialReader, DeviceCertificate
+from edgetrust.edge.edgeca import EdgeCa, EdgeCaFiles, EdgeCaReader, QuickstartCa
+from edgetrust.edge.files import DEVICE_ID, EDGE_CA, LOCAL_CA
+from edgetrust.edge.issuing import Files, Issuing, IssuingReader
 from edgetrust.edge.reaching import Forward, ReachingReader, UpstreamAddress
 from edgetrust.edge.serving import Serving, read_serving
 from edgetrust.edge.tokens import KeyPlace, TokenKey, TokenPlace
 from edgetrust.limits import CERTIFICATE_NAMES, QUEUE_BYTES
-from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
+from edgetrust.pki.keys import KeyAlgorithm
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip, dns_fault
-from edgetrust.pki.pkcs11 import SCHEME
-from edgetrust.pki.renewal import AutoRenew
-from edgetrust.protocol.iothub import valid_identifier
 from edgetrust.protocol.repeats import Recognition
 
 CLOUD_TIMEOUT_SECONDS = 70  # the least the real product takes (edge specification 1.1)
-QUICKSTART_DAYS = 90
 METRICS_PORT = 9600  # as edgeHub has it
 MEANINGLESS = {
     "allow_elevated_docker_permissions": "there are no containers",
@@ -65,63 +55,6 @@ OF_DPS = ("auto_reprovisioning_mode", "tpm")
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceKey:
-    """The device authenticates to the hub with SAS tokens made with this key; it is empty where another process has
-    it.
-    """
-
-    key: SecretBytes
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceTpm:
-    """The device authenticates to the hub with SAS tokens that its TPM signs."""
-
-    place: TpmPlace
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceCertificate:
-    """The device authenticates to the hub with its identity certificate."""
-
-    certificate: Path
-    key: KeyPlace
-
-
-@dataclass(frozen=True, slots=True)
-class IssuedIdentity:
-    """The device's identity certificate is issued as `order` says. `auto_renew` None: it is used as it is."""
-
-    order: Order
-    auto_renew: AutoRenew | None
-
-
-@dataclass(frozen=True, slots=True)
-class IssuedCa:
-    """The Edge CA is issued as `order` says and always renewed in time."""
-
-    order: Order
-    auto_renew: AutoRenew
-
-
-@dataclass(frozen=True, slots=True)
-class EdgeCaFiles:
-    """The Edge CA comes from files (end entity of the file first, then its issuers) and is never renewed here."""
-
-    certificate: Path
-    key: KeyPlace
-
-
-@dataclass(frozen=True, slots=True)
-class QuickstartCa:
-    """The Edge CA is self-signed and renews itself. `common_name` None: `aziot-edge CA <device id>`."""
-
-    days: int
-    common_name: str | None
-    auto_renew: AutoRenew
-
-
-@dataclass(frozen=True, slots=True)
 class Listen:
     """Where the gateway listens. Port 0: any free one. HTTPS without a port is on 443 where that can be had."""
 
@@ -138,28 +71,6 @@ class MetricsPlace:
     host: str
     port: int
     asked_for: bool
-
-
-@dataclass(frozen=True, slots=True)
-class KeptByIdentityService:
-    """The identity service, another process, acts as the device."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoDevice:
-    """There is no hub, and this machine is no device: it has keys, certificates and local identities."""
-
-
-Credential = NoDevice | DeviceKey | DeviceTpm | DeviceCertificate | IssuedIdentity | KeptByIdentityService
-EdgeCa = EdgeCaFiles | QuickstartCa | IssuedCa
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """What a provisioning service said: the hub (in lower case) and the device that this gateway is there."""
-
-    hub: str
-    device: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +158,12 @@ def settings_from(
     library = file.aziot_keys.pkcs11_lib_path if file.aziot_keys is not None else None
     module = None if library is None else Path(library)
     issuing = IssuingReader(source, file.cert_issuance, module)
-    reader = _Reader(source, issuing, module, keys_elsewhere=keys_elsewhere)
+    reader = _Reader(source, module)
     reader.refuse_what_is_not_offered(file)
-    hub, device, credential, dps = reader.provisioning(file, assignment)
+    credentials = CredentialReader(source, module, issuing, keys_elsewhere=keys_elsewhere)
+    hub, device, credential, dps = credentials.provisioning(file, assignment)
     hostname = reader.hostname(file.hostname)
-    edge_ca = reader.edge_ca(file.edge_ca, device)
+    edge_ca = EdgeCaReader(source, module, issuing).edge_ca(file.edge_ca, device)
     own = file.edgetrust
     names = reader.names(own.gateway, hostname)
     upstream = reader.upstream(own.upstream, hub, reader.parent(file), file.trust_bundle_cert)
@@ -310,153 +222,13 @@ def _warnings(file: ConfigFile, edge_ca: EdgeCa) -> list[str]:
 class _Reader(ReachingReader):
     """Turns the tables into values."""
 
-    def __init__(self, source: Path, issuing: IssuingReader, module: Path | None, *, keys_elsewhere: bool) -> None:
-        super().__init__(source, module)
-        self._issuing = issuing
-        self._keys_elsewhere = keys_elsewhere
-
     def refuse_what_is_not_offered(self, file: ConfigFile) -> None:
         if file.local_gateway_hostname is not None:
             raise self.not_offered("local_gateway_hostname", "use parent_hostname for a gateway below a gateway")
 
-    # [provisioning] -------------------------------------------------------------------------------------------------
-
-    def provisioning(self, file: ConfigFile, assignment: Assignment | None) -> tuple[str, str, Credential, Dps | None]:
-        table = file.provisioning
-        if table is None:
-            raise self.wrong(
-                "[provisioning] is missing",
-                reason="config-missing-key",
-                fix='add [provisioning] with source = "manual" and a connection_string',
-            )
-        match table.source:
-            case "manual" if table.connection_string is not None:
-                return (*self._connection_string(table.connection_string), None)
-            case "manual":
-                return (*self._manual(table), None)
-            case "dps":
-                dps, attestation = AttestingReader(self.source).dps(table, file)
-                known = assignment or Assignment("", "")
-                return known.hub, known.device, self._attestation(attestation, file), dps
-            case "none":
-                return "", "", NoDevice(), None
-            case other:
-                raise self.wrong(f"provisioning.source is {other!r}", fix='one of "manual", "dps", "none"')
-
-    def _attestation(self, table: AttestationTable, file: ConfigFile) -> Credential:
-        name = "provisioning.attestation"
-        match table.method:
-            case "symmetric_key":
-                if table.registration_id is None:
-                    raise self.wrong(f"{name} by key needs registration_id", reason="config-missing-key")
-                return DeviceKey(self._key_location(f"{name}.symmetric_key", table.symmetric_key))
-            case "x509":
-                return self._x509(name, table, table.registration_id)
-            case "tpm":
-                if table.registration_id is None:
-                    raise self.wrong(f"{name} by TPM needs registration_id", reason="config-missing-key")
-                return DeviceTpm(AttestingReader(self.source).tpm(file.tpm))
-            case other:
-                raise self.wrong(f"{name}.method is {other!r}", fix='one of "symmetric_key", "x509", "tpm"')
-
-    def _connection_string(self, text: str) -> tuple[str, str, DeviceKey]:
-        pairs = dict(part.partition("=")[::2] for part in text.split(";") if part)
-        for name in ("HostName", "DeviceId", "SharedAccessKey"):
-            if not pairs.get(name):
-                raise self.wrong(f"provisioning.connection_string has no {name}")
-        key = self._key("provisioning.connection_string: SharedAccessKey", pairs["SharedAccessKey"])
-        return (
-            self._hub("provisioning.connection_string", pairs["HostName"]),
-            self._device("provisioning.connection_string", pairs["DeviceId"]),
-            DeviceKey(key),
-        )
-
-    def _manual(self, table: ProvisioningTable) -> tuple[str, str, Credential]:
-        if table.iothub_hostname is None or table.device_id is None or table.authentication is None:
-            raise self.wrong(
-                "manual provisioning needs a connection_string, or iothub_hostname, device_id and "
-                "[provisioning.authentication]",
-                reason="config-missing-key",
-            )
-        hub = self._hub("provisioning.iothub_hostname", table.iothub_hostname)
-        device = self._device("provisioning.device_id", table.device_id)
-        return hub, device, self._authentication(table.authentication, device)
-
-    def _authentication(self, table: AuthenticationTable, device: str) -> Credential:
-        match table.method:
-            case "sas":
-                return DeviceKey(self._key_location("provisioning.authentication.device_id_pk", table.device_id_pk))
-            case "x509":
-                return self._x509("provisioning.authentication", table, device)
-            case other:
-                raise self.wrong(f"provisioning.authentication.method is {other!r}", fix='one of "sas", "x509"')
-
-    def _x509(
-        self, name: str, table: AuthenticationTable | AttestationTable, common_name: str | None
-    ) -> DeviceCertificate | IssuedIdentity:
-        """`common_name` is the only one that the certificate can have; None: the one that is asked for."""
-        certificate = table.identity_cert
-        if certificate is None or (table.identity_pk is None and isinstance(certificate, str)):
-            raise self.wrong(f"{name} needs identity_cert and identity_pk", reason="config-missing-key")
-        if isinstance(certificate, str):
-            return DeviceCertificate(
-                self.path(f"{name}.identity_cert", certificate),
-                self.key_place(f"{name}.identity_pk", table.identity_pk or ""),
-            )
-        name = f"{name}.identity_cert"
-        wanted = common_name or certificate.common_name or (certificate.subject or {}).get("CN")
-        if wanted is None:
-            raise self.wrong(
-                f"{name} is to be issued and nothing says its common name",
-                reason="config-missing-key",
-                fix="add registration_id, which is the common name too",
-            )
-        order = self._issuing.order(name, DEVICE_ID, certificate, common_name=wanted)
-        renew = certificate.auto_renew
-        return IssuedIdentity(order, None if renew is None else self.auto_renew(f"{name}.auto_renew", renew))
-
-    def _key_location(self, name: str, location: KeyLocation | None) -> SecretBytes:
-        if location is None or (location.value is None) == (location.uri is None):
-            raise self.wrong(f"{name} needs either value or uri", reason="config-missing-key")
-        if location.value is not None:
-            return self._key(name, location.value)
-        if (location.uri or "").startswith(SCHEME):
-            raise self.not_offered(
-                f"{name}: a symmetric key in a token",
-                'give a file:// URL, or a key pair of the token: method = "x509" with identity_pk = "pkcs11:..."',
-            )
-        place = self.path(name, location.uri or "")
-        if self._keys_elsewhere:
-            return SecretBytes(b"")
-        content = read_file(place)
-        if not content:
-            raise self.wrong(f"{name}: the file is empty")
-        return SecretBytes(content)  # the real product reads raw bytes there, not base64
-
-    def _key(self, name: str, text: str) -> SecretBytes:
-        try:
-            key = base64.b64decode(text.strip() + "=" * (-len(text.strip()) % 4), validate=True)
-        except (binascii.Error, ValueError) as problem:
-            raise self.wrong(f"{name} is not base64") from problem
-        if not key:
-            raise self.wrong(f"{name} is empty")
-        return SecretBytes(key)
-
-    def _hub(self, name: str, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}", value):
-            raise self.wrong(
-                f"{name}: {value[:80]!r} is not the name of a hub", fix="a host name, without scheme and port"
-            )
-        return value.lower()
-
-    def _device(self, name: str, value: str) -> str:
-        if not valid_identifier(value):
-            raise self.wrong(f"{name}: {value[:140]!r} is not a device id")
-        return value
-
     def parent(self, file: ConfigFile) -> str | None:
         """The gateway above."""
-        return None if file.parent_hostname is None else self._hub("parent_hostname", file.parent_hostname)
+        return None if file.parent_hostname is None else self.hub_name("parent_hostname", file.parent_hostname)
 
     # Names, files, choices ------------------------------------------------------------------------------------------
 
@@ -509,44 +281,3 @@ class _Reader(ReachingReader):
         return MetricsPlace(
             table.enabled, table.host, METRICS_PORT if table.port is None else table.port, table.port is not None
         )
-
-    # [edge_ca] ------------------------------------------------------------------------------------------------------
-
-    def edge_ca(self, table: EdgeCaTable | None, device: str) -> EdgeCa:
-        if table is None:
-            return QuickstartCa(QUICKSTART_DAYS, None, AutoRenew())
-        if table.cert is not None or table.pk is not None:
-            if table.cert is None or table.pk is None:
-                raise self.wrong("edge_ca needs both cert and pk", reason="config-missing-key")
-            return EdgeCaFiles(self.path("edge_ca.cert", table.cert), self.key_place("edge_ca.pk", table.pk))
-        if table.method is not None and table.method != "self_signed":
-            name = f"aziot-edge CA {device}" if device else None  # who asks knows it, once it is assigned
-            order = self._issuing.order("edge_ca", EDGE_CA, table, common_name=name, fixed=False)
-            return IssuedCa(order, self.auto_renew("edge_ca.auto_renew", table.auto_renew))
-        return self._quickstart(table)
-
-    def _quickstart(self, table: EdgeCaTable) -> QuickstartCa:
-        days = table.auto_generated_edge_ca_expiry_days
-        if table.method is not None:
-            days = table.expiry_days if table.expiry_days is not None else QUICKSTART_DAYS
-        if days is None:
-            raise self.wrong(
-                "[edge_ca] has neither cert and pk nor auto_generated_edge_ca_expiry_days",
-                reason="config-missing-key",
-                fix=f"add auto_generated_edge_ca_expiry_days = {QUICKSTART_DAYS}",
-            )
-        self.days("edge_ca", days)
-        renew = self.auto_renew("edge_ca.auto_renew", table.auto_renew)
-        if not renew.rotate_key:
-            raise self.wrong("edge_ca.auto_renew.rotate_key must be true for a self-signed Edge CA")
-        return QuickstartCa(days, self._ca_name(table), renew)
-
-    def _ca_name(self, table: EdgeCaTable) -> str | None:
-        if table.common_name is not None and table.subject is not None:
-            raise self.wrong("edge_ca has both common_name and subject")
-        if table.subject is None:
-            return table.common_name
-        others = sorted(set(table.subject) - {"CN"})
-        if others:
-            raise self.not_offered(f"edge_ca.subject with {', '.join(others)}", "give the CN only")
-        return table.subject.get("CN")

@@ -22,10 +22,12 @@ from cryptography.x509.oid import NameOID
 from edgetrust.clock import Clock
 from edgetrust.device.enroll import check_dates
 from edgetrust.edge.certd import GatewayCertificates
+from edgetrust.edge.credentials import IssuedIdentity
+from edgetrust.edge.edgeca import IssuedCa, QuickstartCa
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA
 from edgetrust.edge.issuer import ConfiguredIssuer, EstIdentity
 from edgetrust.edge.issuing import Order
-from edgetrust.edge.settings import IssuedCa, IssuedIdentity, QuickstartCa, Settings
+from edgetrust.edge.settings import Settings
 from edgetrust.edge.signing import Extensions, ca_extensions
 from edgetrust.edge.trial import try_edge_ca
 from edgetrust.errors import Error

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from edgetrust.clock import SystemClock
+from edgetrust.edge.credentials import DeviceKey
+from edgetrust.edge.edgeca import QuickstartCa
 from edgetrust.edge.reaching import UpstreamAddress
-from edgetrust.edge.settings import DeviceKey, Listen, QuickstartCa, Settings
+from edgetrust.edge.settings import Listen, Settings
 from edgetrust.pki.keys import KeyAlgorithm, SecretBytes
 from edgetrust.pki.renewal import AutoRenew
 from support.fake_hub import FakeHub

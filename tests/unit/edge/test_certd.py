@@ -14,18 +14,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edgetrust.clock import ManualClock
 from edgetrust.edge.certd import EdgeCaError, GatewayCertificates
+from edgetrust.edge.credentials import DeviceCertificate, DeviceKey
+from edgetrust.edge.edgeca import EdgeCaFiles, QuickstartCa
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, Layout
 from edgetrust.edge.keyd import ensure_secret, module_key, open_keys
 from edgetrust.edge.pairs import CertificateStore, read_chain
 from edgetrust.edge.reaching import UpstreamAddress
-from edgetrust.edge.settings import (
-    DeviceCertificate,
-    DeviceKey,
-    EdgeCaFiles,
-    Listen,
-    QuickstartCa,
-    Settings,
-)
+from edgetrust.edge.settings import Listen, Settings
 from edgetrust.errors import ConfigError
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.keys import KeyAlgorithm, SecretBytes

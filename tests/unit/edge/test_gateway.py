@@ -16,11 +16,12 @@ import pytest
 from edgetrust.clock import SystemClock
 from edgetrust.edge import gateway as module
 from edgetrust.edge import inuse, opensessions
+from edgetrust.edge.edgeca import EdgeCaFiles
 from edgetrust.edge.files import Layout
 from edgetrust.edge.gateway import Gateway
 from edgetrust.edge.listeners import Listeners
 from edgetrust.edge.services import Services
-from edgetrust.edge.settings import EdgeCaFiles, Settings
+from edgetrust.edge.settings import Settings
 from edgetrust.errors import ConfigError, Error
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.protocol.mqtt.packets import Connect

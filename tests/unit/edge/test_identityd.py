@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from edgetrust.clock import SystemClock
+from edgetrust.edge.credentials import DeviceCertificate
 from edgetrust.edge.files import Layout
 from edgetrust.edge.hubapi import HubTrust
 from edgetrust.edge.identityd import DeviceRefusedError, Identities
 from edgetrust.edge.keyd import open_keys
-from edgetrust.edge.settings import DeviceCertificate, Settings
+from edgetrust.edge.settings import Settings
 from edgetrust.errors import UnavailableError
 from edgetrust.protocol.sas import covers, parse_token, signature_matches
 from support.fake_hub import Asked, FakeHub

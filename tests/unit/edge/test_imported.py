@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from edgetrust.edge.edgeca import EdgeCaFiles
 from edgetrust.edge.imported import import_config
-from edgetrust.edge.settings import EdgeCaFiles, load_settings
+from edgetrust.edge.settings import load_settings
 from edgetrust.errors import ConfigError
 
 X509 = """

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from edgetrust.edge.credentials import IssuedIdentity
+from edgetrust.edge.edgeca import IssuedCa
 from edgetrust.edge.issuing import Files, Method
-from edgetrust.edge.settings import IssuedCa, IssuedIdentity, Settings, load_settings
+from edgetrust.edge.settings import Settings, load_settings
 from edgetrust.errors import ConfigError
 from edgetrust.pki.renewal import AutoRenew, Period
 

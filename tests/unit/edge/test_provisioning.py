@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from edgetrust.clock import ManualClock, SystemClock
+from edgetrust.edge.credentials import Assignment
 from edgetrust.edge.files import Layout
 from edgetrust.edge.keyd import open_keys
 from edgetrust.edge.pairs import CertificateStore
 from edgetrust.edge.provisioning import Provisioning, as_assigned
-from edgetrust.edge.settings import Assignment, Settings, load_settings
+from edgetrust.edge.settings import Settings, load_settings
 from edgetrust.errors import ConfigError, RefusedError
 from edgetrust.limits import PROVISION_AGAIN_SECONDS
 from edgetrust.pki.keys import SecretBytes

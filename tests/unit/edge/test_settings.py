@@ -8,17 +8,9 @@ from pathlib import Path
 import pytest
 
 from edgetrust.edge.attesting import Dps, Reprovision
-from edgetrust.edge.settings import (
-    Assignment,
-    DeviceCertificate,
-    DeviceKey,
-    DeviceTpm,
-    EdgeCaFiles,
-    IssuedIdentity,
-    QuickstartCa,
-    Settings,
-    load_settings,
-)
+from edgetrust.edge.credentials import Assignment, DeviceCertificate, DeviceKey, DeviceTpm, IssuedIdentity
+from edgetrust.edge.edgeca import EdgeCaFiles, QuickstartCa
+from edgetrust.edge.settings import Settings, load_settings
 from edgetrust.edge.tokens import TokenKey
 from edgetrust.errors import ConfigError
 from edgetrust.pki.keys import KeyAlgorithm

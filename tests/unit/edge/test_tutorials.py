@@ -11,16 +11,9 @@ from pathlib import Path
 import pytest
 
 from edgetrust.edge.apply import apply
-from edgetrust.edge.settings import (
-    DeviceCertificate,
-    DeviceKey,
-    DeviceTpm,
-    EdgeCaFiles,
-    IssuedCa,
-    IssuedIdentity,
-    QuickstartCa,
-    load_settings,
-)
+from edgetrust.edge.credentials import DeviceCertificate, DeviceKey, DeviceTpm, IssuedIdentity
+from edgetrust.edge.edgeca import EdgeCaFiles, IssuedCa, QuickstartCa
+from edgetrust.edge.settings import load_settings
 from support.edge_world import write_holder
 from support.pki import Pki
 from support.tutorials import (
