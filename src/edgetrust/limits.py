@@ -167,6 +167,7 @@ FORWARD_BUFFER_BYTES = 64 * 1024  # of one direction that its reader has not tak
 FORWARD_CONNECT_SECONDS = 10.0  # to reach the service, or the gateway above; clients give up at 30
 FORWARD_IDLE_SECONDS = 300.0  # without a byte in either direction; a client that waits asks again sooner
 CERTIFICATE_CHECK_SECONDS = 60.0  # between two looks at what is due for renewal, and at replaced files
+CERTIFICATE_LEAST_CHECK_SECONDS = 1.0  # between two looks, however short a certificate of a gateway lives
 REAUTHENTICATE_SECONDS = 300.0  # open connections are decided again, as edgeHub does
 
 # The store ----------------------------------------------------------------------------------------------------------

@@ -29,6 +29,12 @@ def group_of(world: World, folder: Path, ca: Chain, name: str) -> None:
     enroll(world, "group", "create", "fleet", "--ca-name", name)
 
 
+def hub_knows(world: World, name: str = NAME) -> str:
+    """The thumbprint by which the hub knows a gateway, in capitals."""
+    device = edgetrust("device", "show", name, "--json", "--dir", str(world.hub_folder)).stdout
+    return str(json.loads(device)["authentication"]["x509Thumbprint"]["primaryThumbprint"]).upper()
+
+
 def gateway(
     world: World, attestation: str, *, root: str = "", extra: str = "", edge_ca: str = "", name: str = "gateway"
 ) -> Gateway:

@@ -87,19 +87,24 @@ class IssuerClient:
     def __init__(self, certificates: CertificateClient, orders: Mapping[str, Order]) -> None:
         self._certificates = certificates
         self._orders = orders
+        self._seen: list[EstIdentity] = []
 
     async def issue(self, order: Order, csr: bytes, *, key_id: str | None = None) -> Chain:
         """As `ConfiguredIssuer.issue`. Raises UnavailableError when it fails: the reason is in the other's log."""
         return await asyncio.to_thread(self._certificates.issued, key_id or order.certificate_id, csr)
 
     async def keep_identities(self) -> None:
-        """The certificate service renews them by itself."""
+        """See which there are; the certificate service renews them by itself. Raises UnavailableError, ConfigError."""
+        self._seen = await asyncio.to_thread(self._look)
 
-    def identities(self) -> list[EstIdentity]:
-        """The EST identities that the certificate service uses."""
+    def _look(self) -> list[EstIdentity]:
         wanted = dict.fromkeys(order.est.auth.identity_id for order in self._orders.values() if order.est is not None)
         held = [(identity_id, self._certificates.load(identity_id)) for identity_id in wanted]
         return [EstIdentity(name, chain, RenewalState()) for name, chain in held if chain is not None]
+
+    def identities(self) -> list[EstIdentity]:
+        """The EST identities that the certificate service used when it was last asked."""
+        return self._seen
 
 
 def _path(certificate_id: str) -> str:

@@ -65,7 +65,9 @@ class IssuedIdentity:
 
 @dataclass(frozen=True, slots=True)
 class KeptByIdentityService:
-    """The identity service, another process, acts as the device."""
+    """The identity service, another process, acts as the device. `auto_renew`: how it renews the certificate."""
+
+    auto_renew: AutoRenew | None = None
 
 
 @dataclass(frozen=True, slots=True)

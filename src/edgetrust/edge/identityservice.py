@@ -107,15 +107,15 @@ class IdentityService:
         uid = caller(request).uid
         own = self._principals.module_of(uid)
         if own is not None and not self._principals.trusted(uid):
-            return answer(self._of_module(await self._asked(self._of_hub().get(own))))
+            return await self._shown(await self._asked(self._of_hub().get(own)))
         self._allow(self._principals.may_read_device(uid), uid)
-        return answer(self._of_device())
+        return answer(await asyncio.to_thread(self._of_device))
 
     async def _device(self, request: web.Request) -> web.Response:
         _aziot((await read(request, _Kind)).type)
         uid = caller(request).uid
         self._allow(self._principals.may_read_device(uid), uid)
-        return answer(self._of_device())
+        return answer(await asyncio.to_thread(self._of_device))
 
     async def _provisioning(self, request: web.Request) -> web.Response:
         if request.query["api-version"] < _PROVISIONING_SINCE:
@@ -147,7 +147,7 @@ class IdentityService:
             self._allow(self._principals.trusted(uid) or self._principals.is_local(uid, module_id), uid)
             return _of_local(module_id, await self._asked(local.get(module_id)))
         self._allow(self._principals.trusted(uid) or self._principals.module_of(uid) == module_id, uid)
-        return answer(self._of_module(await self._asked(self._of_hub().get(module_id))))
+        return await self._shown(await self._asked(self._of_hub().get(module_id)))
 
     async def _trust_bundle(self, _request: web.Request) -> web.Response:
         return answer({"certificate": ""})
@@ -163,7 +163,7 @@ class IdentityService:
         if local is not None:
             attributes = _attributes(body.local_id_opts or _LocalOptions())
             return _of_local(body.module_id, await self._asked(local.create(body.module_id, attributes)))
-        return answer(self._of_module(await self._asked(self._of_hub().create(body.module_id))))
+        return await self._shown(await self._asked(self._of_hub().create(body.module_id)))
 
     async def _update(self, request: web.Request) -> web.Response:
         self._trusted(request)
@@ -171,7 +171,7 @@ class IdentityService:
         local = self._local_for(request.query.get("type", "aziot"))
         if local is not None:
             return _of_local(module_id, await self._asked(local.get(module_id)))
-        return answer(self._of_module(await self._asked(self._of_hub().update(module_id))))
+        return await self._shown(await self._asked(self._of_hub().update(module_id)))
 
     async def _delete(self, request: web.Request) -> web.Response:
         self._trusted(request)
@@ -218,6 +218,10 @@ class IdentityService:
     def _allow(self, allowed: bool, uid: int) -> None:
         if not allowed:
             raise ServiceError(401, f"user {uid} is not authorized", reason="identity-not-authorized")
+
+    async def _shown(self, module: Module) -> web.Response:
+        """A module with a handle to its key, which the key service may have to be asked for."""
+        return answer(await asyncio.to_thread(self._of_module, module))
 
     def _of_device(self) -> dict[str, Any]:
         self._of_hub()

@@ -25,16 +25,14 @@ import structlog
 from edgetrust.edge.certd import GatewayCertificates, ServerCertificate
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA
 from edgetrust.edge.status import describe_certificate
-from edgetrust.edge.upkeep import Renewing, Upkeep
+from edgetrust.edge.upkeep import Renewing, Upkeep, look_again_after
 from edgetrust.errors import Error
-from edgetrust.limits import CERTIFICATE_CHECK_SECONDS
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.renewal import AutoRenew, RenewalState
 from edgetrust.pki.softkeys import SoftKey
 from edgetrust.telemetry import EVENT_CERTIFICATE_EXPIRING
 from edgetrust.transport.tls.contexts import ContextSlot, ServerContext
 
-LEAST_CHECK_SECONDS = 1.0  # however short a certificate lives
 _log = structlog.get_logger()
 
 
@@ -98,7 +96,7 @@ class CertificatesInUse:
         )
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._check_after()):
+                async with asyncio.timeout(look_again_after(chain for _, chain in self.held())):
                     await self._look_now.wait()
             self._look_now.clear()
             for step in steps:
@@ -106,13 +104,6 @@ class CertificatesInUse:
                     await step()
                 except (Error, OSError) as problem:
                     _not_taken_up(problem)
-
-    def _check_after(self) -> float:
-        lives = [
-            (certificate.not_valid_after_utc - certificate.not_valid_before_utc).total_seconds()
-            for certificate in (chain.end_entity for _, chain in self.held())
-        ]
-        return max(LEAST_CHECK_SECONDS, min(CERTIFICATE_CHECK_SECONDS, *(life / 100 for life in lives)))
 
     async def _take_up_edge_ca(self) -> None:
         if await asyncio.to_thread(self._certificates.refresh_edge_ca):

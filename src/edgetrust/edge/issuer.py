@@ -69,11 +69,15 @@ class ConfiguredIssuer:
         request = parse_csr(csr)
         match order.method:
             case Method.SELF_SIGNED:
-                key = self._keys.load(key_id or order.certificate_id)
-                return sign_itself(key, request, self._clock.now(), life=order.life, subject=order.subject)
+                key = await asyncio.to_thread(self._keys.load, key_id or order.certificate_id)
+                return await asyncio.to_thread(
+                    sign_itself, key, request, self._clock.now(), life=order.life, subject=order.subject
+                )
             case Method.LOCAL_CA:
                 issuer = await self._local_ca()
-                return sign_by(issuer, request, self._clock.now(), life=order.life, subject=order.subject)
+                return await asyncio.to_thread(
+                    sign_by, issuer, request, self._clock.now(), life=order.life, subject=order.subject
+                )
             case Method.EST:
                 assert order.est is not None, "an order for EST says where"
                 return await self._by_est(order, order.est, request, csr)
@@ -205,16 +209,22 @@ class ConfiguredIssuer:
                 await self._shown(order.est, server, held.chain.end_entity.subject)
 
     def identities(self) -> list[EstIdentity]:
-        """The EST identities in use."""
+        """The EST identities in use. One whose file is damaged is none; `keep_identities` says so."""
         wanted = dict.fromkeys(
             order.est.auth.identity_id for order in self._issuing.orders.values() if order.est is not None
         )
-        held = [(identity_id, self._store.load(identity_id)) for identity_id in wanted]
+        held = [(identity_id, self._stored(identity_id)) for identity_id in wanted]
         return [
             EstIdentity(identity_id, chain, self._states.get(identity_id, RenewalState()))
             for identity_id, chain in held
             if chain is not None
         ]
+
+    def _stored(self, identity_id: str) -> Chain | None:
+        try:
+            return self._store.load(identity_id)
+        except ConfigError:
+            return None
 
 
 def est_bundle(issuing: Issuing, clock: Clock) -> TrustBundle:

@@ -9,6 +9,7 @@ remembered.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from dataclasses import dataclass
@@ -110,8 +111,8 @@ class ModuleIdentities:
         """Tell the hub the keys of a module that is there, unless it has them. Raises Error."""
         answer = await self._api.call("GET", self._path(module_id), api_version=MODULE_API)
         module = self._answered(module_id, answer)
-        told = (_base64(self._key(module, slot)) for slot in ("primary", "secondary"))
-        return module if _keys_of(answer.body) == tuple(told) else await self._told(module)
+        told = tuple(_base64(key) for key in await asyncio.to_thread(self._both_keys, module))
+        return module if _keys_of(answer.body) == told else await self._told(module)
 
     async def delete(self, module_id: str) -> None:
         """Delete a module at the hub and here. Raises Error."""
@@ -122,7 +123,7 @@ class ModuleIdentities:
         self._forget(module_id)
 
     async def _told(self, module: Module) -> Module:
-        primary, secondary = (self._key(module, slot) for slot in ("primary", "secondary"))
+        primary, secondary = await asyncio.to_thread(self._both_keys, module)
         body = {
             "moduleId": module.module_id,
             "deviceId": self._settings.device,
@@ -137,6 +138,9 @@ class ModuleIdentities:
         self._expect(answer, f"telling the keys of the module {module.module_id!r}")
         self._remember(module)
         return module
+
+    def _both_keys(self, module: Module) -> tuple[SecretBytes, SecretBytes]:
+        return self._key(module, "primary"), self._key(module, "secondary")
 
     def _key(self, module: Module, slot: str) -> SecretBytes:
         return module_key(self._keys, module.module_id, module.generation, slot)

@@ -25,7 +25,14 @@ from edgetrust.device.tpm import Tpm
 from edgetrust.edge.certclient import CertificateClient, IssuerClient
 from edgetrust.edge.certd import GatewayCertificates
 from edgetrust.edge.certservice import CertificateService
-from edgetrust.edge.credentials import Assignment, DeviceKey, DeviceTpm, KeptByIdentityService, NoDevice
+from edgetrust.edge.credentials import (
+    Assignment,
+    DeviceKey,
+    DeviceTpm,
+    IssuedIdentity,
+    KeptByIdentityService,
+    NoDevice,
+)
 from edgetrust.edge.elsewhere import Elsewhere
 from edgetrust.edge.files import DEVICE_ID, Layout, make_private_directory
 from edgetrust.edge.gateway import Gateway
@@ -44,9 +51,9 @@ from edgetrust.edge.provisioning import Provisioning
 from edgetrust.edge.services import SERVICE_MODE
 from edgetrust.edge.settings import Settings
 from edgetrust.edge.tpmservice import TpmRoutes
-from edgetrust.edge.upkeep import Upkeep
+from edgetrust.edge.upkeep import Upkeep, look_again_after
 from edgetrust.errors import ConfigError, Error, IntegrityError, UnavailableError
-from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, SERVICE_WAIT_SECONDS
+from edgetrust.limits import SERVICE_WAIT_SECONDS
 from edgetrust.pki.chain import Chain
 from edgetrust.pki.keys import KeyHandle, KeyStore, SecretBytes
 from edgetrust.telemetry import EVENT_CERTIFICATE_EXPIRING, EVENT_READY, EVENT_SERVICE_WAITING, EVENT_STOPPED
@@ -100,9 +107,9 @@ class ServiceProcess:
     async def _app(self) -> web.Application:
         raise NotImplementedError
 
-    def _keep(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do it every now and then, until the process ends."""
-        task = asyncio.create_task(_repeated(work))
+    def _keep(self, work: Callable[[], Awaitable[None]], held: Callable[[], list[Chain]]) -> None:
+        """Do it until the process ends, as often as the lives of what is `held` demand; that may read the disk."""
+        task = asyncio.create_task(_repeated(work, held))
         self._open.callback(task.cancel)
 
 
@@ -133,7 +140,7 @@ class CertificateProcess(ServiceProcess):
             make_private_directory(directory)
         store, keys = CertificateStore(layout.certificates), KeyClient(layout.socket("keyd"))
         issuer = ConfiguredIssuer(settings.issuing, keys, store, self._clock)
-        self._keep(issuer.keep_identities)
+        self._keep(issuer.keep_identities, lambda: [one.chain for one in issuer.identities()])
         return CertificateService(
             store, keys.pair, issuer, settings.issuing.orders, serving.preloaded, self._principals, self._clock
         ).app()
@@ -171,7 +178,7 @@ class IdentityProcess(ServiceProcess):
         self._identities = Identities(settings, layout, keys, trust, clock, store, refused)
         self._open.push_async_callback(self._identities.close)
         await self._renew()
-        self._keep(self._renew)
+        self._keep(self._renew, self._held)
         modules = ModuleIdentities(settings, layout, keys, self._identities.api, clock)
         local = LocalIdentities(settings, issuer, store, layout.identities / "local")
         return IdentityService(settings, modules, keys, keys, self._principals, self._provisioning, local).app()
@@ -191,6 +198,9 @@ class IdentityProcess(ServiceProcess):
         if self._provisioning is not None:
             await self._provisioning.make_known()
 
+    def _held(self) -> list[Chain]:
+        return [] if self._certificates.device_identity is None else [self._certificates.device_identity]
+
     async def _try_identity(self, chain: Chain, key: KeyHandle) -> None:
         if self._provisioning is not None:  # which makes it known to the hub
             await self._provisioning.register_identity(chain, key)
@@ -208,7 +218,7 @@ class LocalServices(ServiceProcess):
         keys = open_keys(layout, settings.token, settings.key_places())
         store = CertificateStore(layout.certificates)
         issuer = ConfiguredIssuer(settings.issuing, keys, store, self._clock)
-        self._keep(issuer.keep_identities)
+        self._keep(issuer.keep_identities, lambda: [one.chain for one in issuer.identities()])
         keyd = KeyService(keys, serving.principals)
         orders = settings.issuing.orders
         certd = CertificateService(
@@ -241,7 +251,9 @@ async def start_runtime(settings: Settings, layout: Layout, clock: Clock) -> Gat
 
 def as_runtime(settings: Settings) -> Settings:
     """The configuration as the module runtime has it, which does not act as the device itself."""
-    return replace(settings, credential=KeptByIdentityService())
+    credential = settings.credential
+    renewed = credential.auto_renew if isinstance(credential, IssuedIdentity) else None
+    return replace(settings, credential=KeptByIdentityService(renewed))
 
 
 def _adopt(keys: KeyStore, key: SecretBytes) -> None:
@@ -269,10 +281,11 @@ async def _patiently(start: Callable[[], Awaitable[T]]) -> T:
         pause = min(2 * pause, SERVICE_WAIT_SECONDS[1])
 
 
-async def _repeated(work: Callable[[], Awaitable[None]]) -> None:
+async def _repeated(work: Callable[[], Awaitable[None]], held: Callable[[], list[Chain]]) -> None:
     while True:
-        await asyncio.sleep(CERTIFICATE_CHECK_SECONDS)
+        await asyncio.sleep(look_again_after(await asyncio.to_thread(held)))
         try:
             await work()
-        except Error as problem:  # what is in use stays in use; there is always another attempt
-            _log.error(EVENT_CERTIFICATE_EXPIRING, reason=problem.reason, detail=problem.message, fix=problem.fix)
+        except (Error, OSError) as problem:  # what is in use stays in use; there is always another attempt
+            reason, fix = (problem.reason, problem.fix) if isinstance(problem, Error) else ("disk", "")
+            _log.error(EVENT_CERTIFICATE_EXPIRING, reason=reason, detail=str(problem), fix=fix)

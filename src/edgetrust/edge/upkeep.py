@@ -11,7 +11,7 @@ It must not know who is connected.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from edgetrust.clock import Clock
 from edgetrust.device.enroll import check_dates
 from edgetrust.edge.certd import GatewayCertificates
-from edgetrust.edge.credentials import IssuedIdentity
+from edgetrust.edge.credentials import IssuedIdentity, KeptByIdentityService
 from edgetrust.edge.edgeca import IssuedCa, QuickstartCa
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA
 from edgetrust.edge.issuer import ConfiguredIssuer, EstIdentity
@@ -31,6 +31,7 @@ from edgetrust.edge.settings import Settings
 from edgetrust.edge.signing import Extensions, ca_extensions
 from edgetrust.edge.trial import try_edge_ca
 from edgetrust.errors import Error
+from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, CERTIFICATE_LEAST_CHECK_SECONDS
 from edgetrust.pki.chain import Chain, key_matches
 from edgetrust.pki.csr import request_for
 from edgetrust.pki.issue import Issuer
@@ -189,6 +190,9 @@ class Upkeep:
         found = {kept.order.certificate_id: Renewing(kept.policy, kept.state) for kept in self._kept if kept.policy}
         for identity in self.issuer.identities():
             found[identity.identity_id] = Renewing(self._settings.issuing.identity_renewal, identity.state)
+        credential = self._settings.credential
+        if isinstance(credential, KeptByIdentityService) and credential.auto_renew is not None:
+            found[DEVICE_ID] = Renewing(credential.auto_renew, RenewalState())
         if isinstance(self._settings.edge_ca, QuickstartCa):
             found[EDGE_CA] = Renewing(self._settings.edge_ca.auto_renew, RenewalState())
         return found
@@ -196,6 +200,15 @@ class Upkeep:
     def chains(self) -> list[tuple[str, Chain]]:
         """The EST identities in use."""
         return [(identity.identity_id, identity.chain) for identity in self.issuer.identities()]
+
+
+def look_again_after(held: Iterable[Chain]) -> float:
+    """How many seconds to wait before the next look at certificates: a hundredth of the shortest life, at most a
+    minute, so that short-lived ones are renewed in time too.
+    """
+    lives = (chain.end_entity.not_valid_after_utc - chain.end_entity.not_valid_before_utc for chain in held)
+    shortest = min((life.total_seconds() / 100 for life in lives), default=CERTIFICATE_CHECK_SECONDS)
+    return max(CERTIFICATE_LEAST_CHECK_SECONDS, min(CERTIFICATE_CHECK_SECONDS, shortest))
 
 
 def _name(subject: x509.Name | None) -> str | None:

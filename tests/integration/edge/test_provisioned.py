@@ -13,7 +13,7 @@ import pytest
 from support.edge_world import Gateway, World, edgetrust, wait_until, write_holder
 from support.est_server import Served, TestEst
 from support.pki import Holder, self_signed
-from support.provisioned import NAME, ask, by_key, enroll, gateway, group_of, serves
+from support.provisioned import NAME, ask, by_key, enroll, gateway, group_of, hub_knows, serves
 from support.tpm import Tpm
 
 CONNECTED = {"connected": True, "connected_at": "", "problem": "", "degraded": ""}
@@ -106,12 +106,6 @@ def test_by_certificate_replaced_while_it_runs_and_while_it_does_not(world: Worl
     made.start()
     wait_until(lambda: made.state()["upstream"]["degraded"] == "")
     assert ask(made, "POST", "/identities/modules", {"type": "aziot", "moduleId": "n"})[0] == 200
-
-
-def hub_knows(world: World) -> str:
-    """The thumbprint by which the hub knows the gateway."""
-    device = edgetrust("device", "show", NAME, "--json", "--dir", str(world.hub_folder)).stdout
-    return str(json.loads(device)["authentication"]["x509Thumbprint"]["primaryThumbprint"]).upper()
 
 
 @pytest.fixture

@@ -17,20 +17,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.edge_world import Gateway, World, edgetrust, wait_until, write_holder
-from support.est_server import Served, TestEst
+from support.est_server import Asked, Served, TestEst
 from support.pki import Holder, self_signed
-from support.provisioned import by_key, enroll
+from support.provisioned import by_key, enroll, hub_knows
 from support.separated import NAMES, Separated, uid
 from support.sockets import curl
 from support.tpm import Tpm
 
 _OPENED = re.compile(r'(?:open|openat|openat2|execve)\((?:AT_FDCWD, )?"([^"]+)"')
 _SERVICES = ("keyd", "certd", "identityd")
-_HOUR = TestEst(life=timedelta(hours=1), begin=timedelta(seconds=-60))
+# Due at once, two minutes before its end: looked at every six seconds.
+_SHORT = TestEst(life=timedelta(minutes=10), begin=timedelta(minutes=-8))
 
 
 @dataclass
@@ -51,7 +53,7 @@ class Site:
         made.ready = json.loads(self.edge.log("edged", "out").read_text().splitlines()[-1])
         return made
 
-    def state(self) -> dict[str, dict[str, object]]:
+    def state(self) -> dict[str, Any]:
         path = self.edge.root / "var/lib/edgetrust/status.json"
         return dict(json.loads(path.read_text())) if path.exists() else {"identity": {}}
 
@@ -127,7 +129,7 @@ ca = "file://{edge.file("hub.pem")}"
 def site() -> Iterator[Site]:
     folder = Path(tempfile.mkdtemp(prefix="separated-"))
     folder.chmod(0o755)
-    served, world, edge = Served(folder, _HOUR), World(folder), None
+    served, world, edge = Served(folder, _SHORT), World(folder), None
     try:
         world.hub.start()
         edge = Separated(trace=True)
@@ -207,7 +209,10 @@ def test_by_a_certificate_of_a_group(site: Site) -> None:
 
 
 def test_by_a_certificate_that_is_issued_by_est(site: Site) -> None:
-    name = "ByEst"
+    """It is renewed too, as is the identity that buys it: the service and the hub know each before it is used, and the
+    runtime shows what is in use, and how it renews itself.
+    """
+    name, asked = "ByEst", site.served.est.asked
     _trust_at_dps(site.world, "est", site.served.est.pki.root.chain.pem())
     key = site.edge.give(site.served.key, "keyd")
     certificate = site.edge.file("bootstrap.pem")
@@ -224,8 +229,27 @@ def test_by_a_certificate_that_is_issued_by_est(site: Site) -> None:
         issuance,
     )
     site.publish(name, "1")
-    assert [one.client for one in site.served.est.asked] == ["CN=bootstrap", f"CN={name}"]
+    first = hub_knows(site.world, name)
+    assert [one.client for one in asked][:2] == ["CN=bootstrap", f"CN={name}"]
+
+    def renewed() -> bool:
+        shown = next(one for one in site.state()["certificates"] if one["id"] == "device-id")
+        assert shown["auto_renew"]["threshold"] == "80%"
+        return first != shown["thumbprint"].upper() == hub_knows(site.world, name)
+
+    wait_until(renewed, 40)
+    wait_until(lambda: any(_for_client(one) for one in asked[1:]), 40)
+    identities, body = site.edge.root / "run/aziot/identityd.sock", {"type": "aziot", "moduleId": "late"}
+    assert curl(identities, "POST", "/identities/modules", body, version="2021-12-01")[0] == 200
+    assert {one.client for one in asked[1:]} == {f"CN={name}"}
+    for one in ("certd", "identityd"):
+        assert "not_renewed" not in site.edge.log(one).read_text()
     _only_keyd_read_keys(site, {str(key)})
+
+
+def _for_client(one: Asked) -> bool:
+    """Whether it is the identity that authenticates at the EST server, which alone asks for a use."""
+    return bool(list(one.request.extensions))
 
 
 def test_by_tpm(site: Site) -> None:

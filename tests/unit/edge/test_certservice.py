@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -220,3 +221,22 @@ async def test_what_is_wrong_in_a_request(bench: Bench) -> None:
         assert answer.status == 400
         assert words in answer.body["message"]
     assert bench.store.text("x") is None
+
+
+async def test_reading_waits_for_nothing_that_is_being_issued(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An EST server takes its time, and the gateway's own services read here meanwhile."""
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    issue = ConfiguredIssuer.issue
+
+    async def slow(self: ConfiguredIssuer, order: Order, csr: bytes, *, key_id: str | None = None) -> Chain:
+        begun.set()
+        await goes_on.wait()
+        return await issue(self, order, csr, key_id=key_id)
+
+    monkeypatch.setattr(ConfiguredIssuer, "issue", slow)
+    creating = asyncio.create_task(bench.create("by-local"))
+    await begun.wait()
+    assert (await bench.client.call("GET", path("user"))).status == 200
+    assert (await bench.client.call("PUT", path("other"), {"pem": "x"})).status == 201
+    goes_on.set()
+    assert (await creating).status == 201

@@ -15,7 +15,7 @@ import pytest
 
 from edgetrust.clock import SystemClock
 from edgetrust.edge import gateway as module
-from edgetrust.edge import inuse, opensessions
+from edgetrust.edge import opensessions, upkeep
 from edgetrust.edge.edgeca import EdgeCaFiles
 from edgetrust.edge.files import Layout
 from edgetrust.edge.gateway import Gateway
@@ -96,8 +96,8 @@ async def story(hub: FakeHub, settings_for: Callable[[FakeHub], Settings], tmp_p
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inuse, "CERTIFICATE_CHECK_SECONDS", 0.02)
-    monkeypatch.setattr(inuse, "LEAST_CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(upkeep, "CERTIFICATE_CHECK_SECONDS", 0.02)
+    monkeypatch.setattr(upkeep, "CERTIFICATE_LEAST_CHECK_SECONDS", 0.02)
     monkeypatch.setattr(module, "_TICK_SECONDS", 0.02)
 
 
@@ -182,8 +182,8 @@ async def test_what_is_wrong_with_one_certificate_keeps_no_other_from_being_repl
     await until(told)
     await until(lambda: gateway._in_use.server.chain != old)
     monkeypatch.undo()
-    monkeypatch.setattr(inuse, "CERTIFICATE_CHECK_SECONDS", 3600.0)
-    monkeypatch.setattr(inuse, "LEAST_CHECK_SECONDS", 3600.0)
+    monkeypatch.setattr(upkeep, "CERTIFICATE_CHECK_SECONDS", 3600.0)
+    monkeypatch.setattr(upkeep, "CERTIFICATE_LEAST_CHECK_SECONDS", 3600.0)
     await asyncio.sleep(0.05)
     old = gateway._in_use.server.chain
     story.edge_ca("a third")
