@@ -21,14 +21,15 @@ import pytest
 
 from edgetrust.pki.chain import Chain
 from support.azure import PYTHON
-from support.edge_world import Process, free_port, wait_until
+from support.edge_world import Process, wait_until
 from support.networks import Row
+from support.ports import free_port
 
 CLOUD, EST = "cloud.plant.test", "est.plant.test"
 TOP, MIDDLE, BOTTOM, DEVICES = 1, 2, 3, 4
 EST_PLACE = -1  # its process is in the place of the cloud
 pytestmark = pytest.mark.filterwarnings("default:on loopback:UserWarning")
-WAIT = 40.0
+WAIT = 60.0
 
 
 AUTHORITY = f"""

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
-import pytest
 from sqlalchemy import Connection, func, select
 
 from edgetrust.clock import ManualClock
@@ -69,7 +68,6 @@ def state(connection: Connection) -> tuple[int, ...]:
     return (*counts, uses)
 
 
-@pytest.mark.timeout(240)
 async def test_a_killed_enrolment_happened_whole_or_not_at_all(tmp_path: Path) -> None:
     from support.ca import csr, san
 

@@ -84,10 +84,10 @@ async def test_devices_are_served_and_everything_arrives_afterwards(
             made.fail(fault)
             for _ in range(5):
                 await made.send(sensor)
-            await until(lambda: not is_connected(made), 10)
+            await until(lambda: not is_connected(made))
             again = await made.device()  # accepted from the copy
             await made.send(again)
-            await until(lambda: any(one["event"] == EVENT_UPSTREAM_LOST for one in logs), 10)
+            await until(lambda: any(one["event"] == EVENT_UPSTREAM_LOST for one in logs))
         lost = next(one for one in logs if one["event"] == EVENT_UPSTREAM_LOST)
         assert lost["reason"] == "connection-lost"
         assert FAULTS[fault] in lost["detail"]
@@ -95,7 +95,7 @@ async def test_devices_are_served_and_everything_arrives_afterwards(
         if fault != "garble":  # there the hub hears, and is not heard
             assert await made.at_hub() == [1]
         made.fail("through")
-        await until(made.all_arrived, 20)
+        await until(made.all_arrived)
         await until(lambda: is_connected(made))
         again.abort()
         sensor.abort()
@@ -117,7 +117,7 @@ async def test_what_is_sent_again_by_device_and_gateway_is_at_the_hub_once(
             return publish(f"devices/{SENSOR}/messages/events/%24.mid=id{number}", b"%d" % number, number, dup=dup)
 
         async def acknowledged(raw: Raw, *packet_ids: int) -> None:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 for packet_id in packet_ids:
                     assert await raw.read() == (PUBACK, packet_id.to_bytes(2, "big"))
 
@@ -134,9 +134,9 @@ async def test_what_is_sent_again_by_device_and_gateway_is_at_the_hub_once(
             for number in (1, 2, 3):
                 sensor.writer.write(telling(number))
             await acknowledged(sensor, 1, 2, 3)
-            await until(partial(are_there, 3), 10)
+            await until(partial(are_there, 3))
             made.fail("reset")
-            await until(lambda: not is_connected(made), 10)
+            await until(lambda: not is_connected(made))
             way = made.gateway._hub_side.upstream
             assert way is not None
             way._arrived.clear()
@@ -146,7 +146,7 @@ async def test_what_is_sent_again_by_device_and_gateway_is_at_the_hub_once(
         await acknowledged(again, 1, 2, 3, 4)
         assert (await made.gateway.state())["queue"]["messages"] == 4
         made.fail("through")
-        await until(partial(are_there, 4), 20)
+        await until(partial(are_there, 4))
         await until(lambda: is_connected(made))
         assert await bodies() == [1, 2, 3, 4]
         assert made.gateway.metrics.repeated.values == {(SENSOR,): 3}
@@ -160,7 +160,7 @@ async def test_a_hub_that_answers_slowly_is_waited_for(tmp_path: Path, hub_pki: 
         made.fail("slow")
         for _ in range(20):
             await made.send(sensor)
-        await until(made.all_arrived, 20)
+        await until(made.all_arrived)
         assert is_connected(made)
         sensor.abort()
 
@@ -171,10 +171,10 @@ async def test_a_stranger_gets_nothing(tmp_path: Path, hub_pki: HubPki, stranger
         made.mqtt.other = made.https.other = stranger
         with structlog.testing.capture_logs() as logs:
             made.fail("other")
-            await until(lambda: lost_for(logs, "not trusted"), 10)
+            await until(lambda: lost_for(logs, "not trusted"))
         assert not is_connected(made)
         made.fail("through")
-        await until(lambda: is_connected(made), 10)
+        await until(lambda: is_connected(made))
 
 
 async def test_an_older_registry_is_believed(tmp_path: Path, hub_pki: HubPki) -> None:
@@ -195,12 +195,12 @@ async def test_an_older_registry_is_believed(tmp_path: Path, hub_pki: HubPki) ->
         hub.keys.update(keys)
         made.hub, made.mqtt.target, made.https.target = hub, hub.mqtt_port, hub.hub.https_port
         made.fail("through")
-        await until(lambda: is_connected(made), 10)
+        await until(lambda: is_connected(made))
         await hub.create("newer", deviceScope=await hub.scope_of(GATEWAY))
         keys = hub.keys
         sensor, newer = await made.device(), await made.device("newer")
         made.fail("forget")
-        await until(lambda: not is_connected(made), 10)
+        await until(lambda: not is_connected(made))
         await second.aclose()
         await made.send(newer, "newer")
         await made.send(sensor)
@@ -214,14 +214,14 @@ async def test_an_older_registry_is_believed(tmp_path: Path, hub_pki: HubPki) ->
         with structlog.testing.capture_logs() as logs:
             made.fail("through")
             with pytest.raises(ConnectionError):
-                async with asyncio.timeout(15):
+                async with asyncio.timeout(60):
                     await newer.read()
-            await until(lambda: has(made, [2]), 20)
+            await until(lambda: has(made, [2]))
         assert [one["device"] for one in logs if one["event"] == EVENT_MESSAGE_DROPPED] == ["newer"]
         with pytest.raises(ConnectionError, match=r"not accepted: 2 b'\\x00\\x05'"):
             await made.device("newer")
         await made.send(sensor)
-        await until(lambda: has(made, [2, 3]), 10)
+        await until(lambda: has(made, [2, 3]))
         sensor.abort()
 
 
@@ -256,7 +256,7 @@ async def test_a_clock_that_jumps_back_a_day_costs_the_connection_and_no_message
         await made.send(again)
         assert not is_connected(made)
         clock.jump(clock.now() + timedelta(days=1))
-        await until(made.all_arrived, 10)
+        await until(made.all_arrived)
         for raw in (sensor, again):
             raw.abort()
 
@@ -269,12 +269,12 @@ async def test_a_clock_that_jumps_forward_ends_what_has_ended(tmp_path: Path, hu
         await made.send(sensor)
         clock.advance(7_200)
         with pytest.raises(ConnectionError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await sensor.read()
         with pytest.raises(ConnectionError, match="not accepted"):
             await made.device()
         token = hub.token(SENSOR, seconds=9_000)
         again = await Raw.connect(made.gateway.mqtt_port, made.root, SENSOR, token)
         await made.send(again)
-        await until(made.all_arrived, 10)
+        await until(made.all_arrived)
         again.abort()

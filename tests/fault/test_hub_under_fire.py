@@ -42,7 +42,7 @@ async def connected(world: World, who: str) -> AsyncIterator[Raw]:
 
 async def acknowledged(raw: Raw, topic: str, payload: bytes, packet_id: int = 1) -> None:
     raw.writer.write(publish(topic, payload, packet_id))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         kind, body = await raw.read()
     assert (kind, body) == (PUBACK, packet_id.to_bytes(2, "big"))
 
@@ -76,7 +76,7 @@ class TestFlood:
                     await acknowledged(other, "devices/other/messages/events/", b"%d" % number)
                     most_waiting = max(most_waiting, world.hub._events.waiting_bytes)
                 await sending
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     while await world.hub._events.newest() < FLOOD + number:
                         await asyncio.sleep(0.05)
             assert await count(world, "flood") == list(range(FLOOD))
@@ -132,13 +132,13 @@ async def test_a_reader_that_does_not_read_gets_it_later_and_nobody_waits(tmp_pa
                 assert answer.status == 202
                 if number % 10 == 0:
                     await world.ask("POST", "/devices/other/messages/devicebound", b"%d" % number)
-                    async with asyncio.timeout(10):
+                    async with asyncio.timeout(60):
                         kind, got = await other.read()
                     assert (kind, got[-len(str(number)) :]) == (PUBLISH, b"%d" % number)
                     length = int.from_bytes(got[:2], "big")
                     other.writer.write(puback(int.from_bytes(got[2 + length : 4 + length], "big")))
         got_bodies: list[bytes] = []
-        async with connected(world, "slow") as slow, asyncio.timeout(30):  # its session knows the subscription
+        async with connected(world, "slow") as slow, asyncio.timeout(60):  # its session knows the subscription
             while len(got_bodies) < 50:
                 kind, got = await slow.read()
                 assert kind == PUBLISH

@@ -7,6 +7,7 @@ from __future__ import annotations
 import signal
 import time
 
+from edgetrust.limits import CLOSE_SECONDS
 from support.azure import Sdk
 from support.pki import self_signed
 from support.processes import HUB, MQTT, Contoso, Device, wait_for
@@ -32,10 +33,8 @@ def test_a_cut_connection_is_made_again_at_once(contoso: Contoso) -> None:
     client = contoso.with_key("cut", key_of(contoso, "cut"))
     client.connect()
     client.send("1")
-    began = time.monotonic()
     assert contoso.proxy.cut() >= 1
     client.wait_for("connected", 2)
-    assert time.monotonic() - began < 5
     client.send("2")
     client.shutdown()
     assert contoso.bodies("cut") == ["1", "2"]
@@ -203,6 +202,6 @@ def test_a_hub_that_is_told_to_stop_stops_soon_with_devices_connected(own_contos
         client.send("1")
     began = time.monotonic()
     assert contoso.world.hub.stop() == 0
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < CLOSE_SECONDS  # which it gives who does not go
     contoso.start_hub()
     wait_for(lambda: contoso.rest("GET", "statistics", "service")["connectedDeviceCount"] == 2, "both are back")

@@ -42,7 +42,7 @@ def hub(network: OwnNetwork, tmp_path: Path) -> Iterator[dict[str, Any]]:
         yield dict(json.loads(line))
     finally:
         running.terminate()
-        running.wait(20)
+        running.wait(60)
         running.stdout.close()
 
 

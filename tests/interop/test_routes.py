@@ -87,7 +87,7 @@ def test_from_leaf_to_module_to_hub_while_the_hub_is_away(own_contoso: Contoso) 
     alarm.connect()
     alarm.listen()
     for body in ('{"t": 50}', '{"t": 20}'):
-        filtering.begin("send_output", output="high", body=body).result(20)
+        filtering.begin("send_output", output="high", body=body).result(60)
     (hot,) = alarm.wait_for("message")
     assert (hot["input"], hot["body"]) == ("hot", '{"t": 50}')
     assert hot["properties"]["$.cmid"] == "filter"
@@ -135,11 +135,11 @@ def test_a_module_calls_methods_of_devices_and_modules_while_the_hub_is_away(own
     for each in (sensor, answering):
         each.answer(status=207)
     contoso.world.hub.stop(signal.SIGKILL)
-    called = asking.begin("invoke", method="reset", payload={"a": 1}, device="sensor").result(20)
+    called = asking.begin("invoke", method="reset", payload={"a": 1}, device="sensor").result(60)
     assert called == {"status": 207, "payload": {"method": "reset", "payload": {"a": 1}}}
-    called = asking.begin("invoke", method="show", payload=None, device=EDGE, module="answering").result(20)
+    called = asking.begin("invoke", method="show", payload=None, device=EDGE, module="answering").result(60)
     assert called == {"status": 207, "payload": {"method": "show", "payload": None}}
     with pytest.raises(SdkError, match="ServiceError"):
-        asking.begin("invoke", method="reset", payload=1, device="absent").result(20)
+        asking.begin("invoke", method="reset", payload=1, device="absent").result(60)
     for each in (sensor, asking, answering):
         each.shutdown()

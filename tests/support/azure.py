@@ -21,7 +21,7 @@ from support.pages import ROOT
 PYTHON = ROOT / ".venv-azure" / "bin" / "python"
 NODE_MODULES = ROOT / ".node-azure" / "node_modules"
 CLIENTS = ROOT / "tests" / "interop" / "clients"
-SECONDS = 40.0  # longer than the SDK's own pauses
+SECONDS = 60.0  # longer than the SDK's own pauses
 
 
 class SdkError(Exception):

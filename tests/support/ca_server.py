@@ -117,7 +117,7 @@ class CaServer:
         reader, writer = await asyncio.open_connection("localhost", self.port, ssl=https_context(self.bundle))
         writer.write(request)
         await writer.drain()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             answer = await reader.read()
         writer.close()
         return answer

@@ -32,8 +32,8 @@ from support.azure import NODE_MODULES
 from support.pages import ROOT, Block, blocks
 
 COMMAND_SECONDS = 240
-READY_SECONDS = 30
-STOP_SECONDS = 20
+READY_SECONDS = 60
+STOP_SECONDS = 60
 _KEPT = ("LANG", "LC_ALL", "TMPDIR", "USER")
 
 
@@ -159,7 +159,8 @@ class Reader:
         deadline = time.monotonic() + READY_SECONDS
 
         def ready() -> bool:
-            line = written is None or "\n" in (self._directory / written).read_text()
+            file = None if written is None else self._directory / written
+            line = file is None or (file.exists() and "\n" in file.read_text())
             return line and until in log.read_text(errors="replace")
 
         while not ready():

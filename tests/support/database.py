@@ -130,7 +130,7 @@ class Outcomes:
         self._changed.set()
 
     async def wait(self, count: int = 1) -> list[BaseException | None]:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(self.told) < count:
                 self._changed.clear()
                 await self._changed.wait()

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,15 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from edgetrust.cli.client import HubClient, find_hub
 from support.pki import Holder, Pki, self_signed
+from support.ports import free_port
 
 HUB_NAME = "localhost"
-READY_SECONDS = 20
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def write_holder(folder: Path, name: str, holder: Holder, *, root: bool = False) -> tuple[Path, Path]:
@@ -92,7 +85,7 @@ class Process:
             return 0
         if self.running.poll() is None:
             self.running.send_signal(number)
-        code = self.running.wait(20)
+        code = self.running.wait(60)
         assert self.running.stdout is not None
         self.running.stdout.close()
         self.running = None
@@ -151,7 +144,7 @@ class Gateway(Process):
                 "-t", options.get("topic", f"devices/{device}/messages/events/"),
                 "-m", message, *cert, *password,
             ],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
 
     def curl(self, path: str, *options: str) -> tuple[int, str]:
@@ -159,7 +152,7 @@ class Gateway(Process):
         address = f"https://{self.hostname}:{self.ready['gateway']['https_port']}{path}"
         done = subprocess.run(
             ["curl", "-sS", "--cacert", str(self.trust), "-w", "\n%{http_code}", *options, address],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         body, _, status = done.stdout.rpartition("\n")
@@ -181,7 +174,7 @@ class Gateway(Process):
         """What `openssl s_client` prints when it connects here."""
         done = subprocess.run(
             ["openssl", "s_client", "-connect", f"127.0.0.1:{self.port}", "-CAfile", str(self.trust), *options],
-            input="", capture_output=True, text=True, timeout=30, check=False,
+            input="", capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         return done.stdout + done.stderr
 
@@ -235,7 +228,7 @@ class World:
         return [event["bodyText"] for event in asyncio.run(ask())["events"]]
 
     def wait_for_events(self, wanted: list[str], device: str | None = None) -> None:
-        wait_until(lambda: self.events(device)[-len(wanted) :] == wanted, 15)
+        wait_until(lambda: self.events(device)[-len(wanted) :] == wanted)
 
     # Gateways -------------------------------------------------------------------------------------------------------
 
@@ -319,7 +312,7 @@ https_port = {ports["https_port"]}
             process.stop()
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for something that happens by itself."""
     deadline = time.monotonic() + seconds
     while not true():

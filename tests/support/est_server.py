@@ -137,7 +137,7 @@ class Served:
         self.key.write_bytes(bootstrap.key_pem())
 
     def run(self, work: object) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(20)  # type: ignore[arg-type]
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(60)  # type: ignore[arg-type]
 
     def stop(self) -> None:
         self.run(self.est.stop())

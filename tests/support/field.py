@@ -41,7 +41,8 @@ from edgetrust.pki.profiles import DEVICE
 from edgetrust.pki.softkeys import SoftKey, load_key_file, write_private, write_public
 from edgetrust.protocol.sas import resource_text, sign
 from support.device_fleet import Credentials
-from support.edge_world import Gateway, Process, free_port
+from support.edge_world import Gateway, Process
+from support.ports import free_port
 from support.proxy import Proxy
 
 HUB = "localhost"

@@ -25,14 +25,15 @@ from yarl import URL
 
 from edgetrust.cli.client import HubClient, find_hub
 from edgetrust.protocol.sas import resource_text, sign
-from support.edge_world import Process, free_port, wait_until
+from support.edge_world import Process, wait_until
 from support.networks import Row
+from support.ports import free_port
 from support.raw_mqtt import CONNACK, PUBACK, Raw, connect, publish
 
 T = TypeVar("T")
 DEPTH = 5
 PLACE_OF_DEVICES = DEPTH + 1
-WAIT = 40.0  # seconds for what happens by itself, on a machine that has much to do
+WAIT = 60.0  # seconds for what happens by itself, on a machine that has much to do
 API = "?api-version=2021-04-12"
 Pair = tuple[Path, Path]
 

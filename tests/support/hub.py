@@ -201,7 +201,7 @@ class World:
 
     async def curl(self, *arguments: str, show: Path | None = None) -> Answer:
         """curl, as a client that shares no code with us. `show`: a file with certificate and key."""
-        options = ["--silent", "--show-error", "--include", "--http1.1", "--cacert", str(self.root), "--max-time", "20"]
+        options = ["--silent", "--show-error", "--include", "--http1.1", "--cacert", str(self.root), "--max-time", "60"]
         if show is not None:
             options += ["--cert", str(show)]
         code, output = await run("curl", *options, *arguments)
@@ -235,7 +235,7 @@ async def running(
         await hub.stop()
 
 
-async def run(*arguments: str, say: bytes | None = None, seconds: float = 20) -> tuple[int, bytes]:
+async def run(*arguments: str, say: bytes | None = None, seconds: float = 60) -> tuple[int, bytes]:
     """A program's exit code and what it printed on both streams."""
     process = await asyncio.create_subprocess_exec(
         *arguments,
@@ -261,7 +261,7 @@ def identity_file(holder: Holder, directory: Path, name: str = "identity") -> Pa
     return file
 
 
-async def until(condition: Any, seconds: float = 5.0) -> None:
+async def until(condition: Any, seconds: float = 60.0) -> None:
     """Wait until a (maybe asynchronous) condition holds."""
     deadline = time.monotonic() + seconds
     while True:

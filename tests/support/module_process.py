@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-STARTING_SECONDS = 20
+STARTING_SECONDS = 60
 
 
 def serve(path: str) -> None:

@@ -147,7 +147,7 @@ def device(world: World, who: str, **more: Any) -> Iterator[Device]:
         made.client.loop_stop()
 
 
-async def wait(condition: Any, seconds: float = 5.0) -> float:
+async def wait(condition: Any, seconds: float = 60.0) -> float:
     """Wait until something in another thread or process holds; how long that took."""
     begun = time.monotonic()
     while not condition():

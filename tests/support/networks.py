@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,7 @@ _NEW_NETWORK = 0x40000000  # CLONE_NEWNET, of setns(2)
 
 
 def _ip(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["ip", *words], capture_output=True, text=True, timeout=20, check=check)
+    return subprocess.run(["ip", *words], capture_output=True, text=True, timeout=60, check=check)
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Row:
 
     def make(self) -> None:
         """Make the namespaces, or say in `why_not` why there are none."""
-        self._mark = f"et{os.getpid() % 100_000}"
+        self._mark = f"et{secrets.token_hex(3)}"  # namespaces of a run that was killed stay
         try:
             for place in range(self.places):
                 _ip("netns", "add", self._name(place))

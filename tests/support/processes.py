@@ -34,7 +34,7 @@ from support.proxy import Proxy
 HUB = "contosoiothub.azure-devices.net"
 GATEWAY = "edgegateway.local"
 MQTT, HTTPS = 8883, 443
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 @dataclass

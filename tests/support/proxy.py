@@ -64,7 +64,7 @@ class Proxy:
         return self.asked.count(address)
 
     def _do(self, coroutine):  # type: ignore[no-untyped-def]
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
 
     async def _cut(self) -> int:
         pairs = list(self._pairs)

@@ -77,7 +77,7 @@ async def nats_server(directory: Path, server: Holder | None = None, port: int =
     )
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             bound = 0
             async for line in process.stderr:
                 found = re.search(rb"client connections on [\d.]+:(\d+)", line)

@@ -174,7 +174,7 @@ class Separated:
     def log(self, name: str, kind: str = "log") -> Path:
         return self.root / f"logs/{name}.{kind}"
 
-    def ready(self, name: str, count: int = 1, seconds: float = 30) -> dict[str, Any]:
+    def ready(self, name: str, count: int = 1, seconds: float = 60) -> dict[str, Any]:
         """What a service printed when it was ready for the `count`th time."""
         out = self.log(name, "out")
 
@@ -206,7 +206,7 @@ class Separated:
         self._listen_to_services()
         process = self.running.pop(name)
         process.send_signal(number)
-        process.wait(20)
+        process.wait(60)
 
     def close(self) -> None:
         for name in reversed(NAMES):

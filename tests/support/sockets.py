@@ -64,7 +64,7 @@ class Client:
         return answer.body
 
 
-async def until(true: Callable[[], bool], seconds: float = 10) -> None:
+async def until(true: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for something that happens by itself."""
     async with asyncio.timeout(seconds):
         while not true():

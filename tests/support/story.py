@@ -31,8 +31,9 @@ from urllib.parse import quote
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from support.edge_world import free_port, wait_until, write_holder
+from support.edge_world import wait_until, write_holder
 from support.pki import SERVER, Holder, key, root
+from support.ports import free_port
 from support.proxy import Proxy
 
 HUB = "contosoiothub.azure-devices.net"
@@ -41,7 +42,7 @@ GATEWAY = "edgegateway.local"
 ROOT_CA, INTERMEDIATE_CA = "my_private_root_CA", "my_optional_intermediate_CA"
 EDGE_CA = "iotedged workload ca edgegateway"
 API = "2021-04-12"
-SECONDS = 20.0
+SECONDS = 60.0
 PACKAGES = {
     "openssl": "openssl",
     "curl": "curl",
@@ -86,7 +87,7 @@ def program(name: str) -> str:
 
 
 def tool(
-    name: str, *arguments: str | Path, say: str = "", env: Mapping[str, str] | None = None, seconds: float = 30
+    name: str, *arguments: str | Path, say: str = "", env: Mapping[str, str] | None = None, seconds: float = 60
 ) -> Done:
     """Run a program to its end. `say` goes to its standard input."""
     command = [program(name), *map(str, arguments)]
@@ -161,7 +162,7 @@ def look(port: int, *options: str | Path, say: str = "", env: Mapping[str, str] 
     return Seen(tool("openssl", "s_client", "-connect", f"127.0.0.1:{port}", *options, say=say, env=env).text)
 
 
-def wait_for_port(port: int, seconds: float = 10) -> None:
+def wait_for_port(port: int, seconds: float = 60) -> None:
     """Wait until somebody listens there."""
 
     def listens() -> bool:
@@ -228,7 +229,7 @@ class FalseServer(Background):
     def __enter__(self) -> FalseServer:
         super().__enter__()
         try:
-            wait_until(lambda: listens(self.port) or self.ended, 10)
+            wait_until(lambda: listens(self.port) or self.ended)
             assert not self.ended, self.text
         except BaseException:
             self.__exit__()
@@ -479,7 +480,7 @@ trust_bundle = "{self.os_store}"
         """curl to the hub under its name; standard output is the body, then the status on a line of its own."""
         trust: tuple[str | Path, ...] = ("--cacert", self.os_store) if ca else ()
         return tool(
-            *("curl", "--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}", *trust),
+            *("curl", "--silent", "--show-error", "--max-time", "60", "--write-out", "\n%{http_code}", *trust),
             *("--connect-to", f"{HUB}:443:127.0.0.1:{self.https_port}", *options, f"https://{HUB}{path}"),
             env=env,
         )

@@ -99,19 +99,19 @@ def _served(command: list[str], environment: dict[str, str] | None = None) -> It
         yield
     finally:
         running.terminate()
-        running.wait(10)
+        running.wait(60)
 
 
 def _until(true: object) -> None:
     assert callable(true)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline, "the token's service does not start"
         time.sleep(0.05)
 
 
 def _works(command: list[str], environment: dict[str, str]) -> bool:
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, timeout=60, check=False)
     return done.returncode == 0
 
 

@@ -31,7 +31,7 @@ class Tpm:
             ],
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not Path(f"{self.socket}.ctrl").exists():
             assert time.monotonic() < deadline, "swtpm does not start"
             time.sleep(0.02)
@@ -39,7 +39,7 @@ class Tpm:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._running.terminate()
-        self._running.wait(10)
+        self._running.wait(60)
 
     def tool(self, name: str, *arguments: str) -> bytes:
         """Run a program of tpm2-tools in the folder."""
@@ -47,7 +47,7 @@ class Tpm:
             [f"tpm2_{name}", *arguments],
             cwd=self.folder,
             capture_output=True,
-            timeout=30,
+            timeout=60,
             check=False,
             env={**os.environ, "TPM2TOOLS_TCTI": f"swtpm:path={self.socket}"},
         )

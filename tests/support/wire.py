@@ -123,7 +123,7 @@ async def openssl_client(port: int, *options: str, say: bytes = b"") -> str:
     assert process.stdout is not None
     process.stdin.write(say)
     output = b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while say.upper() not in output or b"Verify return code" not in output:
             part = await process.stdout.read(65536)
             if not part:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from pathlib import Path
 
 import pytest
@@ -39,10 +38,8 @@ def test_row_091_somebody_new_is_asked_about(story: Story) -> None:
             before = sum(len(talk.sent("client")) for talk in https.talks)
             holder = story.device_holder("JustRegistered")
             story.register("JustRegistered", holder, parent="Asking")
-            began = time.monotonic()
             done = story.publish("JustRegistered", holder, at=site)
             assert done.code == 0, done.text
-            assert time.monotonic() - began < 5
             assert sum(len(talk.sent("client")) for talk in https.talks) > before
         finally:
             site.stop()
@@ -67,8 +64,8 @@ def test_row_093_the_hub_is_the_source_of_truth(story: Story) -> None:
     with story.subscribe("Disabled", holder, story.gateway) as device:
         eventually(lambda: "SUBACK" in device.text)
         story.change("Disabled", status="disabled")
-        eventually(lambda: "disabled" in story.gateway.refusals("Disabled"), 10)
-        eventually(lambda: device.text.count("CONNACK (5)") > 0 or device.ended, 10)
+        eventually(lambda: "disabled" in story.gateway.refusals("Disabled"))
+        eventually(lambda: device.text.count("CONNACK (5)") > 0 or device.ended)
     assert "CONNACK (5)" in story.publish("Disabled", holder, at=story.gateway).text
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from support.pages import ROOT
 from support.pki import SERVER, root
+from support.ports import free_port
 from support.relay import CHANGE_CIPHER, DATA, HANDSHAKE, Relay
 from support.story import (
     HUB,
@@ -21,7 +22,6 @@ from support.story import (
     eventually,
     false_server,
     forged_key,
-    free_port,
     look,
     pem,
     token,

@@ -49,8 +49,8 @@ def test_row_104_files_are_replaced_by_hand(story: Story) -> None:
         story.change("ByHand", authentication=_thumbprints(fingerprint(certificate)))
         edge_ca = story.intermediate.authority(EDGE_CA, key_label="second", now=story.now, path_length=0)
         _replace(site.folder, "edge-ca", *story.files(edge_ca))
-        eventually(lambda: fingerprint(site.file("deviceid-")) == fingerprint(certificate), 15)
-        eventually(lambda: site.look("-showcerts").certificates[1] == pem(edge_ca), 15)
+        eventually(lambda: fingerprint(site.file("deviceid-")) == fingerprint(certificate))
+        eventually(lambda: site.look("-showcerts").certificates[1] == pem(edge_ca))
         assert site.look("-verify_hostname", GATEWAY).verified
         assert public_key(site.file("deviceid-")) == public_key(certificate)
         site.stop()  # and as `apply` does: a restart, with nothing but the new files

@@ -48,7 +48,7 @@ class Dps:
 
     def curl(self, path: str, *options: str | Path, method: str = "GET") -> tuple[int, Any]:
         done = tool(
-            *("curl", "--silent", "--show-error", "--max-time", "20", "--write-out", "\n%{http_code}"),
+            *("curl", "--silent", "--show-error", "--max-time", "60", "--write-out", "\n%{http_code}"),
             *("--cacert", self.story.os_store, "--request", method, *options),
             f"https://localhost:{self.port}/{SCOPE}/registrations/{path}",
         )

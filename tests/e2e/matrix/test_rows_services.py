@@ -92,7 +92,7 @@ env = {{ PYTHONPATH = "{Path(__file__).parents[2]}" }}
         root = served.est.pki.bundle.pem()
         gateway.trust.write_text(root)
         gateway.start()
-        wait_until(control.exists, 20)
+        wait_until(control.exists)
     except BaseException:
         world.close()
         served.stop()
@@ -152,7 +152,7 @@ def test_row_103_the_identity_asks_from_then_on(site: Site) -> None:
         file.unlink()
     before = len(asked)
     site.gateway.start()
-    wait_until(site.control.exists, 20)
+    wait_until(site.control.exists)
     assert [one.client for one in asked[before:]] == ["CN=bootstrap", f"CN={EDGE_CA}"]
 
 
@@ -176,12 +176,10 @@ def test_row_079_a_refused_renewal_ends_the_trust_in_a_gateway(tmp_path: Path) -
     site = begin(tmp_path / "site", est=est)
     try:
         est.answer = lambda: web.Response(status=403, text="compromised")
-        issued = [one for one in est.issued if EDGE_CA in one.subject.rfc4514_string()][-1]
-        wait_until(lambda: datetime.now(UTC) > issued.not_valid_after_utc, 40)
-        assert "certificate has expired" in site.gateway.s_client()
+        wait_until(lambda: "certificate has expired" in site.gateway.s_client())
         done = site.gateway.publish("TempSensor", holder=site.sensor)
         assert done.returncode != 0
-        wait_until(lambda: "compromised" in site.gateway.text(), 10)
+        wait_until(lambda: "compromised" in site.gateway.text())
         shown = edgetrust("cert", "status", str(site.gateway.root)).stdout
         assert "est-not-authorized" in shown
     finally:
@@ -248,11 +246,11 @@ def test_row_042_the_devices_certificate_manages_module_identities(site: Site) -
     url = f"https://localhost:{port}/devices/EdgeGateway/modules?api-version=2017-11-08-preview"
     base = ["curl", "-s", "--cacert", ready["trust_bundle"], "-w", "\n%{http_code}", url]
     shown = subprocess.run([*base, "--cert", str(certificate), "--key", str(key)], capture_output=True, text=True,
-                           timeout=30, check=True).stdout  # fmt: skip
+                           timeout=60, check=True).stdout  # fmt: skip
     status, modules = parsed(shown)
     assert status == 200
     assert {one["moduleId"] for one in modules} >= {"$edgeHub", "grafana"}
-    assert parsed(subprocess.run(base, capture_output=True, text=True, timeout=30, check=True).stdout)[0] == 401
+    assert parsed(subprocess.run(base, capture_output=True, text=True, timeout=60, check=True).stdout)[0] == 401
 
 
 def test_row_043_modules_use_tokens_and_no_certificate(site: Site, tmp_path: Path) -> None:
@@ -272,7 +270,7 @@ def test_row_043_modules_use_tokens_and_no_certificate(site: Site, tmp_path: Pat
         )
         try:
             other.start()
-            wait_until(lambda: "SharedAccessSignature" in server.text, 20)
+            wait_until(lambda: "SharedAccessSignature" in server.text)
         finally:
             other.stop()
         assert "%24edgeHub" in server.text or "$edgeHub" in server.text
@@ -287,7 +285,7 @@ def test_row_044_sas_keys_are_derived_from_a_secret_of_the_runtime(site: Site, m
     generation = body["spec"]["genId"]
     done = subprocess.run(
         ["openssl", "dgst", "-sha256", "-mac", "HMAC", "-macopt", f"hexkey:{master.read_bytes().hex()}", "-binary"],
-        input=f"{module}:{generation}:{slot}".encode(), capture_output=True, timeout=30, check=True,
+        input=f"{module}:{generation}:{slot}".encode(), capture_output=True, timeout=60, check=True,
     )  # fmt: skip
     assert base64.b64encode(done.stdout).decode() == site.hub_keys(module)[f"{slot}Key"]
 
@@ -301,7 +299,7 @@ def test_row_045_keys_stay_when_the_devices_certificate_changes(site: Site) -> N
     site.gateway.stop()
     write_holder(site.world.folder / "gateway", "identity", other)
     site.gateway.start()
-    wait_until(site.control.exists, 20)
+    wait_until(site.control.exists)
     status, _ = site.identities("PUT", "/identities/modules/grafana", {})
     assert status == 200
     assert {module: site.hub_keys(module) for module in before} == before
@@ -339,7 +337,7 @@ def test_row_047_only_module_identity_operations_fail_after_the_end(ended: Site)
 
     ended.gateway.stop()
     ended.gateway.start()
-    wait_until(lambda: ended.workload("POST", route, {"data": "eA=="})[1] == body, 20)
+    wait_until(lambda: ended.workload("POST", route, {"data": "eA=="})[1] == body)
     assert ended.identities("POST", "/identities/modules", new)[0] == 404
 
     other = self_signed("EdgeGateway", now=ended.world.pki.now, key_kind="rsa-2048")
@@ -362,7 +360,7 @@ def test_row_048_keys_are_printed_and_sent_nowhere(site: Site) -> None:
     primary = base64.b64decode(site.hub_keys("grafana")["primaryKey"])
     done = subprocess.run(
         ["openssl", "dgst", "-sha256", "-mac", "HMAC", "-macopt", f"hexkey:{primary.hex()}", "-binary"],
-        input=b"x", capture_output=True, timeout=30, check=True,
+        input=b"x", capture_output=True, timeout=60, check=True,
     )  # fmt: skip
     assert base64.b64decode(body["digest"]) == done.stdout
 

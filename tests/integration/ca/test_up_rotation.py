@@ -24,7 +24,7 @@ from support.raw_mqtt import CONNACK, Raw, connect
 from support.up import UpProcess, up
 
 DEVICE = "dev1"
-SECONDS = 20  # more than a running server takes to see what the command line changed
+SECONDS = 60  # more than a running server takes to see what the command line changed
 
 
 class Story:
@@ -120,7 +120,6 @@ class Story:
         return x509.load_pem_x509_certificate(pem.read_bytes()).issuer.rfc4514_string()
 
 
-@pytest.mark.timeout(180)
 async def test_a_root_is_rotated_under_a_running_hub(tmp_path: Path) -> None:
     async with up(tmp_path / "up") as hub:
         story = Story(hub, tmp_path / "up", tmp_path)

@@ -52,7 +52,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert json.loads(up.stdout.readline())["dir"] == str(directory)
     yield directory
     up.send_signal(signal.SIGTERM)
-    assert up.wait(20) == 0
+    assert up.wait(60) == 0
     up.stdout.close()
 
 

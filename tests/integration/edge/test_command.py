@@ -54,7 +54,7 @@ def test_status_shows_the_routes_in_force_and_what_of_the_deployment_is_not(shar
     def routing() -> Any:
         return json.loads(edgetrust("edge", "status", "--root", root, "--json").stdout)["routing"]
 
-    wait_until(lambda: routing()["routes"] is not None, 20)
+    wait_until(lambda: routing()["routes"] is not None)
     shown = routing()
     assert shown["routes"] == {"rest": {"route": routes["rest"]}, "urgent": routes["urgent"]}
     assert (shown["status"]["code"], shown["problems"][0]["place"]) == (400, "routes.wrong")
@@ -63,7 +63,7 @@ def test_status_shows_the_routes_in_force_and_what_of_the_deployment_is_not(shar
     assert 'urgent: FROM /* WHERE level = "high" INTO $upstream, priority 0, kept 60 s' in words
     assert re.search(r"error +routes.wrong: there is no sink 'upstream' \(did you mean", words)
     edgetrust("module", "twin", "EdgeGateway", "$edgeHub", "--desired", '{"routes": null}', *hub)
-    wait_until(lambda: routing()["routes"] is None and not routing()["problems"], 20)
+    wait_until(lambda: routing()["routes"] is None and not routing()["problems"])
 
 
 def test_a_gateway_seen_from_outside(shared: Story) -> None:

@@ -68,7 +68,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         gateway = world.gateway(world.edge_device(), extra=extra)
         gateway.start()
         made = Site(world, gateway)
-        wait_until((made.mount / "environment").exists, 20)
+        wait_until((made.mount / "environment").exists)
         yield made
     finally:
         world.close()

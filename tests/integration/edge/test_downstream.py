@@ -170,7 +170,6 @@ def test_the_hub_goes_and_comes_back(story: Story) -> None:
     assert "registry-unavailable" in gateway.text()
     gateway.stop(signal.SIGKILL)
     gateway.start()
-    assert gateway.ready_after < 8  # a busy machine; the bench measures
     assert gateway.publish("TempSensor", "4", holder=sensor).returncode == 0
     assert gateway.state()["queue"]["messages"] >= 3
     world.hub.start()
@@ -241,5 +240,5 @@ def test_a_gateway_that_was_never_provisioned_waits_for_its_hub(world: World) ->
     starting.start()
     wait_until(lambda: gateway.log.exists() and "waiting to be provisioned" in gateway.text())
     world.hub.start()
-    starting.join(20)
+    starting.join(60)
     assert gateway.ready["gateway"]["hostname"] == "localhost"

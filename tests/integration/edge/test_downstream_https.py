@@ -141,6 +141,7 @@ def test_a_method_needs_a_caller_of_this_gateway(shared: Story, actor: str, stat
 def test_health_and_metrics(shared: Story) -> None:
     assert shared.gateway.publish("TempSensor", holder=shared.sensor).returncode == 0
     assert shared.gateway.publish("Stranger", user=f"{HUB_NAME}/Stranger/{API}", password="x").returncode != 0
+    wait_until(lambda: shared.gateway.state()["scope"]["as_of"] is not None)
     for where in (shared.gateway.curl, lambda path: plain(shared, path)):
         assert where("/edgetrust/health/live") == (200, '{"status": "live"}')
         status, body = where("/edgetrust/health/ready")

@@ -16,9 +16,9 @@ from support.edge_world import Gateway, World, edgetrust, wait_until
 from support.est_server import Served, TestEst
 from support.pki import self_signed
 
-# Due a quarter of a minute before its end, eight seconds after it was issued.
-SHORT = TestEst(life=timedelta(seconds=76), begin=timedelta(seconds=-60))
-RENEW = '\nauto_renew = { rotate_key = true, threshold = "90%", retry = "1%" }\n'
+# Due 22 seconds before its end, eight seconds after it was issued.
+SHORT = TestEst(life=timedelta(seconds=90), begin=timedelta(seconds=-60))
+RENEW = '\nauto_renew = { rotate_key = true, threshold = "75%", retry = "1%" }\n'
 RENEWALS = 3
 
 
@@ -50,7 +50,7 @@ def test_renewals_lose_no_client_and_no_message(world: World, served: Served) ->
         return len(edge_cas(served)) > RENEWALS
 
     wait_until(send_until_renewed, 90)
-    wait_until(lambda: shown_edge_ca(gateway) == edge_cas(served)[-1], 20)
+    wait_until(lambda: shown_edge_ca(gateway) == edge_cas(served)[-1])
     world.wait_for_events(sent, "TempSensor")
     connected.terminate()
     assert connected.stdout is not None

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from support.edge_world import Gateway, World, edgetrust, free_port, wait_until
+from support.edge_world import Gateway, World, edgetrust, wait_until
+from support.ports import free_port
 
 TOPOLOGY = """\
 name: plant
@@ -82,7 +83,7 @@ class Fleet:
         gateway = Gateway([*words[1:], "--json"], self.folder / f"{device}.log", root=Path(words[-1]))
         self.gateways.append(gateway)
         gateway.start()
-        wait_until(lambda: "connected" in self.do(status).split(), 20)
+        wait_until(lambda: "connected" in self.do(status).split())
         return gateway
 
     def map(self, *options: str) -> str:
@@ -121,7 +122,7 @@ def test_from_one_file_to_a_message_three_levels_up(fleet: Fleet) -> None:
         fleet.world.wait_for_events(['{"temperature": 21.5}'], device)
     fleet.do(next(one for one in fleet.commands("DeepSensor") if one.startswith("mosquitto_pub")))
     fleet.world.wait_for_events(['{"temperature": 21.5}'] * 2, "DeepSensor")
-    wait_until(lambda: "Lower  gateway, sas, connected" in fleet.map(), 20)
+    wait_until(lambda: "Lower  gateway, sas, connected" in fleet.map())
     drawn = fleet.map()
     for words in ("Upper  gateway, thumbprint, connected, certificate: 89 days", "Lower  gateway, sas, connected"):
         assert words in drawn

@@ -142,7 +142,7 @@ def test_a_quickstart_edge_ca_is_used_again_and_its_missing_key_stops_everything
     kept = key.read_bytes()
     key.unlink()
     command = [sys.executable, "-m", "edgetrust.cli", *gateway.arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "cannot be used" in done.stderr

@@ -33,7 +33,6 @@ def issued(field: Field, profile: str, identity: str) -> int:
     return sum(one["profile"] == profile for one in listed)
 
 
-@pytest.mark.timeout(240)
 def test_ten_renewals_lose_no_session_and_no_message(field: Field) -> None:
     gateway = field.gateway("gateway-1")
     gateway.start()

@@ -86,7 +86,7 @@ def test_a_new_root_disturbs_nobody(field: Field, tmp_path: Path) -> None:
         stage.traffic()
 
         # Retired: nobody accepts it.
-        wait_until(lambda: trusted(("127.0.0.1", field.ca_port, "localhost"), only_new), 30)
+        wait_until(lambda: trusted(("127.0.0.1", field.ca_port, "localhost"), only_new))
         fleet.believe(only_new)
         field.retire_old_root()
         fleet.reconnect(fleet.devices)
@@ -125,6 +125,6 @@ def refuse_stale(field: Field, stale: Credentials, roots: str) -> None:
     for address in (gateway.at, ("127.0.0.1", field.hub_ports[0], HUB)):
         with Fleet(roots) as strangers:
             strangers.add([stale], address)
-            wait_until(lambda strangers=strangers: strangers.tally.refused != [], 20)  # type: ignore[misc]
+            wait_until(lambda strangers=strangers: strangers.tally.refused != [])  # type: ignore[misc]
             assert strangers.tally.handshakes == 0
             assert strangers.tally.refused[0].what == "CONNACK 5"

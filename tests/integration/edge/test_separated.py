@@ -133,7 +133,7 @@ def site() -> Iterator[Site]:
         edge.file("hub.pem").write_bytes(Path(world.hub.ready["trust_bundle"]).read_bytes())
         edge.start(reversed(NAMES))  # whoever needs another waits for it
         edge.ready("edged", seconds=60)
-        wait_until((control / "control.sock").exists, 30)
+        wait_until((control / "control.sock").exists)
         yield Site(world, served, edge, sensor, control / "control.sock")
     finally:
         if edge is not None:
@@ -192,7 +192,7 @@ def test_a_local_identity_is_certified_by_a_ca_that_is_issued_here(site: Site) -
     issued = json.loads(done.stdout)["spec"]["auth"]
     shown = subprocess.run(
         ["openssl", "x509", "-noout", "-subject", "-issuer", "-nameopt", "RFC2253"],
-        input=issued["certificate"], capture_output=True, text=True, timeout=30, check=True,
+        input=issued["certificate"], capture_output=True, text=True, timeout=60, check=True,
     ).stdout  # fmt: skip
     assert shown.splitlines() == ["subject=CN=scada.localhost.contoso.local", "issuer=CN=local CA"]
     local_ca = curl(site.edge.root / "run/aziot/certd.sock", "GET", "/certificates/local-ca", version="2020-09-01")[1]
@@ -201,7 +201,7 @@ def test_a_local_identity_is_certified_by_a_ca_that_is_issued_here(site: Site) -
     key = load_pem_private_key(issued["privateKey"].encode(), None)
     assert key.public_key() == leaf.public_key()
     refused = subprocess.run(
-        [*own, *asked[:-1], url.replace("scada", "other")], capture_output=True, text=True, timeout=30, check=False
+        [*own, *asked[:-1], url.replace("scada", "other")], capture_output=True, text=True, timeout=60, check=False
     )
     assert "is not authorized" in refused.stdout
 
@@ -261,7 +261,7 @@ def _asked_as(name: str, socket: Path, path: str, version: str = "2021-05-01") -
     done = subprocess.run(
         ["setpriv", f"--reuid={uid(name)}", f"--regid={uid(name)}", f"--groups={groups}",
          "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket", str(socket), url],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     return int(done.stdout)
 
@@ -270,15 +270,18 @@ def _asked_as(name: str, socket: Path, path: str, version: str = "2021-05-01") -
 def test_each_may_be_killed_and_started_again(site: Site, name: str) -> None:
     """The others go on, and nothing is lost: same keys, same certificates, devices connect."""
     state = site.edge.root / "var/lib/edgetrust/status.json"
+    wait_until(lambda: processes_of(site.edge.root) != {})
     before, modules = _identity_of(state), set(processes_of(site.edge.root))
     started = len(site.edge.log(name, "out").read_text().splitlines())
     site.edge.notified()
     site.edge.end(name, signal.SIGKILL)
     if name == "edged":  # no module outlives it
-        wait_until(lambda: modules != set() and not modules & set(processes_of(site.edge.root)))
+        wait_until(lambda: not modules & set(processes_of(site.edge.root)))
     site.edge.start((name,))
     site.edge.ready(name, started + 1)
-    assert site.edge.notified() == ["READY=1"]
+    told = list[str]()  # right after the line that says so
+    wait_until(lambda: told.extend(site.edge.notified()) or told != [])
+    assert told == ["READY=1"]
     site.publish(f"after {name}")
     assert _identity_of(state) == before
 

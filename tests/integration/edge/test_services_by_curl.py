@@ -119,7 +119,7 @@ both = ["user", "aziot-edged-ca", "none"]
 """
         gateway = world.gateway(world.edge_device(), extra=extra)
         gateway.start()
-        wait_until((gateway.root / "var/lib/aziot/edged/mnt/grafana/environment").exists, 20)
+        wait_until((gateway.root / "var/lib/aziot/edged/mnt/grafana/environment").exists)
         yield Site(world, gateway)
     finally:
         world.close()

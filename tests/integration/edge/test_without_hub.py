@@ -77,7 +77,7 @@ def _local_identity(root: Path) -> str:
 
 def _issuer(pem: str) -> str:
     command = ["openssl", "x509", "-noout", "-issuer", "-nameopt", "RFC2253"]
-    return subprocess.run(command, input=pem, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+    return subprocess.run(command, input=pem, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
 
 
 def _without_hub(root: Path) -> None:

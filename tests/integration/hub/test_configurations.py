@@ -37,7 +37,7 @@ async def applied(world: World, name: str, count: int) -> None:
         results = (await world.ask("GET", f"/configurations/{name}")).json["systemMetrics"]["results"]
         return results == {"targetedCount": count, "appliedCount": count}
 
-    await until(seen, 15)
+    await until(seen)
 
 
 async def test_content_is_applied_to_one_device(each_world: World) -> None:
@@ -106,9 +106,9 @@ async def test_a_configuration_reaches_its_devices(each_world: World) -> None:
     async def slowed() -> bool:
         return bool(await desired(each_world, "edge-1", "sensor") == {"interval": 60})
 
-    await until(slowed, 15)
+    await until(slowed)
     assert (await each_world.ask("DELETE", "/configurations/slow")).status == 204
-    await until(lambda: _is(each_world, {"interval": 5}), 15)
+    await until(lambda: _is(each_world, {"interval": 5}))
 
 
 async def _is(world: World, wanted: Any) -> bool:

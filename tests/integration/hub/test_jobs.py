@@ -27,7 +27,7 @@ async def ended(world: World, name: str) -> dict[str, Any]:
         found.update((await world.ask("GET", f"/jobs/v2/{name}")).json)
         return found["endTime"] is not None
 
-    await until(seen, 20)
+    await until(seen)
     return found
 
 
@@ -64,7 +64,7 @@ async def test_methods_succeed_and_fail_one_by_one(world: World) -> None:
         await wait(lambda: here.granted)
         job = {"type": "scheduleDeviceMethod", "cloudToDeviceMethod": method}
         assert (await world.ask("PUT", "/jobs/v2/m", job)).status == 200
-        await wait(lambda: here.got, 10)
+        await wait(lambda: here.got)
         request = here.got[0].topic.partition("$rid=")[2]
         here.client.publish(f"$iothub/methods/res/200/?$rid={request}", b'{"ok":true}')
         done = await ended(world, "m")

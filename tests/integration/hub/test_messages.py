@@ -144,18 +144,16 @@ class TestEvents:
         assert event["enqueuedAt"].startswith("2027-01-15T08:00:00.001")
 
     async def test_waits_for_news(self, world: World) -> None:
-        waiting = asyncio.create_task(world.events("after=latest&wait_seconds=10"))
+        waiting = asyncio.create_task(world.events("after=latest&wait_seconds=30"))
         await asyncio.sleep(0.2)
         assert not waiting.done()
-        begun = time.monotonic()
         await append(world, stored(1))
-        assert [event["bodyText"] for event in await waiting] == ["1"]
-        assert time.monotonic() - begun < 1
+        assert [event["bodyText"] for event in await asyncio.wait_for(waiting, 20)] == ["1"]
 
     async def test_waits_no_longer_than_asked(self, world: World) -> None:
         begun = time.monotonic()
-        assert await world.events("after=0&wait_seconds=0.2") == []
-        assert 0.15 < time.monotonic() - begun < 2
+        assert await asyncio.wait_for(world.events("after=0&wait_seconds=0.2"), 20) == []
+        assert time.monotonic() - begun > 0.15
 
 
 async def test_consumers_remember_their_offset(each_world: World) -> None:
@@ -172,8 +170,7 @@ async def test_consumers_remember_their_offset(each_world: World) -> None:
 async def test_a_stopping_hub_does_not_wait_for_long_polls(world: World) -> None:
     waiting = asyncio.create_task(world.events("after=latest&wait_seconds=30"))
     await asyncio.sleep(0.2)
-    begun = time.monotonic()
-    stopping = asyncio.create_task(world.hub.stop())
-    assert await waiting == []
-    await stopping
-    assert time.monotonic() - begun < 3
+    async with asyncio.timeout(20):
+        stopping = asyncio.create_task(world.hub.stop())
+        assert await waiting == []
+        await stopping

@@ -274,7 +274,7 @@ async def test_a_held_question_of_a_gateway_ends_with_401(world: World, *, from_
             await there.identities.put_device(DeviceDraft("g1", status=Status.DISABLED), "*")
     else:
         await _put(world, "/devices/g1", status="disabled")
-    answer = await asyncio.wait_for(waiting, 5)
+    answer = await asyncio.wait_for(waiting, 20)
     assert (answer.status, answer.error) == (401, "IotHubUnauthorizedAccess")
     assert (await world.refusals())[0]["reason"] == "device-disabled"
 
@@ -286,7 +286,7 @@ async def test_a_held_question_of_a_service_ends_with_its_policys_key(world: Wor
     other = asyncio.create_task(world.ask("GET", path, version=None))
     await asyncio.sleep(0.1)
     await world.hub.policies.roll_keys("service", primary=True, secondary=True)
-    answer = await asyncio.wait_for(waiting, 5)
+    answer = await asyncio.wait_for(waiting, 20)
     assert answer.status == 401
     assert not other.done()
     other.cancel()
@@ -308,7 +308,7 @@ async def test_an_upload_under_way_ends(world: World) -> None:
     await asyncio.sleep(0.2)
     await _put(world, "/devices/d1", status="disabled")
     go_on.set()
-    assert await asyncio.wait_for(putting, 5) == 403
+    assert await asyncio.wait_for(putting, 60) == 403
     assert [file for file in (world.directory / "uploads").rglob("*") if file.is_file()] == []
 
 

@@ -206,12 +206,12 @@ async def test_a_change_is_heard_at_once(world: World) -> None:
     path = EDGE_HUB.format("gw") + "/scopeVersion"
     token = world.token("gw/$edgeHub")
     version = (await world.ask("GET", path, token=token)).json["version"]
-    waiting = asyncio.create_task(world.ask("GET", f"{path}?after={version}&wait_seconds=20", token=token))
+    waiting = asyncio.create_task(world.ask("GET", f"{path}?after={version}&wait_seconds=30", token=token))
     await asyncio.sleep(0.1)
     assert not waiting.done()
     await world.create("d1")
-    assert (await asyncio.wait_for(waiting, 2)).json["version"] > version
-    old = await world.ask("GET", f"{path}?after={version}&wait_seconds=20", token=token)
+    assert (await asyncio.wait_for(waiting, 20)).json["version"] > version
+    old = await world.ask("GET", f"{path}?after={version}&wait_seconds=30", token=token)
     assert old.json["version"] > version
     newest = old.json["version"]
     assert (await world.ask("GET", f"{path}?after={newest}&wait_seconds=0.05", token=token)).json["version"] == newest

@@ -42,7 +42,7 @@ async def served(root: Path, port: int) -> str:
 
 
 async def seen_after_change(root: Path, port: int, before: str) -> str:
-    for _ in range(50):
+    for _ in range(600):
         thumbprint = await served(root, port)
         if thumbprint != before:
             return thumbprint

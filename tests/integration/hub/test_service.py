@@ -120,9 +120,9 @@ async def test_a_failing_store_does_not_end_the_second_hand(world: World, monkey
     monkeypatch.setattr(world.hub._identities, "catch_up", failing)
     with structlog.testing.capture_logs() as logs, device(world, "d1", password=world.token("d1", seconds=5)) as client:
         await wait(lambda: client.code == 0)
-        await wait(lambda: not failures, 4)
+        await wait(lambda: not failures)
         world.clock.advance(306)
-        await wait(lambda: client.lost is not None, 3)
+        await wait(lambda: client.lost is not None)
     assert len([entry for entry in logs if entry["event"] == "store.unavailable"]) == 2
 
 
@@ -161,7 +161,7 @@ class TestAnotherProcess:
         with device(world, "d1") as client:
             await wait(lambda: client.code == 0)
             await other.set_enabled("d1", False)
-            await wait(lambda: client.lost is not None, 3)
+            await wait(lambda: client.lost is not None)
         with device(world, "d1") as client:
             await wait(lambda: client.code is not None)
             assert client.code == 5
@@ -175,7 +175,7 @@ class TestAnotherProcess:
         with device(world, "d1", show=identity(pki.device("d1"), world.directory)) as client:
             await wait(lambda: client.code == 0)
             await certificates.delete("ca", "*")
-            await wait(lambda: client.lost is not None, 3)
+            await wait(lambda: client.lost is not None)
         await other._database.close()
 
     async def test_creates_a_device(self, world: World, other: Identities) -> None:

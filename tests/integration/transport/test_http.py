@@ -49,6 +49,7 @@ class Acknowledging:
         self.ended.set_result((cause, clean))
 
 
+ASKED = web.AppKey("asked", asyncio.Event)
 HANDLERS: web.AppKey[list[Acknowledging]] = web.AppKey("handlers", list)
 
 
@@ -66,7 +67,8 @@ async def echo(request: web.Request) -> web.Response:
     )
 
 
-async def slow(_request: web.Request) -> web.Response:
+async def slow(request: web.Request) -> web.Response:
+    request.app[ASKED].set()
     await asyncio.sleep(0.3)
     return web.Response(text="finished")
 
@@ -92,6 +94,7 @@ async def serving(app: web.Application | None = None) -> AsyncIterator[HttpServe
 def make() -> web.Application:
     app = application()
     app[HANDLERS] = []
+    app[ASKED] = asyncio.Event()
     app.router.add_route("*", "/echo", echo)
     app.router.add_get("/slow", slow)
     app.router.add_get("/stream", stream)
@@ -110,7 +113,7 @@ async def run(*command: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
     return output.decode()
@@ -212,11 +215,11 @@ async def test_a_large_answer_streams_to_a_slow_reader() -> None:
 
 
 async def test_closing_lets_requests_finish() -> None:
-    server = await serve_http(make(), server_slot(), "localhost", 0, grace=2)
+    server = await serve_http(app := make(), server_slot(), "localhost", 0, grace=20)
     async with https_session(PKI.bundle) as session:
         url = f"https://localhost:{server.port}"
         pending = asyncio.create_task(session.get(f"{url}/slow"))
-        await asyncio.sleep(0.1)
+        await app[ASKED].wait()
         await server.close()
         async with await pending as response:
             assert await response.text() == "finished"
@@ -317,7 +320,7 @@ async def test_closing_ends_open_websockets() -> None:
             await socket.send_bytes(encode(Connect("x", clean_session=True)))
             await socket.receive_bytes()
             closing = asyncio.create_task(server.close())
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(60):
                 assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
                 await closing
         assert not (await app[HANDLERS][0].ended)[1]

@@ -61,7 +61,7 @@ def failures() -> Iterator[dict[str, float]]:
     yield Now()
 
 
-async def until(condition: object, seconds: float = 5.0) -> None:
+async def until(condition: object, seconds: float = 60.0) -> None:
     assert callable(condition)
     async with asyncio.timeout(seconds):
         while not condition():
@@ -267,7 +267,7 @@ async def test_a_handshake_has_a_deadline(failures: dict[str, float], monkeypatc
     async with listening(Echo) as listener:
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         writer.write(b"\x16\x03\x01")
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(60):
             assert await reader.read() == b""
         writer.close()
         await until(lambda: listener.connections == 0)
@@ -361,7 +361,7 @@ async def test_a_reader_that_never_reads_is_cut_off(monkeypatch: pytest.MonkeyPa
         await until(lambda: made)
         writer.transport.pause_reading()
         made[0].transport.write(b"x" * 30_000_000)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             cause = await made[0].lost
         assert "does not read" in str(cause)
         writer.transport.abort()
@@ -379,7 +379,7 @@ async def test_a_peer_that_does_not_take_the_rest_is_cut_off_after_close(monkeyp
         made[0].transport.close()
         made[0].transport.write(b"nowhere")
         assert made[0].transport.is_closing()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert "does not read" in str(await made[0].lost)
         writer.transport.abort()
         del reader

@@ -112,7 +112,7 @@ def hub(demo: DemoPki, tmp_path: Path) -> Iterator[PretendedHub]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     up = {
         "hub": {"hostname": "localhost", "mqtt_port": 8883, "https_port": pretended.port},
         "trust_bundle": str(demo.root.certificate_file),

@@ -374,6 +374,6 @@ async def test_a_report_is_sent_again_after_a_lost_connection(hub: Hub) -> None:
 
 async def until(holds: Any) -> None:
     """Wait until `holds()` is true."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.005)

@@ -187,12 +187,12 @@ async def world() -> AsyncIterator[World]:
     made = World(database)
     yield made
     made.children.close()
-    await asyncio.wait_for(asyncio.gather(*made.tasks.running), 5)
+    await asyncio.wait_for(asyncio.gather(*made.tasks.running), 60)
     await database.close()
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.001)
 

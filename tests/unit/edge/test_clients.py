@@ -136,7 +136,7 @@ async def own(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OwnTwin]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.005)
 

@@ -131,7 +131,7 @@ async def running(work: Any) -> AsyncIterator[None]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.002)
 
@@ -284,7 +284,7 @@ async def test_a_change_at_the_hub_asks_for_a_synchronisation(story: Story) -> N
         await until(lambda: not answers)
         await asyncio.sleep(0.02)
         assert not side._synchronise_now.is_set()
-        assert story.registry.confirmed > 0  # nothing has changed: the copy is as good as new
+        await until(lambda: story.registry.confirmed > 0)  # nothing has changed: the copy is as good as new
         later.set()
         await until(side._synchronise_now.is_set)
 

@@ -26,6 +26,7 @@ from edgetrust.store.queues import ForwardQueue
 from edgetrust.transport.tasks import LoopTasks
 from edgetrust.trust.identity import Identity
 from support.database import Outcomes
+from support.sockets import until
 
 HUB = "hub.example"
 GATEWAY = Identity(HUB, "gw")
@@ -152,9 +153,9 @@ async def test_a_full_queue_holds_publishers_back_and_keeps_their_order(world: W
     with structlog.testing.capture_logs() as logs:
         for number, outcome in enumerate(done):
             world.router.append([world.message(str(5 + number))], outcome)
+            await until(lambda: world.router.holding.problem is not None)
             await asyncio.sleep(0.005)
         assert [outcome.told for outcome in done] == [[], [], [], []]
-        assert world.router.holding.problem is not None
         lane = world.queue.lane("$upstream")
         lane.release()
         await lane.ack([one.offset for one in await lane.lease(2)])
@@ -163,7 +164,7 @@ async def test_a_full_queue_holds_publishers_back_and_keeps_their_order(world: W
         assert [outcome.told for outcome in done] == [[None], [None], [], []]
         world.queue.limit(1000, drop_oldest=False)
         await done[3].wait()
-        await asyncio.sleep(0.02)
+        await until(lambda: world.router.holding.problem is None)
     assert await world.waiting() == ["3", "4", "5", "6", "7", "8"]
     assert [entry["event"] for entry in logs] == ["queue.refuses", "queue.takes_again"]
     assert world.metrics.unack.values == {("queue-full",): 4}
@@ -176,7 +177,7 @@ async def test_what_is_held_is_bounded(world: World, monkeypatch: pytest.MonkeyP
     world.queue.limit(1, drop_oldest=False)
     held, above = Outcomes(), Outcomes()
     world.router.append([world.message("12345678")], held)
-    await asyncio.sleep(0.05)
+    await until(lambda: world.router.holding.problem is not None)
     world.router.append([world.message("12345678")], above)
     (error,) = await above.wait()
     assert isinstance(error, UnavailableError)
@@ -195,6 +196,7 @@ async def test_a_full_disk_is_refused_and_recovers_by_itself(world: World, monke
     monkeypatch.setattr(accounts, "taking", on_a_disk)
     done = Outcomes()
     world.router.append([world.message("1")], done)
+    await until(lambda: bool(world.metrics.unack.values))
     await asyncio.sleep(0.05)
     assert done.told == []
     assert world.metrics.unack.values == {("store-full",): 1}

@@ -24,6 +24,8 @@ async def test_what_waits_for_the_disk_goes_together_and_before_the_end(tmp_path
     with turn:
         log.append([message(0)], done)
         await asyncio.sleep(0.2)
+        while not log._appender._waiting.empty():  # the log's thread has not taken it yet
+            await asyncio.sleep(0.2)
         for number in range(1, 10):
             log.append([message(number)], done)
             await asyncio.sleep(0)

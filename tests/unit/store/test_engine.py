@@ -91,7 +91,7 @@ async def test_a_reader_sees_one_moment(durable_url: str) -> None:
     def twice(connection: Connection) -> tuple[int, int]:
         first = connection.execute(count).scalar_one()
         started.set()
-        assert go_on.wait(20)
+        assert go_on.wait(60)
         return first, connection.execute(count).scalar_one()
 
     reading = asyncio.create_task(database.read(twice))
@@ -149,7 +149,7 @@ def test_answers_for_a_loop_that_is_gone_are_dropped(tmp_path: Path) -> None:
     held, finished = threading.Event(), threading.Event()
 
     def slow(_connection: Connection) -> None:
-        assert held.wait(20)
+        assert held.wait(60)
 
     async def leave() -> None:
         await database.migrate()

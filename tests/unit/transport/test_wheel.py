@@ -20,7 +20,7 @@ class Mark:
         return self.answers.pop(0) if self.answers else None
 
 
-async def wait(condition: object, seconds: float = 2.0) -> None:
+async def wait(condition: object, seconds: float = 60.0) -> None:
     assert callable(condition)
     async with asyncio.timeout(seconds):
         while not condition():
