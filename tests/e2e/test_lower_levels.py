@@ -85,18 +85,16 @@ class Plant:
         (self.folder / "hub/ca/est.toml").write_text(authority)
         self._start(EST_PLACE, "ca", "serve", "-c", str(self.folder / "hub/ca/est.toml"))
         dps = ["--dir", str(self.folder / "hub")]
-        self.edgetrust(0, "dps", "ca", "add", "est", self.ready["trust_bundle"], "--verified", *dps)
-        self.edgetrust(0, "group", "create", "plant", "--edge", "--ca-name", "est", *dps)
         (self.folder / "plant.yaml").write_text(json.dumps(self._topology()))
         self.edgetrust(0, "fleet", "apply", str(self.folder / "plant.yaml"), "--out", str(self.folder / "fleet"), *dps)
-        https_names = f'"{CLOUD}:{https}", "{EST}:{self.est_port}"'
-        names = f'\n[edgetrust.forward]\nhttps = [{https_names}]\nmqtt = ["{CLOUD}:{mqtt}"]\n'
-        for place in (TOP, MIDDLE):
-            config = self.config(place)
-            config.write_text(config.read_text() + names)
+        identity = '[provisioning.attestation.identity_cert]\nmethod = "est"\ncommon_name = "G3"\nauto_renew = '
+        soon = '{ rotate_key = true, threshold = "1%", retry = "1%" }'
+        config = self.config(BOTTOM)
+        text, count = re.subn(re.escape(identity) + r"\{.*\}", identity + soon, config.read_text())
+        assert count == 1  # else as it was written
+        config.write_text(text)
+        for place in (TOP, MIDDLE, BOTTOM):
             self.serve(place)
-        self.config(BOTTOM).write_text(self._provisioned())
-        self.serve(BOTTOM)
 
     def _topology(self) -> dict[str, Any]:
         below: dict[str, Any] = {}
@@ -107,49 +105,19 @@ class Plant:
                 "id": f"G{place}",
                 "hostname": address,
                 "listen": address,
-                "auth": "sas",
+                **({"auth": "sas"} if place == TOP else {}),
                 "mqtt_port": mqtt,
                 "https_port": https,
                 "devices": [{"id": f"Sensor{place}", "auth": "sas"}],
                 **({"gateways": [below]} if below else {}),
             }
-        return {"name": "plant", "install_dir": str(self.folder / "fleet"), "gateways": [below]}
-
-    def _provisioned(self) -> str:
-        """The configuration of G3: names of services that it has no way to, and the gateway above."""
-        fleet, ready = self.folder / "fleet/G3", self.ready
-        listen = re.search(r"\[edgetrust.listen\].*", self.config(BOTTOM).read_text(), re.DOTALL)
-        assert listen is not None
-        password = Path(ready["est"]["password_file"]).read_text().strip()
-        return f"""
-hostname = "{self.row.address(BOTTOM)}"
-parent_hostname = "{self.row.address(MIDDLE)}"
-trust_bundle_cert = "file://{fleet}/trust.pem"
-[provisioning]
-source = "dps"
-global_endpoint = "https://{CLOUD}:{self.ports[0][1]}"
-id_scope = "{ready["dps"]["id_scope"]}"
-[provisioning.attestation]
-method = "x509"
-registration_id = "G3"
-[provisioning.attestation.identity_cert]
-method = "est"
-common_name = "G3"
-auto_renew = {{ rotate_key = true, threshold = "1%", retry = "1%" }}
-[cert_issuance.est]
-trusted_certs = ["file://{ready["trust_bundle"]}"]
-[cert_issuance.est.auth]
-username = "{ready["est"]["username"]}"
-password = "{password}"
-[cert_issuance.est.urls]
-default = "https://{EST}:{self.est_port}/.well-known/est"
-[edge_ca]
-cert = "file://{fleet}/edge-ca.cert.pem"
-pk = "file://{fleet}/edge-ca.key.pem"
-[edgetrust.provisioning]
-ca = "file://{ready["trust_bundle"]}"
-{listen.group()}
-"""
+        services = {"enroll": "below", "est": {"url": f"https://{EST}:{self.est_port}/.well-known/est"}}
+        return {
+            "name": "plant",
+            "install_dir": str(self.folder / "fleet"),
+            "services": services,
+            "gateways": [below],
+        }
 
     def config(self, place: int) -> Path:
         return self.folder / f"fleet/G{place}/config.toml"
@@ -247,6 +215,21 @@ def test_the_lowest_gateway_is_issued_provisioned_and_renewed_through_the_others
     wait_until(lambda: plant.bodies("Sensor3") != [], WAIT)
 
 
+def test_the_map_says_who_enrols_and_applying_again_changes_nothing(plant: Plant) -> None:
+    bundles = ("--bundles", str(plant.folder / "fleet"), "--dir", str(plant.folder / "hub"))
+    wait_until(lambda: plant.edgetrust(0, "fleet", "map", *bundles).count("thumbprint, connected") == 2, WAIT)
+    drawn = plant.edgetrust(0, "fleet", "map", *bundles)
+    for gateway in ("G2", "G3"):
+        assert f"{gateway}  gateway, dps-est, thumbprint, connected, certificate: " in drawn
+    assert "G1  gateway, sas, connected" in drawn
+    again = ("fleet", "apply", str(plant.folder / "plant.yaml"), "--out", str(plant.folder / "again"))
+    where = ("--dir", str(plant.folder / "hub"), "--dry-run", "--json")
+    told = json.loads(plant.edgetrust(0, *again, *where))
+    assert (told["changes"], told["services"]) == ([], [])
+    group = json.loads(plant.edgetrust(0, "group", "show", "plant", "--json", "--dir", str(plant.folder / "hub")))
+    assert (group["capabilities"], group["iotHubs"]) == ({"iotEdge": True}, [CLOUD])
+
+
 def test_clients_that_nobody_told_of_gateways_reach_the_services_by_their_names(plant: Plant) -> None:
     """curl, strongSwan and Azure's SDK, for whom the name is the gateway's address, and its port the usual one."""
     url, trust = plant.ready["est"]["url"], plant.ready["trust_bundle"]
@@ -305,8 +288,10 @@ def test_a_gateway_above_that_does_not_pass_on_is_named(plant: Plant) -> None:
     """A provisioning service that nobody passes on: the gateway above answers itself, and both ends say so."""
     config = plant.folder / "G4.toml"
     text = plant.config(BOTTOM).read_text().replace(CLOUD, "other.plant.test").replace("G3", "G4")
-    text = re.sub(r'(cert|pk) = "file://[^"]*/fleet/G4', lambda found: found[0].replace("fleet/G4", "fleet/G3"), text)
-    config.write_text(text.replace("fleet/G4/trust", "fleet/G3/trust"))
+    text = text.replace("fleet/G4/", "fleet/G3/")  # whose bootstrap certificate is for no other name
+    password = Path(plant.ready["est"]["password_file"]).read_text().strip()
+    login = f'username = "{plant.ready["est"]["username"]}"\npassword = "{password}"\n'
+    config.write_text(re.sub(r"bootstrap_identity_cert = .*\nbootstrap_identity_pk = .*\n", login, text))
     seen = plant.checked(config)
     assert (seen["est"]["outcome"], seen["dps"]["outcome"]) == ("ok", "error")
     assert f"let {plant.row.address(MIDDLE)} pass other.plant.test on" in seen["dps"]["fix"]
@@ -316,3 +301,33 @@ def test_a_gateway_above_that_does_not_pass_on_is_named(plant: Plant) -> None:
     assert "is not trusted" in done.stderr
     assert f"let {plant.row.address(MIDDLE)} pass this name on" in done.stderr
     wait_until(lambda: "other.plant.test" in [one["identity"] for one in plant.refusals(MIDDLE)], WAIT)
+
+
+def test_a_gateway_that_was_pruned_does_not_come_back_by_registering(plant: Plant) -> None:
+    hub, est, key = ("--dir", str(plant.folder / "hub")), plant.ready["est"], plant.folder / "G5"
+    plant.edgetrust(0, "device", "enroll", "G5", "--est", est["url"], "--ca", plant.ready["trust_bundle"], "--into",
+                    str(key), "--user", est["username"], "--password-file", est["password_file"])  # fmt: skip
+    held = ("--certificate", str(key / "cert.pem"), "--private-key", str(key / "key.pem"))
+
+    def apply(*gateways: dict[str, str]) -> None:
+        topology = json.loads((plant.folder / "plant.yaml").read_text())
+        topology["gateways"][0]["gateways"] += gateways
+        (plant.folder / "changed.yaml").write_text(json.dumps(topology))
+        plant.edgetrust(0, "fleet", "apply", str(plant.folder / "changed.yaml"), "--prune", "--out",
+                        str(plant.folder / "changed"), *hub)  # fmt: skip
+
+    def register() -> subprocess.CompletedProcess[str]:
+        return plant.run(0, sys.executable, "-m", "edgetrust.cli", "device", "provision", "G5", *held, *hub)
+
+    apply({"id": "G5", "hostname": "g5.plant.test"})
+    assert register().returncode == 0
+    shown = json.loads(plant.edgetrust(0, "device", "show", "G5", "--json"))
+    assert (shown["capabilities"], shown["parentScopes"] != []) == ({"iotEdge": True}, True)
+    apply()
+    refused = register()
+    assert (refused.returncode, "the provisioning service refused" in refused.stderr) == (1, True), refused.stderr
+    last = json.loads(plant.edgetrust(0, "refusals", "--json"))[0]
+    assert (last["identity"], last["reason"]) == ("G5", "wrong-kind-of-credential")
+    assert plant.run(0, sys.executable, "-m", "edgetrust.cli", "device", "show", "G5").returncode != 0
+    apply({"id": "G5", "hostname": "g5.plant.test"})
+    assert register().returncode == 0

@@ -22,12 +22,14 @@ import typer
 from edgetrust.cli.at_hub import at_hub
 from edgetrust.cli.certificates import read_chain
 from edgetrust.cli.client import HubClient, up_json
-from edgetrust.cli.fleet import bundle, material
+from edgetrust.cli.fleet import bundle, files, material
+from edgetrust.cli.fleet.enrolling import admit, bar, dps_client, keep_group
 from edgetrust.cli.fleet.material import Pair, Source
+from edgetrust.cli.fleet.outcome import Outcome, print_outcome
 from edgetrust.cli.fleet.plan import (
-    Change,
     Key,
     State,
+    auth_tag,
     deletion,
     device_body,
     device_change,
@@ -36,8 +38,9 @@ from edgetrust.cli.fleet.plan import (
     module_changes,
     strangers,
 )
-from edgetrust.cli.fleet.topology import Member, Topology, load_topology
-from edgetrust.cli.output import Json, print_json, print_line, say
+from edgetrust.cli.fleet.services import services_of
+from edgetrust.cli.fleet.topology import DPS_EST, Member, Topology, load_topology
+from edgetrust.cli.output import Json, say
 from edgetrust.clock import SystemClock
 from edgetrust.errors import ConfigError, Error, UsageError
 from edgetrust.limits import BULK_ITEMS
@@ -46,6 +49,12 @@ from edgetrust.pki.softkeys import write_private, write_public
 
 MQTT_PORT = 8883
 _SAY_EVERY = 100
+_IDENTITY, _EDGE_CA, _BOOTSTRAP = "identity certificate", "Edge CA", "bootstrap certificate"
+_FILES = {
+    _IDENTITY: (files.IDENTITY, files.IDENTITY_KEY),
+    _EDGE_CA: (files.EDGE_CA, files.EDGE_CA_KEY),
+    _BOOTSTRAP: (files.BOOTSTRAP, files.BOOTSTRAP_KEY),
+}
 
 
 class FleetIncompleteError(Error):
@@ -54,30 +63,18 @@ class FleetIncompleteError(Error):
 
 @dataclass
 class _Held:
-    """The certificates of a member. `why_*`: why one is to be made."""
+    """The certificates of a member, by kind, and why those are to be made that are not there."""
 
-    identity: Pair | None = None
-    edge_ca: Pair | None = None
-    why_identity: str = ""
-    why_edge_ca: str = ""
+    pairs: dict[str, Pair] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
 
     @property
     def thumbprint(self) -> str | None:
-        return None if self.identity is None else self.identity.chain.thumbprint().hex().lower()
+        identity = self.pairs.get(_IDENTITY)
+        return None if identity is None else identity.chain.thumbprint().hex().lower()
 
-
-@dataclass
-class _Outcome:
-    """What was done, or with --dry-run would be."""
-
-    changes: list[Change] = field(default_factory=list)
-    certificates: list[str] = field(default_factory=list)
-    bundles: list[str] = field(default_factory=list)
-    left: list[Change] = field(default_factory=list)
-    members: int = 0
-
-    def tell(self, change: Change) -> None:
-        self.changes.append(change)
+    def in_bundle(self) -> bundle.Held:
+        return bundle.Held(*(self.pairs.get(kind) for kind in _FILES))
 
 
 @at_hub
@@ -110,7 +107,7 @@ async def apply(
     async with _source(topology, client) as source:
         run = _Run(client, topology, source, out, state)
         outcome = await run.everything(dry_run=dry_run, prune=prune)
-    _print(outcome, topology, out, dry_run=dry_run, prune=prune, json=json)
+    print_outcome(outcome, topology.file.name, out, dry_run=dry_run, prune=prune, json=json)
 
 
 async def read_state(client: HubClient) -> dict[Key, dict[str, Any]]:
@@ -156,11 +153,13 @@ class _Run:
         self._state: State = state
         self._now = SystemClock().now()
         self._life = timedelta(days=topology.file.certificates.days)
+        self._place = hub_place(client, topology)
+        self._services = services_of(topology, client, source.anchors, self._place.roots, self._now)
         self._held: dict[str, _Held] = {}
-        self._outcome = _Outcome(members=len(topology.members))
+        self._outcome = Outcome(members=len(topology.members))
         self._failed: list[str] = []
 
-    async def everything(self, *, dry_run: bool, prune: bool) -> _Outcome:
+    async def everything(self, *, dry_run: bool, prune: bool) -> Outcome:
         for member in self._topology.members:
             self._held[member.id] = await asyncio.to_thread(self._look, member)
         self._note_certificates()
@@ -170,9 +169,11 @@ class _Run:
                 self._note(member)
             if prune:
                 self._outcome.changes += self._outcome.left
+            await self._enrollment_group(dry_run=True)
             return self._outcome
         await self._make_certificates()
         await self._register()
+        await self._enrollment_group(dry_run=False)
         if prune:
             await self._prune()
         if self._failed:
@@ -194,36 +195,45 @@ class _Run:
     def _look(self, member: Member) -> _Held:
         """What of the certificates that lie in the bundle still serves."""
         folder, found, anchors = self.folder(member), _Held(), self._source.anchors
-        if member.table.auth != "sas":
-            files = folder / bundle.IDENTITY, folder / bundle.IDENTITY_KEY
-            found.identity, found.why_identity = material.held(*files, member.id, anchors, self._now)
-        if member.gateway is not None:
-            files = folder / bundle.EDGE_CA, folder / bundle.EDGE_CA_KEY
-            name = material.edge_ca_name(member.id)
-            found.edge_ca, found.why_edge_ca = material.held(*files, name, anchors, self._now)
+        for kind, name in self._kinds(member).items():
+            certificate, key = (folder / one for one in _FILES[kind])
+            pair, why = material.held(certificate, key, name, anchors, self._now)
+            if pair is None:
+                found.why[kind] = why
+            else:
+                found.pairs[kind] = pair
         return found
+
+    def _kinds(self, member: Member) -> dict[str, str]:
+        """The certificates that a member's bundle has to have, with their common names."""
+        if member.auth == DPS_EST:
+            assert self._services is not None
+            assert self._services.est is not None
+            return {_BOOTSTRAP: member.id} if self._services.est.password is None else {}
+        kinds = {} if member.auth == "sas" else {_IDENTITY: member.id}
+        return kinds if member.gateway is None else {**kinds, _EDGE_CA: material.edge_ca_name(member.id)}
 
     def _note_certificates(self) -> None:
         for device, held in self._held.items():
-            if held.why_identity:
-                self._outcome.certificates.append(f"{device}: identity certificate ({held.why_identity})")
-            if held.why_edge_ca:
-                self._outcome.certificates.append(f"{device}: Edge CA ({held.why_edge_ca})")
+            self._outcome.certificates += [f"{device}: {kind} ({why})" for kind, why in held.why.items()]
 
     async def _make_certificates(self) -> None:
         total, done = len(self._outcome.certificates), 0
         for member in self._topology.members:
             held, folder = self._held[member.id], self.folder(member)
-            if held.why_identity:
-                held.identity = await material.identity_pair(self._source, member.id, self._life)
-                await asyncio.to_thread(_keep, held.identity, folder / bundle.IDENTITY, folder / bundle.IDENTITY_KEY)
+            for kind in held.why:
+                held.pairs[kind] = await self._make(kind, member.id)
+                await asyncio.to_thread(_keep, held.pairs[kind], *(folder / one for one in _FILES[kind]))
                 done += 1
-            if held.why_edge_ca:
-                held.edge_ca = await material.edge_ca_pair(self._source, member.id, self._life)
-                await asyncio.to_thread(_keep, held.edge_ca, folder / bundle.EDGE_CA, folder / bundle.EDGE_CA_KEY)
-                done += 1
-            if total > _SAY_EVERY and done % _SAY_EVERY == 0 and (held.why_identity or held.why_edge_ca):
-                say(f"{done} of {total} certificates")
+                if total > _SAY_EVERY and done % _SAY_EVERY == 0:
+                    say(f"{done} of {total} certificates")
+
+    async def _make(self, kind: str, device: str) -> Pair:
+        if kind == _IDENTITY:
+            return await material.identity_pair(self._source, device, self._life)
+        if kind == _EDGE_CA:
+            return await material.edge_ca_pair(self._source, device, self._life)
+        return await material.bootstrap_pair(self._source, device)
 
     # The hub --------------------------------------------------------------------------------------------------------
 
@@ -271,8 +281,40 @@ class _Run:
             return None
         return str((await self._client.get("devices", gateway)).get("deviceScope"))
 
+    async def _enrollment_group(self, *, dry_run: bool) -> None:
+        """By which the provisioning service knows the gateways that are to register."""
+        if not self._topology.enrolling or self._services is None or self._services.dps is None:
+            return
+        dps, client = self._services.dps, dps_client(self._topology, self._client)
+        if client is None:
+            first = self.folder(self._topology.enrolling[0]) / files.TRUST
+            say(
+                f"nobody said how to manage {dps.endpoint}: see that gateways may register there, with edgetrust group "
+                f"create {dps.group} --edge --certificate {first} --hub-name {self._place.name}"
+            )
+            return
+        anchors, hub = self._source.anchors, self._place.name
+        new = {change.key[0] for change in self._outcome.changes if change.verb == "create"}
+        async with client:
+            self._outcome.services = await keep_group(client, self._fleet, dps.group, hub, anchors, dry_run=dry_run)
+            for member in self._topology.enrolling:
+                if member.id in new and not dry_run:
+                    await admit(client, self._fleet, member.id)
+
+    async def _bar(self, gone: list[str]) -> None:
+        """Gateways that are to go could register again."""
+        client = dps_client(self._topology, self._client) if gone else None
+        if client is not None:
+            async with client:
+                for device in gone:
+                    await bar(client, self._fleet, device)
+        elif gone:
+            say(f"may still register: {', '.join(gone)}; bar each with edgetrust enrollment create NAME --disabled")
+
     async def _prune(self) -> None:
         gone = self._outcome.left
+        devices = [change.key[0] for change in gone if change.key[1] is None]
+        await self._bar([device for device in devices if auth_tag(self._state[device, None])])
         # What is furthest down goes first, so that nobody is left below somebody who is gone.
         await self._send([deletion(change.key) for change in gone if change.key[1] is not None], "modules to delete")
         await self._send([deletion(change.key) for change in gone if change.key[1] is None], "devices to delete")
@@ -298,20 +340,17 @@ class _Run:
     # Bundles --------------------------------------------------------------------------------------------------------
 
     def _write_bundles(self) -> None:
-        place = hub_place(self._client, self._topology)
         anchors = [one for path in self._topology.file.certificates.trust for one in self._certificates_of(path)]
         roots = TrustBundle((*self._source.anchors, *anchors), as_of=self._now)
         installed = Path(self._topology.file.install_dir)
         for number, member in enumerate(self._topology.members, 1):
-            held, target = self._held[member.id], installed / bundle.folder_name(member.id)
+            held, target = self._held[member.id].in_bundle(), installed / bundle.folder_name(member.id)
+            keys = self._keys(member)
             if member.gateway is not None:
-                assert held.edge_ca is not None
-                files = bundle.gateway_files(
-                    member, place, target, roots, held.identity, held.edge_ca, self._keys(member)
-                )
+                content = bundle.gateway_files(member, self._place, self._services, target, roots, held, keys)
             else:
-                files = bundle.device_files(member, place, target, roots, held.identity, self._keys(member))
-            if bundle.write(self.folder(member), files):
+                content = bundle.device_files(member, self._place, target, roots, held.identity, keys)
+            if bundle.write(self.folder(member), content):
                 self._outcome.bundles.append(member.id)
             if number % _SAY_EVERY == 0:
                 say(f"{number} of {self._outcome.members} bundles")
@@ -326,7 +365,7 @@ class _Run:
             key = ((body.get("authentication") or {}).get("symmetricKey") or {}).get("primaryKey")
             if key:
                 found[module] = str(key)
-            elif module is not None or member.table.auth == "sas":
+            elif module is not None or member.auth == "sas":
                 raise ConfigError(
                     f"{member.id}{'/' + module if module else ''} has no symmetric key at the hub",
                     reason="fleet-key-missing",
@@ -335,14 +374,14 @@ class _Run:
         return found
 
 
-def hub_place(client: HubClient, topology: Topology) -> bundle.HubPlace:
+def hub_place(client: HubClient, topology: Topology) -> files.HubPlace:
     """How the top of the fleet reaches the hub: as the file says, and else as the command does."""
     said, hub = topology.file.hub, client.hub
     ports: dict[str, Any] = {} if hub.directory is None else up_json(hub.directory)["hub"]
     roots = None
     if hub.trust_file is not None:
         roots = TrustBundle(read_chain(hub.trust_file).certificates, as_of=SystemClock().now())
-    return bundle.HubPlace(
+    return files.HubPlace(
         said.name or hub.host_name,
         said.address,
         said.mqtt_port or ports.get("mqtt_port") or MQTT_PORT,
@@ -355,36 +394,3 @@ def _keep(pair: Pair, certificate: Path, key: Path) -> None:
     """The key first: a certificate without its key is found out and made anew by the next run."""
     write_private(key, pair.key.private_pem().reveal())
     write_public(certificate, pair.chain.pem().encode())
-
-
-# What is said -------------------------------------------------------------------------------------------------------
-
-
-def _print(outcome: _Outcome, topology: Topology, out: Path, *, dry_run: bool, prune: bool, json: bool) -> None:
-    if json:
-        print_json(
-            {
-                "fleet": topology.file.name,
-                "dryRun": dry_run,
-                "members": outcome.members,
-                "changes": [{"what": one.verb, "identity": one.name, "facts": one.facts} for one in outcome.changes],
-                "certificates": outcome.certificates,
-                "bundles": {one: str(out / bundle.folder_name(one)) for one in outcome.bundles},
-                "notInTheFile": [one.name for one in outcome.left] if not prune else [],
-            }
-        )
-        return
-    for change in outcome.changes:
-        print_line(f"{change.verb:<8}{change.name}" + (f": {', '.join(change.facts)}" if change.facts else ""))
-    for certificate in outcome.certificates:
-        print_line(f"{'issue':<8}{certificate}")
-    for one in outcome.bundles:
-        print_line(f"{'bundle':<8}{out / bundle.folder_name(one)}")
-    if not prune:
-        for change in outcome.left:
-            print_line(f"{'stays':<8}{change.name}: not in the file any more; --prune deletes it")
-    nothing = not (outcome.changes or outcome.certificates or outcome.bundles)
-    if dry_run:
-        say("nothing would change" if nothing else "nothing was changed: --dry-run")
-    else:
-        say(f"{outcome.members} identities as they are to be" + ("; nothing changed" if nothing else ""))

@@ -1,6 +1,7 @@
 """The bundle of one device: everything that it needs, in one folder and one archive, with a README of what to do.
 
-    gateway   config.toml, identity and Edge CA with keys (or a symmetric key), the roots that it trusts
+    gateway   config.toml, identity and Edge CA with keys (or a symmetric key), the roots that it trusts; one that is
+              provisioned has a bootstrap certificate (or a password in config.toml) and the roots of the services
     device    connection.json, certificate and key (or a connection string), the roots that it trusts
     both      a connection string for each module; README.txt
 
@@ -21,32 +22,47 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from edgetrust.cli.fleet.config import config_text
+from edgetrust.cli.fleet.files import (
+    BOOTSTRAP,
+    BOOTSTRAP_KEY,
+    CONFIG,
+    CONNECTION,
+    DPS_TRUST,
+    EDGE_CA,
+    EDGE_CA_KEY,
+    EST_TRUST,
+    HUB_TRUST,
+    IDENTITY,
+    IDENTITY_KEY,
+    README,
+    STRING,
+    SYMMETRIC_KEY,
+    TRUST,
+    HubPlace,
+)
 from edgetrust.cli.fleet.material import Pair
 from edgetrust.cli.fleet.readme import device_readme, gateway_readme
-from edgetrust.cli.fleet.topology import GatewayTable, Member
+from edgetrust.cli.fleet.services import Dps, Est, Services
+from edgetrust.cli.fleet.topology import DPS_EST, GatewayTable, Member
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.pki.softkeys import write_private, write_public
 from edgetrust.protocol.sas import decode_key
 
-IDENTITY, IDENTITY_KEY = "identity.cert.pem", "identity.key.pem"
-EDGE_CA, EDGE_CA_KEY = "edge-ca.cert.pem", "edge-ca.key.pem"
-TRUST, HUB_TRUST = "trust.pem", "hub.pem"
-SYMMETRIC_KEY, CONFIG, CONNECTION, STRING = "symmetric.key", "config.toml", "connection.json", "connection-string"
-README, MODULES = "README.txt", "modules"
+MODULES: Final = "modules"
 _KNOWN: Final = frozenset(
-    {IDENTITY, IDENTITY_KEY, EDGE_CA, EDGE_CA_KEY, TRUST, HUB_TRUST, SYMMETRIC_KEY, CONFIG, CONNECTION, STRING, README}
+    {IDENTITY, IDENTITY_KEY, EDGE_CA, EDGE_CA_KEY, BOOTSTRAP, BOOTSTRAP_KEY, TRUST, HUB_TRUST, EST_TRUST, DPS_TRUST}
+    | {SYMMETRIC_KEY, CONFIG, CONNECTION, STRING, README}
 )
 
 
 @dataclass(frozen=True, slots=True)
-class HubPlace:
-    """How the top of the fleet reaches the hub. `roots` verify it; None: the system's store does."""
+class Held:
+    """The certificates of a member that its bundle has: all that are needed."""
 
-    name: str
-    address: str | None
-    mqtt_port: int
-    https_port: int
-    roots: TrustBundle | None
+    identity: Pair | None = None
+    edge_ca: Pair | None = None
+    bootstrap: Pair | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +85,10 @@ def folder_name(device: str) -> str:
 def gateway_files(
     member: Member,
     hub: HubPlace,
+    services: Services | None,
     installed: Path,
     roots: TrustBundle,
-    identity: Pair | None,
-    edge_ca: Pair,
+    held: Held,
     keys: Mapping[str | None, str],
 ) -> Files:
     """The files of a gateway. `keys` are the symmetric keys of it (None) and its modules, base64."""
@@ -80,18 +96,32 @@ def gateway_files(
     assert gateway is not None
     files: Files = {
         TRUST: Content(roots.pem().encode()),
-        EDGE_CA: Content(edge_ca.chain.pem().encode()),
-        EDGE_CA_KEY: Content(edge_ca.key.private_pem().reveal(), secret=True),
-        **_identity(identity),
+        **_pair(held.identity, IDENTITY, IDENTITY_KEY),
+        **_pair(held.edge_ca, EDGE_CA, EDGE_CA_KEY),
+        **_pair(held.bootstrap, BOOTSTRAP, BOOTSTRAP_KEY),
     }
-    if identity is None:
+    if member.auth == "sas":
         files[SYMMETRIC_KEY] = Content(decode_key(keys[None]), secret=True)
+    if member.auth == DPS_EST:
+        est, dps = _both(services)
+        files[EST_TRUST] = Content(est.roots.pem().encode())
+        if dps.roots is not None:
+            files[DPS_TRUST] = Content(dps.roots.pem().encode())
     if member.parent is None and hub.roots is not None:
         files[HUB_TRUST] = Content(hub.roots.pem().encode())
-    files[CONFIG] = Content(_config(member, gateway, hub, installed, files).encode())
+    config = config_text(member, hub, services, installed, files)
+    secret = member.auth == DPS_EST and BOOTSTRAP not in files
+    files[CONFIG] = Content(config.encode(), secret=secret)
     files |= _modules(member, hub, gateway.hostname, keys)
-    files[README] = Content(gateway_readme(member, hub.name, installed).encode())
+    files[README] = Content(gateway_readme(member, hub.name, services, installed).encode())
     return files
+
+
+def _both(services: Services | None) -> tuple[Est, Dps]:
+    assert services is not None
+    assert services.est is not None
+    assert services.dps is not None
+    return services.est, services.dps
 
 
 def device_files(
@@ -106,14 +136,14 @@ def device_files(
     above = None if member.parent is None else member.parent.gateway
     trusted = hub.roots if above is None else roots
     files: Files = {} if trusted is None else {TRUST: Content(trusted.pem().encode())}
-    files |= _identity(identity)
+    files |= _pair(identity, IDENTITY, IDENTITY_KEY)
     place: dict[str, Any] = {"hub": hub.name, "device": member.id}
     if above is None:
         place |= {"host": hub.name, "address": hub.address, "mqttPort": hub.mqtt_port, "httpsPort": hub.https_port}
     else:
         place |= {"gateway": above.hostname, "host": above.hostname, "address": above.address}
         place |= {"mqttPort": above.mqtt_port, "httpsPort": above.https_port}
-    place["authentication"] = member.table.auth
+    place["authentication"] = member.auth
     if trusted is not None:
         place["trust"] = str(installed / TRUST)
     if identity is None:
@@ -129,12 +159,12 @@ def device_files(
     return files
 
 
-def _identity(identity: Pair | None) -> Files:
-    if identity is None:
+def _pair(pair: Pair | None, certificate: str, key: str) -> Files:
+    if pair is None:
         return {}
     return {
-        IDENTITY: Content(identity.chain.pem().encode()),
-        IDENTITY_KEY: Content(identity.key.private_pem().reveal(), secret=True),
+        certificate: Content(pair.chain.pem().encode()),
+        key: Content(pair.key.private_pem().reveal(), secret=True),
     }
 
 
@@ -152,39 +182,6 @@ def _connection_string(hub: str, device: str, module: str | None, key: str, abov
     words = [f"HostName={hub}", f"DeviceId={device}", *([f"ModuleId={module}"] if module else [])]
     words += [f"SharedAccessKey={key}", *([f"GatewayHostName={above.hostname}"] if above else [])]
     return ";".join(words)
-
-
-def _config(member: Member, gateway: GatewayTable, hub: HubPlace, installed: Path, files: Files) -> str:
-    """The gateway's config.toml. A JSON string is a TOML string."""
-
-    def url(name: str) -> str:
-        return json.dumps(f"file://{installed / name}", ensure_ascii=False)
-
-    text = json.dumps
-    above = None if member.parent is None else member.parent.gateway
-    lines = [f"hostname = {text(gateway.hostname)}", f"trust_bundle_cert = {url(TRUST)}"]
-    if above is not None:
-        lines.append(f"parent_hostname = {text(above.hostname)}")
-    lines += ["", "[provisioning]", 'source = "manual"', f"iothub_hostname = {text(hub.name)}"]
-    lines += [f"device_id = {text(member.id, ensure_ascii=False)}", "", "[provisioning.authentication]"]
-    if IDENTITY in files:
-        lines += ['method = "x509"', f"identity_cert = {url(IDENTITY)}", f"identity_pk = {url(IDENTITY_KEY)}"]
-    else:
-        lines += ['method = "sas"', f"device_id_pk = {{ uri = {url(SYMMETRIC_KEY)} }}"]
-    lines += ["", "[edge_ca]", f"cert = {url(EDGE_CA)}", f"pk = {url(EDGE_CA_KEY)}"]
-    lines += ["", "[edgetrust.listen]", f"host = {text(gateway.listen)}"]
-    lines += [f"mqtt_port = {gateway.mqtt_port}", f"https_port = {gateway.https_port}"]
-    if gateway.names:
-        lines += ["", "[edgetrust.gateway]", f"names = {text(gateway.names)}"]
-    address, mqtt_port, https_port = hub.address, hub.mqtt_port, hub.https_port
-    if above is not None:
-        address, mqtt_port, https_port = above.address, above.mqtt_port, above.https_port
-    lines += ["", "[edgetrust.upstream]", f"mqtt_port = {mqtt_port}", f"https_port = {https_port}"]
-    if address is not None:
-        lines.append(f"host = {text(address)}")
-    if HUB_TRUST in files:
-        lines.append(f"ca = {url(HUB_TRUST)}")
-    return "\n".join(lines) + "\n"
 
 
 # On the disk --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import typer
 from edgetrust.cli.at_hub import at_hub
 from edgetrust.cli.certificates import read_chain
 from edgetrust.cli.client import HubClient
-from edgetrust.cli.fleet.plan import TAG
+from edgetrust.cli.fleet.plan import TAG, auth_tag
 from edgetrust.cli.output import Json, duration, iso, print_block, print_json, printable, say
 from edgetrust.cli.registrations import auth_word, parent_of
 from edgetrust.clock import SystemClock
@@ -35,7 +35,7 @@ Format = Literal["tree", "svg", "mermaid"]
 @dataclass
 class Node:
     """One device. `seen`: when it last did something at the hub; `until`: when its certificate ends, where that is
-    known here.
+    known here; `enrols`: how it gets its certificates and its hub, where it does not bring them along.
     """
 
     device: str
@@ -47,6 +47,7 @@ class Node:
     fleet: str
     seen: datetime | None = None
     until: datetime | None = None
+    enrols: str = ""
     children: list[Node] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -55,6 +56,7 @@ class Node:
             "edge": self.edge,
             "status": self.status,
             "authentication": self.auth,
+            "enrols": self.enrols or None,
             "connected": self.connected,
             "fleet": self.fleet or None,
             "lastSeen": None if self.seen is None else iso(self.seen),
@@ -134,6 +136,7 @@ async def _nodes(client: HubClient, ends: dict[str, datetime], fleet: str | None
                 mark if isinstance(mark, str) else "",
                 _moment(body.get("lastActivityTime")),
                 ends.get(first) if first else ends.get(device),
+                auth_tag(body),
             )
         )
     return found
@@ -201,7 +204,9 @@ async def _ends_of_ca(config: Path | None) -> dict[str, datetime]:
 
 def facts(node: Node, now: datetime) -> list[str]:
     """What a picture says of a device beside its name."""
-    said = [("gateway" if node.edge else "device") + f", {node.auth}"]
+    said = ["gateway" if node.edge else "device", node.auth]
+    if node.enrols:
+        said[1:] = [f"{node.enrols}, {'not registered yet' if node.auth == 'sas' else node.auth}"]
     if node.status == "disabled":
         said.append("disabled")
     if node.connected:

@@ -30,7 +30,7 @@ from edgetrust.pki.chain import Chain, key_matches
 from edgetrust.pki.issue import Issuer, self_signed
 from edgetrust.pki.keys import KeyAlgorithm
 from edgetrust.pki.names import Names
-from edgetrust.pki.profiles import DEVICE, EDGE_CA, INTERMEDIATE, ROOT, Profile
+from edgetrust.pki.profiles import BOOTSTRAP, DEVICE, EDGE_CA, INTERMEDIATE, ROOT, Profile
 from edgetrust.pki.softkeys import SoftKey, load_key_file, write_private, write_public
 
 _LEFT = 1 / 3  # of its life: less is renewed by the next apply
@@ -51,7 +51,9 @@ class Source(Protocol):
     @property
     def anchors(self) -> tuple[x509.Certificate, ...]: ...
 
-    async def issue(self, key: SoftKey, profile: Profile, names: Names, identity: str, life: timedelta) -> Chain: ...
+    async def issue(
+        self, key: SoftKey, profile: Profile, names: Names, identity: str, life: timedelta | None
+    ) -> Chain: ...
 
 
 class CaSource:
@@ -67,7 +69,7 @@ class CaSource:
     def anchors(self) -> tuple[x509.Certificate, ...]:
         return self._authority.bundle().anchors
 
-    async def issue(self, key: SoftKey, profile: Profile, names: Names, identity: str, life: timedelta) -> Chain:
+    async def issue(self, key: SoftKey, profile: Profile, names: Names, identity: str, life: timedelta | None) -> Chain:
         from edgetrust.ca.authority import Order
 
         order = Order(
@@ -98,7 +100,7 @@ class DemoSource:
         write_public(certificate, chain.pem().encode())
         return Issuer(key, chain)
 
-    async def issue(self, key: SoftKey, profile: Profile, names: Names, identity: str, life: timedelta) -> Chain:
+    async def issue(self, key: SoftKey, profile: Profile, names: Names, identity: str, life: timedelta | None) -> Chain:
         return self._issuer.issue(key.public_key(), profile, names, self._now, validity=life)
 
 
@@ -127,6 +129,14 @@ async def edge_ca_pair(source: Source, device: str, life: timedelta) -> Pair:
     key = await asyncio.to_thread(SoftKey.generate, f"{device} Edge CA", KeyAlgorithm.P256)
     chain = await source.issue(key, EDGE_CA, Names(edge_ca_name(device)), device, life)
     return Pair(chain, key)
+
+
+async def bootstrap_pair(source: Source, device: str) -> Pair:
+    """A bootstrap certificate for `device`, which buys it a first certificate of its name by EST and nothing else. It
+    lives as long as the authority lets such ones live.
+    """
+    key = await asyncio.to_thread(SoftKey.generate, f"{device} bootstrap", KeyAlgorithm.P256)
+    return Pair(without_root(await source.issue(key, BOOTSTRAP, Names(device), device, None)), key)
 
 
 def edge_ca_name(device: str) -> str:

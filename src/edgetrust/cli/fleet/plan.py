@@ -2,7 +2,9 @@
 
 Rules. What belongs to a fleet carries the tag `fleet` with its name. Somebody of that name without the tag is somebody
 else's and stays as he is, unless he may be adopted. Only what the topology says is compared: whether an identity is
-enabled, its other tags and its desired properties are the operator's business. A new thumbprint takes the first slot
+enabled, its other tags and its desired properties are the operator's business. A gateway that is to be provisioned
+carries the tag `fleetAuth`; it is registered with keys that nobody gets, so that it has its place, and its
+authentication is from then on what the provisioning service makes it. A new thumbprint takes the first slot
 and the one it replaces the second, so that the device is let in until it has its new certificate.
 """
 
@@ -12,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgetrust.cli.fleet.topology import Member, Topology
+from edgetrust.cli.fleet.topology import DPS_EST, Member, Topology
 from edgetrust.cli.registrations import GENERATED_KEYS, auth_word, parent_of
 
 TAG: Final = "fleet"
+AUTH_TAG: Final = "fleetAuth"
 Key = tuple[str, str | None]
 State = Mapping[Key, Mapping[str, Any]]
 """The registry as it is exported: bodies by device and module."""
@@ -39,6 +42,11 @@ class Change:
 def belongs(body: Mapping[str, Any], fleet: str) -> bool:
     """Whether an identity of the registry carries the mark of the fleet."""
     return (body.get("tags") or {}).get(TAG) == fleet
+
+
+def auth_tag(body: Mapping[str, Any]) -> str:
+    """How it is said to get what it authenticates with; empty for who brings it along."""
+    return str((body.get("tags") or {}).get(AUTH_TAG) or "")
 
 
 def strangers(topology: Topology, state: State) -> list[Member]:
@@ -68,7 +76,7 @@ def device_change(member: Member, state: State, fleet: str, thumbprint: str | No
     """
     body = state.get((member.id, None))
     if body is None:
-        return Change("create", (member.id, None), (f"authentication {member.table.auth}", f"below {_above(member)}"))
+        return Change("create", (member.id, None), (f"authentication {member.auth}", f"below {_above(member)}"))
     facts = list(_differences(member, body, state, fleet, thumbprint))
     return Change("update", (member.id, None), tuple(facts)) if facts else None
 
@@ -91,16 +99,17 @@ def _differences(
     edge = bool((body.get("capabilities") or {}).get("iotEdge"))
     if edge != (member.gateway is not None):
         yield "becomes a gateway" if member.gateway is not None else "is no gateway any more"
-    if auth_word(body) != member.table.auth:
-        yield f"authentication {auth_word(body)} -> {member.table.auth}"
-    elif member.table.auth == "thumbprint" and _slots(body)[0] != thumbprint:
+    before = auth_tag(body) or auth_word(body)
+    if before != member.auth:
+        yield f"authentication {before} -> {member.auth}"
+    elif member.auth == "thumbprint" and _slots(body)[0] != thumbprint:
         yield "new certificate"
-    elif member.table.auth == "thumbprint" and not _slots(body)[1]:
+    elif member.auth == "thumbprint" and not _slots(body)[1]:
         yield "second thumbprint"
-    before = parent_of(body)
+    place = parent_of(body)
     wanted = member.parent.id if member.parent is not None else ""
-    if before != wanted:
-        yield f"parent {before or 'the hub'} -> {_above(member)}"
+    if place != wanted:
+        yield f"parent {place or 'the hub'} -> {_above(member)}"
     elif wanted and (above := state.get((wanted, None))) is not None and not _inside(body, above):
         yield f"parent {wanted}, which was made anew"
 
@@ -129,7 +138,7 @@ def device_body(member: Member, state: State, fleet: str, thumbprint: str | None
         "statusReason": stored.get("statusReason"),
         "capabilities": {"iotEdge": member.gateway is not None},
         "authentication": _authentication(member, stored, thumbprint),
-        "tags": {**(stored.get("tags") or {}), TAG: fleet},
+        "tags": _tags(member, stored, fleet),
         "parentScopes": [scope] if scope else [],
     }
     if member.gateway is None:
@@ -137,8 +146,16 @@ def device_body(member: Member, state: State, fleet: str, thumbprint: str | None
     return {name: value for name, value in body.items() if value is not None}
 
 
+def _tags(member: Member, stored: Mapping[str, Any], fleet: str) -> dict[str, Any]:
+    others = {name: value for name, value in (stored.get("tags") or {}).items() if name != AUTH_TAG}
+    return {**others, TAG: fleet, **({AUTH_TAG: DPS_EST} if member.auth == DPS_EST else {})}
+
+
 def _authentication(member: Member, stored: Mapping[str, Any], thumbprint: str | None) -> dict[str, Any]:
-    kind, before = _TYPES[member.table.auth], stored.get("authentication") or {}
+    before = stored.get("authentication") or {}
+    if member.auth == DPS_EST:  # what it has serves until it has registered
+        return dict(before) or dict(GENERATED_KEYS)
+    kind = _TYPES[member.auth]
     if kind == "sas":
         keys = before.get("symmetricKey") if before.get("type") == "sas" else None
         return {"type": kind, "symmetricKey": keys} if keys else dict(GENERATED_KEYS)

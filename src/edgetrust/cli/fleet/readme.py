@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgetrust.cli.fleet.topology import Member
+from edgetrust.cli.fleet.services import Services
+from edgetrust.cli.fleet.topology import DPS_EST, Member
 
 
-def gateway_readme(member: Member, hub: str, installed: Path) -> str:
+def gateway_readme(member: Member, hub: str, services: Services | None, installed: Path) -> str:
     """The README of a gateway."""
     gateway = member.gateway
     assert gateway is not None
@@ -27,7 +28,7 @@ Keep this folder and its archive closed to others: they hold private keys.
 
     edgetrust edge apply -c {_quoted(installed / "config.toml")} --root {root}
 
-3. Serve. It must reach {upper}; edgetrust has to be installed:
+3. Serve. It must reach {upper}; edgetrust has to be installed{_first_start(member, services)}:
 
     edgetrust edge serve --root {root}
 
@@ -36,6 +37,17 @@ Keep this folder and its archive closed to others: they hold private keys.
     edgetrust edge status --root {root}
     edgetrust edge check --root {root}
 {_module_words(member, installed)}"""
+
+
+def _first_start(member: Member, services: Services | None) -> str:
+    """What happens when a gateway that is provisioned is started."""
+    if member.auth != DPS_EST or services is None or services.est is None or services.dps is None:
+        return ""
+    through = "" if member.parent is None else ", all through the gateway above it, which must be serving"
+    return (
+        f".\n   It gets its certificates from {services.est.url} and is told its hub\n"
+        f"   by {services.dps.endpoint}{through}"
+    )
 
 
 def device_readme(member: Member, place: Mapping[str, Any], installed: Path) -> str:

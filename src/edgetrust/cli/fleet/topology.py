@@ -22,11 +22,13 @@ from edgetrust.config import read_text, unknown_key
 from edgetrust.errors import ConfigError
 from edgetrust.limits import CERTIFICATE_NAMES, EDGE_DEPTH, FLEET_DOCUMENT_CHARACTERS, FLEET_DOCUMENT_DEPTH
 from edgetrust.pki.names import COMMON_NAME_CHARACTERS, as_ip, dns_fault
+from edgetrust.protocol.dps.names import valid_registration_id
 from edgetrust.protocol.iothub import valid_identifier
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 Days = Annotated[int, msgspec.Meta(ge=1, le=90)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
+DPS_EST: Final = "dps-est"
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SYSTEM_MODULES: Final = ("$edgeAgent", "$edgeHub")
 
@@ -49,6 +51,43 @@ class CertificatesTable(msgspec.Struct, frozen=True, kw_only=True):
     trust: list[Text] = []
 
 
+class EstTable(msgspec.Struct, frozen=True, kw_only=True):
+    """`services.est`: the EST server. `trust` is a file with its roots. Who asks shows a bootstrap certificate, which
+    `certificates` issues, unless a user name and the file of a password are said.
+    """
+
+    url: Text | None = None
+    trust: Text | None = None
+    username: Text | None = None
+    password_file: Text | None = None
+
+
+class DpsTable(msgspec.Struct, frozen=True, kw_only=True):
+    """`services.dps`: the provisioning service. `trust` is a file with its roots; `group` the enrollment group of the
+    gateways, which is made with the service connection string in a file.
+    """
+
+    endpoint: Text | None = None
+    id_scope: Text | None = None
+    mqtt_port: Port | None = None
+    trust: Text | None = None
+    group: Text | None = None
+    connection_string_file: Text | None = None
+
+
+class ServicesTable(msgspec.Struct, frozen=True, kw_only=True):
+    """`services`: what every gateway passes on for those below it, and who gets certificates and hub from there:
+    gateways that say so, all that are below another, or all; unless they say something else. `https` and `mqtt` are
+    further names that are passed on.
+    """
+
+    enroll: Literal["named", "below", "all"] = "named"
+    est: EstTable = EstTable()
+    dps: DpsTable = DpsTable()
+    https: list[Text] = []
+    mqtt: list[Text] = []
+
+
 class DeviceTable(msgspec.Struct, frozen=True, kw_only=True):
     """A device that is no gateway."""
 
@@ -59,14 +98,15 @@ class DeviceTable(msgspec.Struct, frozen=True, kw_only=True):
 
 class GatewayTable(msgspec.Struct, frozen=True, kw_only=True):
     """A gateway with what is below it. `address` is dialled instead of `hostname`, which is still verified; `names`
-    are further names and addresses of its certificate; `root` is where it keeps its files.
+    are further names and addresses of its certificate; `root` is where it keeps its files. Without `auth` it is as
+    `services.enroll` says, and else by thumbprint.
     """
 
     id: Text
     hostname: Text
     names: list[Text] = []
     address: Text | None = None
-    auth: Literal["thumbprint", "sas"] = "thumbprint"
+    auth: Literal["thumbprint", "sas", "dps-est"] | None = None
     listen: Text = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
     mqtt_port: Port = 8883
     https_port: Port = 443
@@ -82,6 +122,7 @@ class TopologyFile(msgspec.Struct, frozen=True, kw_only=True):
     name: Text
     hub: HubTable = HubTable()
     certificates: CertificatesTable = CertificatesTable()
+    services: ServicesTable | None = None
     install_dir: Text = "/etc/edgetrust"
     gateways: list[GatewayTable] = []
     devices: list[DeviceTable | str] = []
@@ -90,12 +131,13 @@ class TopologyFile(msgspec.Struct, frozen=True, kw_only=True):
 @dataclass(frozen=True, slots=True)
 class Member:
     """A gateway or device of the fleet. `parent` is the gateway right above it, None for the hub; `line` is where it
-    stands.
+    stands; `auth` is how it authenticates, with DPS_EST by what a provisioning service and an EST server give it.
     """
 
     table: GatewayTable | DeviceTable
     parent: Member | None
     line: int
+    auth: str
 
     @property
     def id(self) -> str:
@@ -114,11 +156,17 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A fleet. `members` has every gateway before what is below it."""
+    """A fleet. `members` has every gateway before what is below it; `services_line` is where `services` stands."""
 
     source: Path
     file: TopologyFile
     members: tuple[Member, ...]
+    services_line: int = 1
+
+    @property
+    def enrolling(self) -> tuple[Member, ...]:
+        """The gateways that are provisioned and get their certificates by EST."""
+        return tuple(member for member in self.members if member.auth == DPS_EST)
 
     def levels(self) -> Iterator[list[Member]]:
         """The members by their depth, the top first."""
@@ -138,7 +186,7 @@ def parse_topology(text: str, source: Path) -> Topology:
     file = document.converted(TopologyFile)
     members = tuple(_members(document, file))
     _Checks(document, file, members).run()
-    return Topology(source, file, members)
+    return Topology(source, file, members, document.line("$.services"))
 
 
 def _members(document: _Document, file: TopologyFile) -> Iterator[Member]:
@@ -149,10 +197,17 @@ def _members(document: _Document, file: TopologyFile) -> Iterator[Member]:
             for place, entry in enumerate(getattr(above, name)):
                 where = f"{path}.{name}[{place}]"
                 table = DeviceTable(id=entry) if isinstance(entry, str) else entry
-                member = Member(table, parent, document.line(where))
+                member = Member(table, parent, document.line(where), _auth(table, parent, file))
                 yield member
                 if member.gateway is not None:
                     waiting.append((member.gateway, member, where))
+
+
+def _auth(table: GatewayTable | DeviceTable, parent: Member | None, file: TopologyFile) -> str:
+    if table.auth is not None:
+        return table.auth
+    enroll = "named" if file.services is None else file.services.enroll
+    return DPS_EST if enroll == "all" or (enroll == "below" and parent is not None) else "thumbprint"
 
 
 # The document -------------------------------------------------------------------------------------------------------
@@ -272,6 +327,9 @@ class _Checks:
             raise self._wrong(line("$.name"), "name takes 1 to 64 letters, digits and . _ -")
         if self._file.certificates.ca is not None and self._file.certificates.demo is not None:
             raise self._wrong(line("$.certificates.demo"), "certificates come from a CA or from a demo PKI, not both")
+        services = self._file.services
+        if services is not None and (services.est.username is None) != (services.est.password_file is None):
+            raise self._wrong(line("$.services.est"), "est takes both username and password_file, or neither")
         if not Path(self._file.install_dir).is_absolute():
             raise self._wrong(line("$.install_dir"), "install_dir must be absolute: gateways read their files by it")
         seen: dict[str, int] = {}
@@ -287,7 +345,7 @@ class _Checks:
         gateway = member.gateway
         if gateway is not None:
             self._gateway(member, gateway)
-        elif member.table.auth != "sas" and len(member.id.encode()) > COMMON_NAME_CHARACTERS:
+        elif member.auth != "sas" and len(member.id.encode()) > COMMON_NAME_CHARACTERS:
             raise self._too_long(member)
         for module in member.table.modules:
             if not valid_identifier(module) or module in _SYSTEM_MODULES:
@@ -314,6 +372,23 @@ class _Checks:
             raise self._wrong(member.line, f"{member.id} has more than {CERTIFICATE_NAMES - 2} names")
         if not Path(gateway.root).is_absolute():
             raise self._wrong(member.line, f"{member.id}: root must be absolute")
+        if member.auth == DPS_EST:
+            self._enrolling(member)
+
+    def _enrolling(self, member: Member) -> None:
+        if self._file.services is None:
+            raise self._wrong(
+                member.line,
+                f"{member.id} is to be provisioned, and nothing says by whom",
+                reason="topology-no-services",
+                fix="add services with est and dps; with --dir of edgetrust up, services: {} will do",
+            )
+        if not valid_registration_id(member.id):
+            raise self._wrong(
+                member.line,
+                f"{member.id!r} cannot be a registration id",
+                fix="letters, digits and . _ : - ; or auth: thumbprint",
+            )
 
     def _too_long(self, member: Member) -> ConfigError:
         return self._wrong(
