@@ -16,7 +16,9 @@ from edgetrust.cli.fleet.material import Pair
 from edgetrust.cli.fleet.plan import device_body, device_change
 from edgetrust.cli.fleet.services import Services, services_of
 from edgetrust.cli.fleet.topology import Topology, parse_topology
-from edgetrust.edge.settings import IssuedCa, IssuedIdentity, load_settings
+from edgetrust.edge.credentials import IssuedIdentity
+from edgetrust.edge.edgeca import IssuedCa
+from edgetrust.edge.settings import load_settings
 from edgetrust.errors import ConfigError
 from edgetrust.pki.chain import TrustBundle
 from edgetrust.pki.softkeys import SoftKey
