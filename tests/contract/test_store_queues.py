@@ -217,13 +217,13 @@ async def test_each_destination_has_a_queue_of_its_own(queue: ForwardQueue) -> N
     await put(queue, queued(0), queued(0, queue="filter", input="in1"), queued(1, queue="filter", input="in2"))
     here = queue.lane("filter")
     found = await here.lease()
-    assert [(one.message.body, one.input, one.again) for one in found] == [
+    assert [(one.message.body, one.message.input, one.again) for one in found] == [
         (b"body 0", "in1", False),
         (b"body 1", "in2", False),
     ]
     await here.ack([found[0].offset])
     here.release()
-    assert [(one.input, one.again) for one in await here.lease()] == [("in2", True)]
+    assert [(one.message.input, one.again) for one in await here.lease()] == [("in2", True)]
     assert await leased(queue) == [0]
     assert await queue.lane("other").lease() == ()
 

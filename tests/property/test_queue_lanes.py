@@ -102,12 +102,12 @@ class Play:
         assert set(await self.done.wait(self.appended)) <= {None}
 
     def hold(self, known: Known, leased: Sequence[LeasedMessage]) -> None:
-        assert [one.priority for one in leased] == sorted(one.priority for one in leased)
+        assert [one.message.priority for one in leased] == sorted(one.message.priority for one in leased)
         for one in leased:
             number = number_of(one)
             assert number not in known.leased
-            assert known.there[number] == one.priority
-            before = [other.offset for other in known.leased.values() if other.priority == one.priority]
+            assert known.there[number] == one.message.priority
+            before = [other.offset for other in known.leased.values() if other.message.priority == one.message.priority]
             assert all(offset < one.offset for offset in before)
             known.leased[number] = one
 

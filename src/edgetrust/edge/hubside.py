@@ -41,10 +41,9 @@ from edgetrust.limits import (
 )
 from edgetrust.pki.keys import KeyStore
 from edgetrust.protocol.iothub import UserName, format_user_name
-from edgetrust.protocol.messages import Message
 from edgetrust.protocol.mqtt.packets import Connect, Publish
 from edgetrust.protocol.sas import resource_text, sign
-from edgetrust.store.queues import Lane
+from edgetrust.store.queues import Lane, QueuedMessage
 from edgetrust.telemetry import EVENT_GATEWAY_DEGRADED, EVENT_SCOPE_NOT_SYNCHRONISED
 from edgetrust.transport.mqtt import ConnackError, MqttClient, connect_mqtt
 from edgetrust.transport.tls.contexts import ClientContext
@@ -70,6 +69,7 @@ class HubSide:
         identities: IdentityClient | None = None,
     ) -> None:
         self._settings = settings
+        self._gateway = Identity(settings.hub, settings.device)
         self._clock = clock
         self._trust = HubTrust(settings.upstream, clock)
         self.identities: Identities | IdentityClient = identities or Identities(
@@ -245,7 +245,7 @@ class HubSide:
         except RefusedError as problem:
             self._degrade(problem.message, problem.reason, problem.fix)
 
-    async def _undeliverable(self, message: Message) -> bool:
+    async def _undeliverable(self, message: QueuedMessage) -> bool:
         """Whether the hub says, freshly asked, that the sender is not below this gateway."""
         assert self._registry is not None
         sender = Identity(self._settings.hub, message.device)
@@ -253,10 +253,10 @@ class HubSide:
         found = await self._registry.find(sender)
         return isinstance(found, Missing) and found.why is not MissingWhy.UNAVAILABLE
 
-    def _withheld(self, message: Message) -> str:
+    def _withheld(self, message: QueuedMessage) -> str:
         """Why nothing of this sender is forwarded, as the copy is now; "" when it is."""
         assert self._registry is not None
-        why = self._registry.why_not_from(message.device, Identity(self._settings.hub, self._settings.device))
+        why = self._registry.why_not_from(message.device, self._gateway)
         return "" if why is None else why.value
 
     # The copy of the scope ------------------------------------------------------------------------------------------

@@ -20,8 +20,7 @@ from edgetrust.edge.routing import endpoint_name, output_of, sender
 from edgetrust.errors import Error
 from edgetrust.limits import DELIVERY_BATCH
 from edgetrust.protocol.iothub import add_property
-from edgetrust.protocol.messages import Message
-from edgetrust.store.queues import ForwardQueue, Lane
+from edgetrust.store.queues import ForwardQueue, Lane, QueuedMessage
 from edgetrust.telemetry import EVENT_QUEUE_NOT_SHORTENED
 from edgetrust.trust.identity import Identity
 
@@ -37,8 +36,7 @@ class RoutedMessage:
     properties: str
     body: bytes
     deliveries: int
-    message: Message
-    priority: int
+    message: QueuedMessage
 
 
 class ModuleInputs:
@@ -64,7 +62,7 @@ class ModuleInputs:
         out, arrived = self._out.setdefault(identity.module, {}), self._arrived.get(identity.module, ())
         found = [
             RoutedMessage(
-                one.offset, one.input, _signed(one.message), one.message.body, 1 + one.again, one.message, one.priority
+                one.offset, one.message.input, _signed(one.message), one.message.body, 1 + one.again, one.message
             )
             for one in await lane.lease(min(limit, DELIVERY_BATCH))
             if one.offset not in arrived
@@ -96,9 +94,9 @@ class ModuleInputs:
 
     def _count(self, module: str, one: RoutedMessage) -> None:
         source, to = sender(one.message), endpoint_name(self._gateway.device, module, one.input)
-        self._metrics.sent.add(source, to, output_of(one.message.properties), one.input, str(one.priority))
+        self._metrics.sent.add(source, to, output_of(one.message.properties), one.input, str(one.message.priority))
         seconds = max(0, self._clock.milliseconds() - one.message.enqueued_ms) / 1000
-        self._metrics.process_seconds.observe(seconds, source, to, str(one.priority))
+        self._metrics.process_seconds.observe(seconds, source, to, str(one.message.priority))
 
     def _forget_soon(self, module: str) -> None:
         if module not in self._forgetting:
@@ -116,7 +114,7 @@ class ModuleInputs:
             self._forgetting.discard(module)
 
 
-def _signed(message: Message) -> str:
+def _signed(message: QueuedMessage) -> str:
     """The properties with who sent it; what counts is the last of several equal names."""
     bag = add_property(message.properties, "$.cdid", message.device)
     return bag if message.module is None else add_property(bag, "$.cmid", message.module)

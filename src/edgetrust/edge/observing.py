@@ -5,15 +5,15 @@ Counting never changes what happens. An identity is named in a label only when i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edgetrust.broker.ports import Auditor
 from edgetrust.clock import Clock
 from edgetrust.edge.metrics import HUB_ENDPOINT, STRANGER, GatewayMetrics, Observed
 from edgetrust.edge.routing import Router, output_of, sender
-from edgetrust.protocol.messages import Message
+from edgetrust.edge.upstream import Sent
 from edgetrust.protocol.twin import Json
-from edgetrust.store.queues import LeasedMessage
+from edgetrust.store.queues import LeasedMessage, QueuedMessage
 from edgetrust.trust.audit import Record
 from edgetrust.trust.identity import Identity
 
@@ -64,20 +64,22 @@ class UpstreamObserver:
         else:
             self._metrics.retries.add(self._id, "connect")
 
-    def arrived(self, stored: LeasedMessage, seconds: float) -> None:
-        """The hub has acknowledged a message, so long after it was sent."""
-        message = stored.message
-        way = message.device, message.module, output_of(message.properties), stored.priority
-        counted = self._ways.get(way)
-        if counted is None:
-            counted = self._ways[way] = self._counted(message, stored.priority)
-        labels, sending, processing = counted
-        self._metrics.sent.add(*labels)
-        sending.add(seconds)
-        processing.add(max(0, self._clock.milliseconds() - message.enqueued_ms) / 1000)
+    def arrived(self, messages: Sequence[Sent]) -> None:
+        """The hub has acknowledged these just now."""
+        now, now_ms, ways, sent = self._clock.monotonic(), self._clock.milliseconds(), self._ways, self._metrics.sent
+        for stored, sent_at in messages:
+            message = stored.message
+            way = message.device, message.module, output_of(message.properties), message.priority
+            counted = ways.get(way)
+            if counted is None:
+                counted = ways[way] = self._counted(message)
+            labels, sending, processing = counted
+            sent.add(*labels)
+            sending.add(now - sent_at)
+            processing.add(max(0, now_ms - message.enqueued_ms) / 1000)
 
-    def _counted(self, message: Message, priority: int) -> _Counted:
-        who, level, metrics = sender(message), str(priority), self._metrics
+    def _counted(self, message: QueuedMessage) -> _Counted:
+        who, level, metrics = sender(message), str(message.priority), self._metrics
         labels = (who, HUB_ENDPOINT, output_of(message.properties), "", level)
         sending = metrics.send_seconds.of(who, HUB_ENDPOINT)
         return labels, sending, metrics.process_seconds.of(who, HUB_ENDPOINT, level)

@@ -121,7 +121,7 @@ class Router:
             self._metrics.dropped.add(reason, _named(one.device, one.module), output_of(one.properties))
 
 
-def sender(message: Message | Dropped) -> str:
+def sender(message: Message | QueuedMessage | Dropped) -> str:
     """A message's sender, as metrics name it."""
     return _named(message.device, message.module)
 

@@ -228,11 +228,12 @@ class ScopeRegistry:
         """Why what is kept of `device` may not be passed on by `gateway`, as the copy is now; None when it may be, or
         when the copy does not tell.
         """
+        if device in self._standing:
+            return self._standing[device]
         if device == gateway.device or gateway not in self._known:
             return None
-        if device not in self._standing:
-            self._standing[device] = self._why_not(self._known.get(Identity(self._hub, device)), gateway)
-        return self._standing[device]
+        found = self._standing[device] = self._why_not(self._known.get(Identity(self._hub, device)), gateway)
+        return found
 
     def _why_not(self, known: Registration | None, gateway: Identity) -> Reason | None:
         if known is None:

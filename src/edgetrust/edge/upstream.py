@@ -14,9 +14,8 @@ again. Source: edge specification 6.6, 6.7.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Protocol
 
 import structlog
@@ -39,8 +38,7 @@ from edgetrust.limits import (
     UPSTREAM_WINDOW_BYTES,
 )
 from edgetrust.protocol.iothub import telemetry_topic
-from edgetrust.protocol.messages import Message
-from edgetrust.store.queues import LeasedMessage
+from edgetrust.store.queues import LeasedMessage, QueuedMessage
 from edgetrust.telemetry import (
     EVENT_MESSAGE_DROPPED,
     EVENT_QUEUE_NOT_SHORTENED,
@@ -50,9 +48,13 @@ from edgetrust.telemetry import (
 
 _log = structlog.get_logger()
 
+Sent = tuple[LeasedMessage, float]  # and when, as monotonic seconds
+
 
 class Link(Protocol):
     """A connection to the hub, as far as it is used here."""
+
+    acknowledged: Callable[[Sequence[int]], None]
 
     @property
     def is_open(self) -> bool: ...
@@ -60,9 +62,7 @@ class Link(Protocol):
     @property
     def cause(self) -> str: ...
 
-    def publish_then(
-        self, topic: str, payload: bytes, done: Callable[[BaseException | None], None], *, again: bool = ...
-    ) -> None: ...
+    def send(self, topic: str, payload: bytes, *, again: bool = ...) -> int: ...
 
     async def wait_closed(self) -> str: ...
 
@@ -90,7 +90,7 @@ class Observer(Protocol):
 
     def lost(self) -> None: ...
 
-    def arrived(self, stored: LeasedMessage, seconds: float) -> None: ...
+    def arrived(self, messages: Sequence[Sent]) -> None: ...
 
     def dropped(self, stored: LeasedMessage, why: str) -> None: ...
 
@@ -102,7 +102,7 @@ class _Nobody:
     def lost(self) -> None:
         pass
 
-    def arrived(self, stored: LeasedMessage, seconds: float) -> None:
+    def arrived(self, messages: Sequence[Sent]) -> None:
         pass
 
     def dropped(self, stored: LeasedMessage, why: str) -> None:
@@ -122,8 +122,8 @@ class Upstream:
         connect: Callable[[], Awaitable[Link]],
         *,
         connected: Callable[[], None],
-        undeliverable: Callable[[Message], Awaitable[bool]],
-        withheld: Callable[[Message], str],
+        undeliverable: Callable[[QueuedMessage], Awaitable[bool]],
+        withheld: Callable[[QueuedMessage], str],
         clock: Clock,
         observer: Observer | None = None,
     ) -> None:
@@ -136,7 +136,7 @@ class Upstream:
         self._said_of: set[tuple[str, str]] = set()  # senders and why: once for each connection
         self._clock = clock
         self._arrived: list[int] = []  # acknowledged by the hub, still in the queue
-        self._waiting: dict[int, LeasedMessage] = {}  # sent, not acknowledged
+        self._waiting: dict[int, Sent] = {}  # by packet identifier: not acknowledged
         self._waiting_bytes = 0
         self._room_made = asyncio.Event()
         self._something_arrived = asyncio.Event()
@@ -194,6 +194,7 @@ class Upstream:
         self._leaving = False
         self._said_of.clear()
         self._over.clear()
+        link.acknowledged = self._acknowledged
         since = self._clock.monotonic()
         _log.info(EVENT_UPSTREAM_CONNECTED)
         self._observer.connected()
@@ -217,10 +218,7 @@ class Upstream:
             batch = await self._queue.lease(UPSTREAM_BATCH)
             sent = 0
             while sent < len(batch) and (room := await self._room(link)):
-                for stored in batch[sent : sent + room]:
-                    if self._waiting_bytes >= UPSTREAM_WINDOW_BYTES or not self._send(link, stored):
-                        break
-                    sent += 1
+                sent += self._send(link, batch[sent : sent + room])
             if len(batch) < UPSTREAM_BATCH:
                 await self._idle()
         if link.is_open:
@@ -256,27 +254,31 @@ class Upstream:
     def _may_send(self, link: Link) -> bool:
         return link.is_open and not self._closing
 
-    def _send(self, link: Link, stored: LeasedMessage) -> bool:
-        message = stored.message
-        if why := self._withheld(message):
-            self._withhold(stored, why)
-            return True
-        topic = telemetry_topic(message.device, message.module, message.properties)
-        self._waiting[stored.offset] = stored
-        self._waiting_bytes += len(message.body)
-        try:
-            done = partial(self._acknowledged, stored, self._clock.monotonic())
-            link.publish_then(topic, message.body, done, again=stored.again)
-        except Error as problem:
-            self._answered(stored)
-            if not link.is_open:  # it went in this very moment
-                return False
-            self._dropped(stored, problem.message)
-            self._forget_soon(stored)
-        return True
+    def _send(self, link: Link, messages: Sequence[LeasedMessage]) -> int:
+        """Send, until they are too large together or the connection ends; how many are done with."""
+        now = self._clock.monotonic()
+        for done, stored in enumerate(messages):
+            if self._waiting_bytes >= UPSTREAM_WINDOW_BYTES:
+                return done
+            message = stored.message
+            if why := self._withheld(message):
+                self._withhold(stored, why)
+                continue
+            topic = telemetry_topic(message.device, message.module, message.properties)
+            try:
+                packet_id = link.send(topic, message.body, again=stored.again)
+            except Error as problem:
+                if not link.is_open:  # it went in this very moment
+                    return done
+                self._dropped(stored, problem.message)
+                self._forget_soon(stored.offset)
+            else:
+                self._waiting[packet_id] = stored, now
+                self._waiting_bytes += len(message.body)
+        return len(messages)
 
     def _withhold(self, stored: LeasedMessage, why: str) -> None:
-        self._forget_soon(stored)
+        self._forget_soon(stored.offset)
         of = (stored.message.device, why)
         if of in self._said_of:
             self._observer.dropped(stored, why)
@@ -284,22 +286,18 @@ class Upstream:
         self._said_of.add(of)
         self._dropped(stored, "what is kept of this sender is not sent any more", why)
 
-    def _forget_soon(self, stored: LeasedMessage) -> None:
-        self._arrived.append(stored.offset)
+    def _forget_soon(self, *offsets: int) -> None:
+        self._arrived += offsets
         self._something_arrived.set()
 
-    def _acknowledged(self, stored: LeasedMessage, sent_at: float, error: BaseException | None) -> None:
-        if error is None:
-            self._answered(stored)
-            self._observer.arrived(stored, self._clock.monotonic() - sent_at)
-            self._progress += 1
-            self._stuck = 0
-            self._forget_soon(stored)
+    def _acknowledged(self, packet_ids: Sequence[int]) -> None:
+        answered = [self._waiting.pop(packet_id) for packet_id in packet_ids]
+        self._waiting_bytes -= sum([len(stored.message.body) for stored, _ in answered])
+        self._observer.arrived(answered)
+        self._progress += len(answered)
+        self._stuck = 0
+        self._forget_soon(*[stored.offset for stored, _ in answered])
         self._room_made.set()
-
-    def _answered(self, stored: LeasedMessage) -> None:
-        if self._waiting.pop(stored.offset, None) is not None:
-            self._waiting_bytes -= len(stored.message.body)
 
     async def _finish(self, link: Link) -> None:
         """The token is half through: let what is under way arrive, then connect again."""
@@ -358,7 +356,7 @@ class Upstream:
         await self._forget()
         if self._waiting and not self._progress:
             self._stuck += 1
-        culprit = next(iter(self._waiting.values()), None) if len(self._waiting) == 1 else None
+        culprit, _ = next(iter(self._waiting.values())) if len(self._waiting) == 1 else (None, 0.0)
         self._waiting.clear()
         self._waiting_bytes = 0
         if culprit is not None and self._stuck >= UPSTREAM_CAREFUL_TRIES:

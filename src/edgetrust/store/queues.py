@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
@@ -39,9 +39,8 @@ from edgetrust.limits import (
     UPSTREAM_UNFORGOTTEN,
 )
 from edgetrust.protocol.edge_routes import LOWEST_PRIORITY, UPSTREAM
-from edgetrust.protocol.messages import Message
 from edgetrust.protocol.repeats import Recognition
-from edgetrust.store.appending import Appender, Columns, Done, Row, Stored, size_of
+from edgetrust.store.appending import Appender, Columns, Done, Stored
 from edgetrust.store.engine import Database
 from edgetrust.store.queue_accounts import Accounts, Dropped, remove
 from edgetrust.store.queue_tables import queue_lanes, queued_messages
@@ -49,8 +48,6 @@ from edgetrust.store.records import milliseconds, moment
 from edgetrust.store.repeats import forget_old
 
 _RUNS_MAX: Final = 8  # ranges in one acknowledgement; more are named one by one
-
-_QUEUE, _INPUT, _PRIORITY, _EXPIRES = 7, 8, 9, 10  # places in a QueuedMessage
 
 _row = queued_messages.c
 _lane = queue_lanes.c
@@ -76,9 +73,7 @@ class LeasedMessage(NamedTuple):
     """A message that was leased, and its place; `again`: it may have been sent before, if by an earlier process."""
 
     offset: int
-    message: Message
-    input: str = ""
-    priority: int = LOWEST_PRIORITY
+    message: QueuedMessage
     again: bool = False
 
 
@@ -192,8 +187,8 @@ class ForwardQueue:
             return  # all of it had come before
         first = stored.last - len(stored.rows) + 1
         if first == self._newest + 1:
-            for offset, row in enumerate(stored.rows, first):
-                lane = self._lanes.get(row[_QUEUE])
+            for offset, row in enumerate(cast("Sequence[QueuedMessage]", stored.rows), first):
+                lane = self._lanes.get(row.queue)
                 if lane is not None:
                     lane.stored(offset, row)
             self._bound_memory()
@@ -293,7 +288,7 @@ class ForwardQueue:
         return await self._database.read(work)
 
 
-_Fresh = dict[int, deque[tuple[int, Row]]]  # by priority: sequence numbers and what was stored
+_Fresh = dict[int, deque[tuple[int, QueuedMessage]]]  # by priority: sequence numbers and what was stored
 
 
 class Lane:
@@ -324,7 +319,8 @@ class Lane:
             return ()  # released meanwhile: leasing begins at the head again
         self._leased_to = reached
         for one in leased:
-            self._once_leased_to[one.priority] = max(one.offset, self._once_leased_to.get(one.priority, 0))
+            priority = one.message.priority
+            self._once_leased_to[priority] = max(one.offset, self._once_leased_to.get(priority, 0))
         if len(leased) >= limit:
             self.read_again()
         elif self._fresh is not None:
@@ -343,7 +339,7 @@ class Lane:
                 query = self._after(priority, reached.get(priority, 0), now_ms).limit(limit - len(found))
                 rows = connection.execute(query).all()
                 again = self._sent_to(connection, priority)
-                found += [LeasedMessage(row[0], Message(*row[1:8]), row[9], row[10], row[0] <= again) for row in rows]
+                found += [LeasedMessage(row[0], QueuedMessage(*row[1:]), row[0] <= again) for row in rows]
                 last = rows[-1][0] if rows else 0
                 # What is not yet said to be stored may have been read already: never back.
                 reached[priority] = last if len(found) >= limit else max(last, newest, reached.get(priority, 0))
@@ -355,9 +351,9 @@ class Lane:
 
     # From memory ------------------------------------------------------------------------------------------------------
 
-    def stored(self, offset: int, row: Row) -> None:
+    def stored(self, offset: int, row: QueuedMessage) -> None:
         """This was stored for this lane, right behind what was stored before."""
-        fresh, priority = self._fresh, row[_PRIORITY]
+        fresh, priority = self._fresh, row.priority
         if fresh is None or offset <= self._leased_to.get(priority, 0):
             return
         self.fresh_bytes += _held(row)
@@ -387,8 +383,8 @@ class Lane:
                 offset, row = waiting.popleft()
                 self.fresh_bytes -= _held(row)
                 self._leased_to[priority] = self._once_leased_to[priority] = offset
-                if not row[_EXPIRES] or row[_EXPIRES] > now_ms:
-                    leased.append(LeasedMessage(offset, Message._make(row[:_QUEUE]), row[_INPUT], priority))
+                if not row.expires_ms or row.expires_ms > now_ms:
+                    leased.append(LeasedMessage(offset, row))
             if not waiting:
                 del fresh[priority]
         return tuple(leased)
@@ -450,9 +446,9 @@ def _newest(connection: Connection) -> int:
     return connection.execute(select(func.max(_row.seq))).scalar() or 0
 
 
-def _held(row: Row) -> int:
+def _held(row: QueuedMessage) -> int:
     """What it takes to have a message in memory."""
-    return size_of((row,)) + QUEUE_FRESH_MESSAGE_BYTES
+    return len(row.body) + len(row.properties) + QUEUE_FRESH_MESSAGE_BYTES
 
 
 def _nobody(dropped: Sequence[Dropped]) -> None:

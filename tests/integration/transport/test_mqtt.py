@@ -198,21 +198,25 @@ async def test_a_window_bounds_what_waits_for_acknowledgement() -> None:
                 pass
 
 
-async def test_publish_then_calls_back() -> None:
+async def test_what_was_sent_without_waiting_is_told_when_it_is_acknowledged() -> None:
     async with hub() as server:
         client = await server.client()
-        results: list[BaseException | None] = []
-        client.publish_then("t", b"1", results.append)
-        await until(lambda: results == [None])
+        acknowledged: list[int] = []
+        client.acknowledged = acknowledged.extend
+        sent = [client.send("t", b"1"), client.send("t", b"2")]
+        await until(lambda: acknowledged == sent)
+        received = [each for each in server.brokers[0].received if isinstance(each, Publish)]
+        assert [(each.packet_id, each.payload) for each in received] == list(zip(sent, [b"1", b"2"], strict=True))
         server.brokers[0].acknowledging = False
-        client.publish_then("t", b"2", results.append)
+        client.send("t", b"3", again=True)
+        await until(lambda: server.brokers[0].received[-1] == Publish("t", b"3", 1, dup=True, packet_id=3))
         client.abort()
         await client.wait_closed()
-        assert isinstance(results[1], ConnectionLostError)
+        assert acknowledged == sent
         assert client.cause == "cut on purpose"
         assert not (await server.brokers[0].ended)[1]
         with pytest.raises(ConnectionLostError):
-            client.publish_then("t", b"3", results.append)
+            client.send("t", b"4")
 
 
 @pytest.mark.parametrize(
@@ -322,12 +326,13 @@ async def test_a_paused_reader_is_not_blamed_for_silence() -> None:
         stream.pause_reading()
         await asyncio.sleep(0.8)
         assert client.is_open
-        done: list[object] = []
-        client.publish_then("t", b"held", done.append)
+        acknowledged: list[int] = []
+        client.acknowledged = acknowledged.extend
+        client.send("t", b"held")
         await asyncio.sleep(0.1)
-        assert done == []
+        assert acknowledged == []
         stream.resume_reading()
-        await until(lambda: done == [None])
+        await until(lambda: acknowledged == [1])
         await client.disconnect()
 
 
@@ -421,12 +426,12 @@ async def test_packet_identifiers_are_not_used_twice() -> None:
     async with hub(lambda broker: setattr(broker, "acknowledging", False)) as server:
         client = await server.client()
         for _ in range(65_535):
-            client.publish_then("t", b"", lambda _error: None)
+            client.send("t", b"")
         with pytest.raises(UsageError):
-            client.publish_then("t", b"", lambda _error: None)
+            client.send("t", b"")
         server.brokers[0].stream.send(encode_pubacks([500]))
         await until(lambda: len(client._acks) == 65_534)
-        client.publish_then("t", b"", lambda _error: None)
+        client.send("t", b"")
         assert 500 in client._acks
         client.abort()
 

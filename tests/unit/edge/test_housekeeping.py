@@ -17,7 +17,7 @@ from edgetrust.store.engine import Database
 from edgetrust.store.queue_accounts import Dropped
 from edgetrust.store.queues import ForwardQueue
 from edgetrust.store.records import at_moment
-from support.database import Outcomes, message, queued
+from support.database import Outcomes, queued
 
 DAY = timedelta(days=1)
 
@@ -46,7 +46,7 @@ async def test_what_is_too_old_goes_and_is_said(queue: ForwardQueue, monkeypatch
     status = await queue.status()
     assert (status.messages, status.oldest_at) == (5, at_moment(1_700_000_000_005))
     assert [stored.message for stored in await queue.lane("$upstream").lease()] == [
-        message(number) for number in range(5, 10)
+        queued(number) for number in range(5, 10)
     ]
 
 

@@ -15,8 +15,7 @@ from edgetrust.clock import ManualClock
 from edgetrust.edge.metrics import STRANGER, GatewayMetrics
 from edgetrust.edge.observing import CountingAuditor, UpstreamObserver
 from edgetrust.limits import METRIC_OBSERVATIONS
-from edgetrust.protocol.messages import Message
-from edgetrust.store.queues import LeasedMessage
+from edgetrust.store.queues import LeasedMessage, QueuedMessage
 from edgetrust.trust.audit import Record
 from support.decisions import NOW
 
@@ -94,19 +93,21 @@ def test_decisions_name_only_whom_the_copy_knows(metrics: GatewayMetrics) -> Non
 def test_the_way_up(metrics: GatewayMetrics) -> None:
     clock = ManualClock(NOW)
     observer = UpstreamObserver("gw", metrics, clock)
-    message = Message("gw", "m", "%24.on=high", b"1", clock.milliseconds(), "", "Telemetry")
+    message = QueuedMessage("gw", "m", "%24.on=high", b"1", clock.milliseconds(), "", "Telemetry", priority=5)
+    sent_at = clock.monotonic() + 29.75
     observer.lost()
     observer.lost()
     clock.advance(timedelta(seconds=30).total_seconds())
     observer.connected()
-    observer.arrived(LeasedMessage(1, message, "", 5), 0.25)
-    observer.dropped(LeasedMessage(2, message, "", 5), "undeliverable")
+    observer.arrived([(LeasedMessage(1, message), sent_at), (LeasedMessage(2, message), sent_at)])
+    observer.dropped(LeasedMessage(3, message), "undeliverable")
     samples = read(metrics)
     assert samples["edgehub_offline_count_total"] == {("gw/$edgeHub",): 1}
     assert samples["edgehub_operation_retry_total"] == {("gw/$edgeHub", "connect"): 1}
     assert samples["edgehub_offline_duration_seconds_sum"] == {("gw/$edgeHub",): 30}
-    assert samples["edgehub_messages_sent_total"] == {("gw/m", "high", "5", "iothub", ""): 1}
-    assert samples["edgehub_message_process_duration_seconds_sum"] == {("gw/m", "5", "iothub"): 30}
+    assert samples["edgehub_messages_sent_total"] == {("gw/m", "high", "5", "iothub", ""): 2}
+    assert samples["edgehub_message_send_duration_seconds_sum"] == {("gw/m", "iothub"): 0.5}
+    assert samples["edgehub_message_process_duration_seconds_sum"] == {("gw/m", "5", "iothub"): 60}
     assert samples["edgehub_messages_dropped_total"] == {("gw/m", "high", "undeliverable"): 1}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,30 +11,27 @@ import pytest
 
 from edgetrust.clock import ManualClock
 from edgetrust.edge import upstream as module
-from edgetrust.edge.upstream import Upstream
+from edgetrust.edge.upstream import Sent, Upstream
 from edgetrust.errors import Error, UnavailableError, UsageError
-from edgetrust.protocol.messages import Message
-from edgetrust.store.queues import LeasedMessage
-
-Done = Callable[[BaseException | None], None]
+from edgetrust.store.queues import LeasedMessage, QueuedMessage
 
 
-def message(device: str, body: str, properties: str = "") -> Message:
-    return Message(device, None, properties, body.encode(), 0, "{}", "Telemetry")
+def message(device: str, body: str, properties: str = "") -> QueuedMessage:
+    return QueuedMessage(device, None, properties, body.encode(), 0, "{}", "Telemetry")
 
 
 class FakeQueue:
     """A queue in memory with the store's rules."""
 
     def __init__(self) -> None:
-        self.stored: dict[int, Message] = {}
+        self.stored: dict[int, QueuedMessage] = {}
         self.once_leased_to = 0
         self.leased_to = 0
         self.next = 1
         self.news = asyncio.Event()
         self.releases = 0
 
-    def put(self, *messages: Message) -> None:
+    def put(self, *messages: QueuedMessage) -> None:
         for one in messages:
             self.stored[self.next] = one
             self.next += 1
@@ -74,7 +71,8 @@ class FakeLink:
     def __init__(self, *, automatic: bool = True, poison: str = "", odd: str = "") -> None:
         self.sent: list[tuple[str, bytes]] = []
         self.again: list[bool] = []
-        self.waiting: list[Done] = []
+        self.waiting: list[int] = []
+        self.acknowledged: Callable[[Sequence[int]], None] = lambda _: None
         self.automatic = automatic
         self.poison = poison
         self.odd = odd
@@ -84,24 +82,26 @@ class FakeLink:
         self.most_waiting = 0
         self.disconnected = False
 
-    def publish_then(self, topic: str, payload: bytes, done: Done, *, again: bool = False) -> None:
+    def send(self, topic: str, payload: bytes, *, again: bool = False) -> int:
         if not self.is_open:
             raise UnavailableError("closed")
         if self.odd and self.odd in topic:
             raise UsageError("the topic is too long")
         self.sent.append((topic, payload))
         self.again.append(again)
-        self.waiting.append(done)
+        packet_id = len(self.sent)
+        self.waiting.append(packet_id)
         self.most_waiting = max(self.most_waiting, len(self.waiting))
         loop = asyncio.get_running_loop()
         if self.poison and self.poison in topic:
             loop.call_soon(self.abort, "the hub does not like it")
         elif self.automatic:
             loop.call_soon(self.answer)
+        return packet_id
 
     def answer(self) -> None:
         if self.waiting and self.is_open:
-            self.waiting.pop(0)(None)
+            self.acknowledged([self.waiting.pop(0)])
 
     async def wait_closed(self) -> str:
         await self.ended.wait()
@@ -114,9 +114,7 @@ class FakeLink:
     def abort(self, cause: str = "cut") -> None:
         self.is_open = False
         self.cause = self.cause or cause
-        waiting, self.waiting = self.waiting, []
-        for done in waiting:
-            done(UnavailableError("lost"))
+        self.waiting.clear()
         self.ended.set()
 
 
@@ -151,7 +149,7 @@ class Story:
 
     def lost(self) -> None: ...
 
-    def arrived(self, stored: LeasedMessage, seconds: float) -> None: ...
+    def arrived(self, messages: Sequence[Sent]) -> None: ...
 
     def dropped(self, stored: LeasedMessage, why: str) -> None:
         self.given_up.append((stored.message.body.decode(), why))
@@ -164,7 +162,7 @@ class Story:
         self.links.append(made)
         return made
 
-    async def undeliverable(self, one: Message) -> bool:
+    async def undeliverable(self, one: QueuedMessage) -> bool:
         self.asked.append(one.device)
         return one.device in self.gone
 
@@ -388,7 +386,7 @@ async def test_a_renewal_waits_for_what_is_under_way_but_not_for_ever(monkeypatc
 
 async def test_a_connection_that_closes_at_the_moment_of_sending() -> None:
     class Closing(FakeLink):
-        def publish_then(self, topic: str, payload: bytes, done: Done, *, again: bool = False) -> None:
+        def send(self, topic: str, payload: bytes, *, again: bool = False) -> int:
             self.abort("just now")
             raise UnavailableError("closed")
 

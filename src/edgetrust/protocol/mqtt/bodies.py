@@ -35,6 +35,7 @@ PINGREQ, PINGRESP, DISCONNECT = 0xC0, 0xD0, 0xE0
 PROTOCOL_NAME, PROTOCOL_LEVEL = "MQTT", 4
 SUBACK_FAILURE = 0x80
 _CODES = frozenset({0, 1, 2, SUBACK_FAILURE})
+_new_puback = tuple.__new__
 _CONNACK_CODES = 5  # the highest that MQTT 3.1.1 defines
 
 # CONNECT flags (MQTT 3.1.1, 3.1.2.3)
@@ -164,7 +165,7 @@ def _connack(data: bytes, at: int, stop: int) -> Connack:
 
 def _puback(data: bytes, at: int, stop: int) -> Puback:
     if stop - at == 2 and (packet_id := data[at] << 8 | data[at + 1]):  # as it always is; one comes for each message
-        return Puback(packet_id)
+        return _new_puback(Puback, (packet_id,))
     return Puback(_only_packet_id(data, at, stop))
 
 

@@ -85,16 +85,16 @@ def encode(packet: Packet) -> bytes:  # noqa: PLR0911 - one line per packet type
             assert_never(packet)
 
 
-def encode_publish(topic: str, payload: bytes, packet_id: int) -> bytes:
+def encode_publish(topic: str, payload: bytes, packet_id: int, *, dup: bool = False) -> bytes:
     """A PUBLISH at QoS 1, as `encode` makes it, for who sends one after the other. Raises UsageError as that does."""
     if not valid_topic(topic):
         raise UsageError(f"{topic[:80]!r} is no topic name")
     raw = topic.encode()
     size = 4 + len(raw) + len(payload)
     if 127 < size < _THREE_DIGITS and 0 < packet_id < _PACKET_IDS:  # nearly all messages
-        head = _pack_head(_PUBLISH_QOS1, size & 127 | 128, size >> 7, len(raw))
+        head = _pack_head(_PUBLISH_QOS1 | dup << 3, size & 127 | 128, size >> 7, len(raw))
         return b"".join((head, raw, _pack_number(packet_id), payload))
-    return _publish(Publish(topic, payload, 1, packet_id=packet_id))
+    return _publish(Publish(topic, payload, 1, dup=dup, packet_id=packet_id))
 
 
 def _publish(packet: Publish) -> bytes:

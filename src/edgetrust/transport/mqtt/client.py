@@ -22,7 +22,7 @@ from typing import Any, Final, cast
 from edgetrust import limits
 from edgetrust.errors import Error, RefusedError, UnavailableError, UsageError
 from edgetrust.protocol.mqtt.connection import MqttConnection, State
-from edgetrust.protocol.mqtt.encoding import encode, encode_puback, encode_publish
+from edgetrust.protocol.mqtt.encoding import encode_puback, encode_publish
 from edgetrust.protocol.mqtt.faults import MqttProtocolError
 from edgetrust.protocol.mqtt.packets import (
     Connack,
@@ -41,7 +41,6 @@ from edgetrust.transport.dial import dial
 from edgetrust.transport.tls.contexts import ClientContext
 from edgetrust.transport.tls.transport import LoopShare
 
-Done = Callable[[BaseException | None], None]
 Answer = Suback | Unsuback
 _PACKET_IDS: Final = 65_535
 _TRY_LATER: Final = 3
@@ -84,6 +83,7 @@ class MqttClient(asyncio.Protocol):
     __slots__ = (
         *(
             "_acks",
+            "acknowledged",
             "_answers",
             "_asked",
             "_cause",
@@ -125,7 +125,7 @@ class MqttClient(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._connack: asyncio.Future[bool] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
-        self._acks: dict[int, Done] = {}
+        self._acks: dict[int, asyncio.Future[None] | None] = {}  # None: of `send`
         self._answers: dict[int, asyncio.Future[Answer]] = {}
         self._incoming: deque[Publish] = deque()
         self._message = asyncio.Event()
@@ -137,6 +137,7 @@ class MqttClient(asyncio.Protocol):
         self._ended_by_us = False
         self._cause = ""
         self.tick = 0
+        self.acknowledged: Callable[[Sequence[int]], None] = _nobody  # told what of `send` has been acknowledged
 
     # What applications call -----------------------------------------------------------------------------------------
 
@@ -163,26 +164,25 @@ class MqttClient(asyncio.Protocol):
         await self._window.acquire()
         acknowledged: asyncio.Future[None] = self._loop.create_future()
         try:
-            self.publish_then(topic, payload, partial(self._resolve, acknowledged))
+            self._acks[self.send(topic, payload)] = acknowledged
         except Error:
             self._window.release()
             raise
         await acknowledged
 
-    def publish_then(self, topic: str, payload: bytes, done: Done, *, again: bool = False) -> None:
-        """Publish at QoS 1 and call `done(None)` when it is acknowledged, `done(error)` when it never will be. `again`
-        marks it as perhaps sent before (MQTT 3.1.1, 3.3.1.1).
+    def send(self, topic: str, payload: bytes, *, again: bool = False) -> int:
+        """Publish at QoS 1; its packet identifier. `acknowledged` gets all of one wake-up together, and nothing when
+        the connection is lost. `again` marks it as perhaps sent before (MQTT 3.1.1, 3.3.1.1).
 
-        The caller keeps its own window. Raises ConnectionLostError and UsageError at once; `done` is not called then.
+        The caller keeps its own window. Raises ConnectionLostError and UsageError.
         """
-        if not self.is_open or self._transport is None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
             raise ConnectionLostError(self._cause or "it is closing")
         packet_id = self._free_id()
-        if again:
-            self._transport.write(encode(Publish(topic, payload, 1, dup=True, packet_id=packet_id)))
-        else:
-            self._transport.write(encode_publish(topic, payload, packet_id))
-        self._acks[packet_id] = done
+        transport.write(encode_publish(topic, payload, packet_id, dup=again))
+        self._acks[packet_id] = None
+        return packet_id
 
     async def subscribe(self, filters: Sequence[tuple[str, int]]) -> tuple[int, ...]:
         """Subscribe to (filter, QoS) pairs; the granted QoS of each, 0x80 for a failure. Raises ConnectionLostError."""
@@ -274,8 +274,10 @@ class MqttClient(asyncio.Protocol):
         self._cause = self._cause or (str(exc) if exc is not None else "the connection was closed")
         error = ConnectionLostError(self._cause)
         acks, self._acks = self._acks, {}
-        for done in acks.values():
-            done(error)
+        for publishing in acks.values():
+            if publishing is not None:
+                self._window.release()
+                _fail(publishing, error)
         for answer in self._answers.values():
             _fail(answer, error)
         _fail(self._connack, error)
@@ -297,22 +299,34 @@ class MqttClient(asyncio.Protocol):
     # Inside ---------------------------------------------------------------------------------------------------------
 
     def _take(self, packets: Sequence[Packet]) -> None:
+        acks = self._acks
+        acknowledged: list[int] = []
         for packet in packets:
-            match packet:
-                case Publish():
-                    self._receive(packet)
-                case Puback(packet_id):
-                    done = self._acks.pop(packet_id, None)
-                    if done is not None:
-                        done(None)
-                case Suback() | Unsuback():
-                    waiting = self._answers.get(packet.packet_id)
-                    if waiting is not None and not waiting.done():
-                        waiting.set_result(packet)
-                case Connack(session_present, code):
-                    self._answered(session_present, code)
-                case _:  # PINGRESP: that something came is all that counts
-                    pass
+            if type(packet) is not Puback:
+                self._take_other(packet)
+            elif packet.packet_id in acks:
+                publishing = acks.pop(packet.packet_id)
+                if publishing is None:
+                    acknowledged.append(packet.packet_id)
+                else:
+                    self._window.release()
+                    if not publishing.done():  # else whoever waited has been cancelled
+                        publishing.set_result(None)
+        if acknowledged:
+            self.acknowledged(acknowledged)
+
+    def _take_other(self, packet: Packet) -> None:
+        match packet:
+            case Publish():
+                self._receive(packet)
+            case Suback() | Unsuback():
+                waiting = self._answers.get(packet.packet_id)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(packet)
+            case Connack(session_present, code):
+                self._answered(session_present, code)
+            case _:  # PINGRESP: that something came is all that counts
+                pass
 
     def _answered(self, session_present: bool, code: int) -> None:
         if self._connack.done():
@@ -361,22 +375,17 @@ class MqttClient(asyncio.Protocol):
             self._transport.close()
 
     def _free_id(self) -> int:
-        if len(self._acks) + len(self._answers) >= _PACKET_IDS:
+        acks, answers, packet_id = self._acks, self._answers, self._next_id
+        if len(acks) + len(answers) >= _PACKET_IDS:
             raise UsageError("all packet identifiers wait for an acknowledgement", reason="no-packet-identifier")
-        while self._next_id in self._acks or self._next_id in self._answers:
-            self._next_id = self._next_id % _PACKET_IDS + 1
-        packet_id = self._next_id
+        while packet_id in acks or packet_id in answers:
+            packet_id = packet_id % _PACKET_IDS + 1
         self._next_id = packet_id % _PACKET_IDS + 1
         return packet_id
 
-    def _resolve(self, acknowledged: asyncio.Future[None], error: BaseException | None) -> None:
-        self._window.release()
-        if acknowledged.done():
-            return  # whoever waited has been cancelled
-        if error is None:
-            acknowledged.set_result(None)
-        else:
-            acknowledged.set_exception(error)
+
+def _nobody(packet_ids: Sequence[int]) -> None:
+    """Nobody has sent anything that way."""
 
 
 def _fail(waiting: asyncio.Future[Any], error: Error) -> None:

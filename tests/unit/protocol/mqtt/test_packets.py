@@ -17,8 +17,10 @@ def test_equality_is_by_content_and_type() -> None:
 def test_packets_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Publish("t", b"x").topic = "u"  # type: ignore[misc]
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         Puback(1).packet_id = 2  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        Unsuback(1).packet_id = 2  # type: ignore[misc]
 
 
 def test_a_password_is_not_shown() -> None:
