@@ -18,6 +18,8 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from edgetrust.cli.client import HubClient, find_hub
+from support import forked
+from support.forked import Forked
 from support.pki import Holder, Pki, self_signed
 from support.ports import free_port
 
@@ -34,9 +36,7 @@ def write_holder(folder: Path, name: str, holder: Holder, *, root: bool = False)
 
 
 def edgetrust(*arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "edgetrust.cli", *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = forked.run(*arguments, timeout=60)
     assert not ok or done.returncode == 0, done.stderr
     return done
 
@@ -49,7 +49,7 @@ class Process:
     log: Path
     ready: dict[str, Any] = field(default_factory=dict)
     ready_after: float = 0.0
-    running: subprocess.Popen[str] | None = None
+    running: subprocess.Popen[str] | Forked | None = None
     prefix: list[str] = field(default_factory=list)  # what the command is started with
 
     def start(self) -> dict[str, Any]:
@@ -62,6 +62,9 @@ class Process:
     def launch(self) -> None:
         """Start it, without waiting."""
         with self.log.open("a") as log:
+            if not self.prefix:
+                self.running = Forked(self.arguments, stderr=log)
+                return
             self.running = subprocess.Popen(
                 [*self.prefix, sys.executable, "-m", "edgetrust.cli", *self.arguments],
                 stdout=subprocess.PIPE,

@@ -13,24 +13,26 @@ from typing import Any
 
 import pytest
 
+from support import forked
+
 EDGETRUST = (sys.executable, "-m", "edgetrust.cli")
 
 
 def edgetrust(*arguments: str | Path, directory: Path | None = None, **environment: str) -> Any:
     place = {} if directory is None else {"EDGETRUST_DIR": str(directory)}
-    return subprocess.run(
-        [*EDGETRUST, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **place, **environment},
-        timeout=240,
-    )
+    return forked.run(*map(str, arguments), env={**os.environ, **place, **environment}, timeout=240)
 
 
 @pytest.mark.timeout(300)
 def test_the_story_holds_and_leaves_nothing(tmp_path: Path) -> None:
-    told = edgetrust("demo", "--json", TMPDIR=str(tmp_path))
+    told = subprocess.run(
+        [*EDGETRUST, "demo", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        timeout=240,
+    )
     story = json.loads(told.stdout)
     assert [(line["name"], line["evidence"]) for line in story["lines"] if not line["holds"]] == []
     assert (told.returncode, story["holds"], story["running"]) == (0, True, {})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import msgspec
 from aiohttp import web
 
@@ -60,6 +63,12 @@ def defined_routes() -> list[web.RouteDef]:
     return [route for module in MODULES for route in module.routes if isinstance(route, web.RouteDef)]
 
 
+@cache
+def description() -> bytes:
+    """What the application says of itself, JSON. Made when somebody asks: it is a fifth of the start of a hub."""
+    return msgspec.json.encode(openapi.document(defined_routes()))
+
+
 def build_app(parts: Parts) -> web.Application:
     """The application over `parts`."""
     around = [errors_answered, api_version_named, words_checked]
@@ -68,5 +77,6 @@ def build_app(parts: Parts) -> web.Application:
     app.on_shutdown.append(parts.websockets.close)
     for module in MODULES:
         app.add_routes(module.routes)
-    app[openapi.DOCUMENT] = msgspec.json.encode(openapi.document(defined_routes()))
+    described: Callable[[], bytes] = description
+    app[openapi.DOCUMENT] = described
     return app

@@ -8,7 +8,7 @@ table with the routes, so that neither has an entry of its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from edgetrust.protocol.jobs import JobBody
 from edgetrust.protocol.registry import DeviceBody, ModuleBody, ScopeListing, ScopeLookup, ScopeRequest
 
 routes = web.RouteTableDef()
-DOCUMENT: web.AppKey[bytes] = web.AppKey("openapi", bytes)
+DOCUMENT: web.AppKey[Callable[[], bytes]] = web.AppKey("openapi")
 
 _JSON, _ANY, _LINES, _TEXT = "application/json", "application/octet-stream", "application/x-ndjson", "text/plain"
 _SUCCESS = {
@@ -174,7 +174,7 @@ ABOUT: Mapping[str, About] = {
 @routes.get("/edgetrust/openapi.json")
 async def description(request: web.Request) -> web.Response:
     """This description. Open to everybody: it says what is possible, not what is there."""
-    return json_answer(request.app[DOCUMENT])
+    return json_answer(request.app[DOCUMENT]())
 
 
 def document(defined: Iterable[web.RouteDef]) -> dict[str, Any]:
