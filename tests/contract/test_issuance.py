@@ -10,7 +10,8 @@ from edgetrust.ca.authority import Issued
 from edgetrust.ca.forecast import calendar, in_use, measure, within
 from edgetrust.ca.reasons import IssuanceReason as Why
 from edgetrust.store import chained
-from edgetrust.store.issuance import find_claim, find_issued
+from edgetrust.store.est import find_claim
+from edgetrust.store.issuance import find_issued
 from edgetrust.telemetry import METRICS
 from support.ca import certificate_authority, csr, san
 

@@ -32,17 +32,9 @@ from edgetrust.pki.keys import PublicKey
 from edgetrust.pki.names import Names
 from edgetrust.pki.profiles import Profile
 from edgetrust.store import chained
+from edgetrust.store.authorities import AuthorityRow, read_authorities
 from edgetrust.store.engine import Database
-from edgetrust.store.issuance import (
-    CROSS,
-    AuthorityRow,
-    IssuedRow,
-    add_issued,
-    find_issued,
-    key_digest,
-    read_authorities,
-    serial_text,
-)
+from edgetrust.store.issuance import CROSS, IssuedRow, add_issued, find_issued, key_digest, serial_text
 from edgetrust.store.rotations import RotationRow, read_rotations
 from edgetrust.trust.verdict import Check
 

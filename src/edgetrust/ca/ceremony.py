@@ -40,7 +40,8 @@ from edgetrust.pki.profiles import (
     Profile,
 )
 from edgetrust.store import chained
-from edgetrust.store.issuance import AuthorityRow, IssuedRow, add_authority, add_issued, serial_text
+from edgetrust.store.authorities import AuthorityRow, add_authority
+from edgetrust.store.issuance import IssuedRow, add_issued, serial_text
 
 OPERATOR: Final = "operator"
 # What every request of a CA asks for, beside its basic constraints.

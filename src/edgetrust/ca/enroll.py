@@ -42,7 +42,7 @@ from edgetrust.pki.chain import Chain, ChainError
 from edgetrust.pki.keys import PublicKey, SecretText
 from edgetrust.pki.profiles import EDGE_CA, PROFILES
 from edgetrust.store import chained
-from edgetrust.store.issuance import (
+from edgetrust.store.est import (
     APPROVED,
     DENIED,
     PENDING,
@@ -53,9 +53,8 @@ from edgetrust.store.issuance import (
     find_claim,
     find_request,
     forget_request,
-    holdings_of_key,
-    key_digest,
 )
+from edgetrust.store.issuance import holdings_of_key, key_digest
 from edgetrust.store.passwords import take_use
 from edgetrust.trust.verdict import Check
 

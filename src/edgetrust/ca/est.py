@@ -43,7 +43,8 @@ from edgetrust.errors import Error, PeerError, UnavailableError
 from edgetrust.pki.keys import KeyAlgorithm
 from edgetrust.pki.softkeys import SoftKey
 from edgetrust.protocol import est
-from edgetrust.store.issuance import note_fetch, thumbprint_of
+from edgetrust.store.authorities import note_fetch
+from edgetrust.store.issuance import thumbprint_of
 from edgetrust.telemetry import DECISIONS, EVENT_CERTIFICATE_ISSUED, EVENT_ENROLL_REFUSED, EVENT_REQUEST_FAILED
 from edgetrust.transport.http import peer_chain, tls_unique
 

@@ -34,7 +34,7 @@ from edgetrust.ca.request import Asked, owner_of
 from edgetrust.pki.names import Names
 from edgetrust.pki.profiles import DEVICE, DOWNSTREAM, EDGE_CA, GATEWAY_SERVER
 from edgetrust.protocol.iothub import valid_identifier
-from edgetrust.store.issuance import Claim
+from edgetrust.store.est import Claim
 from edgetrust.trust.verdict import Check
 
 SELF: Final = "{self}"

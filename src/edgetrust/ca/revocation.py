@@ -31,14 +31,8 @@ from edgetrust.pki.issue import Issuer
 from edgetrust.pki.keys import signing_key
 from edgetrust.pki.profiles import EDGE_CA
 from edgetrust.store import chained
-from edgetrust.store.issuance import (
-    IssuedRow,
-    change_authority,
-    find_issued,
-    issued_by_serial,
-    mark_revoked,
-    next_crl_number,
-)
+from edgetrust.store.authorities import change_authority, next_crl_number
+from edgetrust.store.issuance import IssuedRow, find_issued, issued_by_serial, mark_revoked
 
 REASONS: Final = tuple(
     flag.value

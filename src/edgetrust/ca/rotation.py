@@ -43,16 +43,8 @@ from edgetrust.errors import RefusedError, UsageError
 from edgetrust.pki.names import Names
 from edgetrust.pki.profiles import INTERMEDIATE, PROFILES
 from edgetrust.store import chained
-from edgetrust.store.issuance import (
-    CROSS,
-    IssuedRow,
-    add_issued,
-    change_authority,
-    fetchers,
-    find_issued,
-    serial_text,
-    thumbprint_of,
-)
+from edgetrust.store.authorities import change_authority, fetchers
+from edgetrust.store.issuance import CROSS, IssuedRow, add_issued, find_issued, serial_text, thumbprint_of
 from edgetrust.store.rotations import RotationRow, put_rotation, read_rotations, remove_rotation
 
 _GENERATION: Final = re.compile(r"(.*) G(\d+)")

@@ -32,7 +32,8 @@ from edgetrust.pki.profiles import PROFILES, ROOT
 from edgetrust.pki.renewal import AutoRenew, is_due, renew_at
 from edgetrust.pki.softkeys import write_public
 from edgetrust.store import chained
-from edgetrust.store.issuance import IssuedRow, add_issued, issued_by_serial, replace_certificate, serial_text
+from edgetrust.store.authorities import replace_certificate
+from edgetrust.store.issuance import IssuedRow, add_issued, issued_by_serial, serial_text
 
 SAME_KEY, NEW_KEY, NEVER = "same-key", "new-key", "never"
 

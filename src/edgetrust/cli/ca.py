@@ -23,7 +23,8 @@ from edgetrust.cli.ca_rotate import app as rotate
 from edgetrust.cli.output import Json, print_facts, print_json, print_json_line, print_line, print_table, say, utc
 from edgetrust.errors import UsageError
 from edgetrust.pki.keys import KeyAlgorithm, SecretText
-from edgetrust.store.issuance import find_issued, release_claim
+from edgetrust.store.est import release_claim
+from edgetrust.store.issuance import find_issued
 from edgetrust.telemetry import set_up_logging
 
 app = typer.Typer(

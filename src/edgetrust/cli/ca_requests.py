@@ -12,7 +12,7 @@ from edgetrust.ca.authority import CertificateAuthority
 from edgetrust.cli.output import Json, iso, print_json, print_table, say, utc
 from edgetrust.errors import UsageError
 from edgetrust.store import chained
-from edgetrust.store.issuance import APPROVED, DENIED, PENDING, RequestRow, decide_request, read_requests
+from edgetrust.store.est import APPROVED, DENIED, PENDING, RequestRow, decide_request, read_requests
 
 Request = Annotated[str, typer.Argument(metavar="REQUEST", help="The identifier, or its beginning.")]
 Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; it is kept with the request.")]

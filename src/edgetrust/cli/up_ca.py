@@ -22,8 +22,8 @@ from edgetrust.hub.service import Hub
 from edgetrust.pki.keys import SecretText
 from edgetrust.pki.profiles import ROOT
 from edgetrust.pki.softkeys import write_private
+from edgetrust.store.authorities import AuthorityRow
 from edgetrust.store.engine import Database
-from edgetrust.store.issuance import AuthorityRow
 from edgetrust.store.passwords import UNLIMITED, find_password, matches, new_password, put_password
 from edgetrust.transport.guests import Guest
 

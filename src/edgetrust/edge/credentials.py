@@ -14,13 +14,7 @@ from pathlib import Path
 
 from edgetrust.device.tpm import TpmPlace
 from edgetrust.edge.attesting import AttestingReader, Dps
-from edgetrust.edge.configfile import (
-    AttestationTable,
-    AuthenticationTable,
-    ConfigFile,
-    KeyLocation,
-    ProvisioningTable,
-)
+from edgetrust.edge.configfile import AttestationTable, AuthenticationTable, ConfigFile, KeyLocation, ProvisioningTable
 from edgetrust.edge.files import DEVICE_ID, read_file
 from edgetrust.edge.issuing import IssuingReader, Order
 from edgetrust.edge.reading import Reading

@@ -16,13 +16,7 @@ from pathlib import Path
 
 from edgetrust.config import load_toml
 from edgetrust.edge.attesting import Dps
-from edgetrust.edge.configfile import (
-    ConfigFile,
-    GatewayTable,
-    ListenTable,
-    MetricsTable,
-    one_shape,
-)
+from edgetrust.edge.configfile import ConfigFile, GatewayTable, ListenTable, MetricsTable, one_shape
 from edgetrust.edge.credentials import Assignment, Credential, CredentialReader, DeviceCertificate
 from edgetrust.edge.edgeca import EdgeCa, EdgeCaFiles, EdgeCaReader, QuickstartCa
 from edgetrust.edge.files import DEVICE_ID, EDGE_CA, LOCAL_CA

@@ -1,4 +1,4 @@
-"""What a certificate authority remembers: authorities, every certificate they issued, claims, requests that wait.
+"""Every certificate that the authorities of this place have issued.
 
 Rules. All functions run inside a transaction of `Database`; whoever calls them decides and records in the same one, so
 that an enrolment happens whole or not at all. A serial number belongs to one certificate of one authority for ever: a
@@ -10,7 +10,7 @@ It must not know who may have what.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -18,18 +18,9 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, select, update
 
-from edgetrust.errors import UsageError
-from edgetrust.store.ca_tables import (
-    authorities,
-    authority_profiles,
-    ca_bundle_fetches,
-    est_claims,
-    est_requests,
-    issued_certificates,
-    issued_names,
-)
+from edgetrust.store.ca_tables import issued_certificates, issued_names
 from edgetrust.store.pointquery import PointQuery, PointWrite
 from edgetrust.store.records import at_moment, milliseconds
 
@@ -45,26 +36,7 @@ _HOLDINGS = PointQuery(
     .where(issued_certificates.c.public_key == bindparam("key"))
     .distinct()
 )
-_CLAIM = PointQuery(select(est_claims).where(est_claims.c.name == bindparam("name")))
-_ADD, _ADD_NAME, _ADD_CLAIM = PointWrite(issued_certificates), PointWrite(issued_names), PointWrite(est_claims)
-
-PENDING, APPROVED, DENIED = "pending", "approved", "denied"
-
-
-@dataclass(frozen=True, slots=True)
-class AuthorityRow:
-    """One CA. `parent` None: self-signed, or its issuer is unknown here. `key_reference` None: its key is elsewhere."""
-
-    name: str
-    kind: str
-    parent: str | None
-    state: str
-    default: bool
-    key_reference: str | None
-    certificate: x509.Certificate
-    created_at: datetime
-    crl_number: int
-    profiles: frozenset[str]
+_ADD, _ADD_NAME = PointWrite(issued_certificates), PointWrite(issued_names)
 
 
 @dataclass(frozen=True)
@@ -101,35 +73,6 @@ class Standing:
     revocation: str
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A name that a bootstrap credential has taken, with the key it was taken for."""
-
-    name: str
-    credential: str
-    public_key: str
-    claimed_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class RequestRow:
-    """A request that waits for a person, or was decided by one."""
-
-    id: str
-    authority: str
-    profile: str
-    identity: str
-    subject: str
-    public_key: str
-    csr: bytes
-    credential: str
-    peer: str
-    state: str
-    asked_at: datetime
-    decided_at: datetime | None
-    note: str
-
-
 def serial_text(serial: int) -> str:
     """A serial number as it is stored: 40 hexadecimal digits."""
     return f"{serial:040x}"
@@ -143,92 +86,6 @@ def key_digest(key: Any) -> str:
 def thumbprint_of(certificate: x509.Certificate) -> str:
     """What stands for a certificate in rows: SHA-256 of its DER, hexadecimal, lower case."""
     return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
-
-
-# Authorities ----------------------------------------------------------------------------------------------------------
-
-
-def add_authority(connection: Connection, row: AuthorityRow) -> None:
-    """UsageError (`authority-exists`) if there is one of that name."""
-    if connection.execute(select(authorities.c.name).where(authorities.c.name == row.name)).first() is not None:
-        raise UsageError(f"there is a CA {row.name!r} already", reason="authority-exists")
-    certificate = row.certificate
-    values = {
-        "name": row.name,
-        "kind": row.kind,
-        "parent": row.parent,
-        "state": row.state,
-        "default": row.default,
-        "key_reference": row.key_reference,
-        "der": certificate.public_bytes(Encoding.DER),
-        "subject": certificate.subject.rfc4514_string(),
-        "public_key": key_digest(certificate.public_key()),
-        "not_after_ms": milliseconds(certificate.not_valid_after_utc),
-        "created_ms": milliseconds(row.created_at),
-        "crl_number": row.crl_number,
-    }
-    connection.execute(insert(authorities), values)
-    serve_profiles(connection, row.name, row.profiles)
-
-
-def serve_profiles(connection: Connection, name: str, profiles: Iterable[str]) -> None:
-    """Which kinds of certificate an authority issues from now on."""
-    connection.execute(delete(authority_profiles).where(authority_profiles.c.authority == name))
-    served = [{"authority": name, "profile": profile} for profile in sorted(profiles)]
-    if served:
-        connection.execute(insert(authority_profiles), served)
-
-
-def read_authorities(connection: Connection) -> tuple[AuthorityRow, ...]:
-    """All, the oldest first."""
-    served: dict[str, set[str]] = {}
-    for authority, profile in connection.execute(select(authority_profiles)):
-        served.setdefault(authority, set()).add(profile)
-    rows = connection.execute(select(authorities).order_by(authorities.c.created_ms, authorities.c.name))
-    return tuple(
-        AuthorityRow(
-            row.name,
-            row.kind,
-            row.parent,
-            row.state,
-            row.default,
-            row.key_reference,
-            x509.load_der_x509_certificate(bytes(row.der)),
-            at_moment(row.created_ms),
-            row.crl_number,
-            frozenset(served.get(row.name, ())),
-        )
-        for row in rows
-    )
-
-
-def change_authority(connection: Connection, name: str, **values: object) -> None:
-    """Set columns of one authority: `state`, `default`, `key_reference`, `crl_number`."""
-    connection.execute(update(authorities).where(authorities.c.name == name).values(**values))
-
-
-def replace_certificate(connection: Connection, name: str, old: x509.Certificate, new: x509.Certificate) -> bool:
-    """Give an authority its next certificate, if it still has the `old` one."""
-    table = authorities
-    one = (table.c.name == name) & (table.c.der == old.public_bytes(Encoding.DER))
-    values = {
-        "der": new.public_bytes(Encoding.DER),
-        "subject": new.subject.rfc4514_string(),
-        "public_key": key_digest(new.public_key()),
-        "not_after_ms": milliseconds(new.not_valid_after_utc),
-    }
-    return connection.execute(update(table).where(one).values(**values)).rowcount == 1
-
-
-def next_crl_number(connection: Connection, name: str) -> int:
-    """Count up, and the number to put into the next CRL."""
-    one = authorities.c.name == name
-    connection.execute(update(authorities).where(one).values(crl_number=authorities.c.crl_number + 1))
-    number: int = connection.execute(select(authorities.c.crl_number).where(one)).scalar_one()
-    return number
-
-
-# Certificates ---------------------------------------------------------------------------------------------------------
 
 
 def add_issued(connection: Connection, row: IssuedRow) -> None:
@@ -363,97 +220,3 @@ def _issued(row: Row[tuple[object, ...]]) -> IssuedRow:
         at_moment(row.revoked_ms) if row.revoked_ms else None,
         row.revocation,
     )
-
-
-# Claims, requests and evidence ----------------------------------------------------------------------------------------
-
-
-def find_claim(connection: Connection, name: str) -> Claim | None:
-    """Who has taken a name."""
-    rows = _CLAIM.rows(connection, {"name": name})
-    if not rows:
-        return None
-    row = rows[0]
-    return Claim(row["name"], row["credential"], row["public_key"], at_moment(row["claimed_ms"]))
-
-
-def add_claim(connection: Connection, claim: Claim) -> None:
-    """Take a name."""
-    values = {
-        "name": claim.name,
-        "credential": claim.credential,
-        "public_key": claim.public_key,
-        "claimed_ms": milliseconds(claim.claimed_at),
-    }
-    _ADD_CLAIM.add(connection, values)
-
-
-def release_claim(connection: Connection, name: str) -> bool:
-    """Let a name be taken again; whether it was taken."""
-    return connection.execute(delete(est_claims).where(est_claims.c.name == name)).rowcount > 0
-
-
-def find_request(connection: Connection, request_id: str) -> RequestRow | None:
-    """A request by its identifier."""
-    row = connection.execute(select(est_requests).where(est_requests.c.id == request_id)).first()
-    return None if row is None else _request(row)
-
-
-def read_requests(connection: Connection, state: str = PENDING) -> tuple[RequestRow, ...]:
-    """Requests in a state, the oldest first."""
-    query = select(est_requests).where(est_requests.c.state == state).order_by(est_requests.c.asked_ms)
-    return tuple(_request(row) for row in connection.execute(query))
-
-
-def add_request(connection: Connection, row: RequestRow) -> None:
-    """Let a request wait."""
-    values = {name: getattr(row, name) for name in _REQUEST}
-    connection.execute(insert(est_requests), {**values, "asked_ms": milliseconds(row.asked_at), "decided_ms": 0})
-
-
-def decide_request(connection: Connection, request_id: str, state: str, at: datetime, note: str) -> None:
-    """What a person said about it."""
-    one = est_requests.c.id == request_id
-    connection.execute(update(est_requests).where(one).values(state=state, decided_ms=milliseconds(at), note=note))
-
-
-def forget_request(connection: Connection, request_id: str) -> None:
-    """It has been answered for good."""
-    connection.execute(delete(est_requests).where(est_requests.c.id == request_id))
-
-
-_REQUEST = (
-    "id",
-    "authority",
-    "profile",
-    "identity",
-    "subject",
-    "public_key",
-    "csr",
-    "credential",
-    "peer",
-    "state",
-    "note",
-)
-
-
-def _request(row: Row[tuple[object, ...]]) -> RequestRow:
-    values = {name: getattr(row, name) for name in _REQUEST}
-    decided = at_moment(row.decided_ms) if row.decided_ms else None
-    return RequestRow(**{**values, "csr": bytes(row.csr)}, asked_at=at_moment(row.asked_ms), decided_at=decided)
-
-
-def note_fetch(connection: Connection, who: str, bundle: str, at: datetime) -> None:
-    """`who` has fetched the root of this thumbprint."""
-    table = ca_bundle_fetches
-    one = (table.c.who == who) & (table.c.bundle == bundle)
-    changed = connection.execute(update(table).where(one).values(fetched_ms=milliseconds(at))).rowcount
-    if not changed:
-        connection.execute(insert(table), {"who": who, "bundle": bundle, "fetched_ms": milliseconds(at)})
-
-
-def fetchers(connection: Connection, bundle: str) -> dict[str, datetime]:
-    """Who has fetched the root of this thumbprint, and when."""
-    table = ca_bundle_fetches
-    rows = connection.execute(select(table.c.who, table.c.fetched_ms).where(table.c.bundle == bundle))
-    return {row.who: at_moment(row.fetched_ms) for row in rows}

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from edgetrust import limits
 from edgetrust.pki.verify import Purpose, VerifiedChain, verify_chain
-from edgetrust.store.issuance import fetchers, thumbprint_of
+from edgetrust.store.authorities import fetchers
+from edgetrust.store.issuance import thumbprint_of
 from support.ca import csr, san
 from support.ca_server import HEADERS, CaServer, body, certificates_in
 

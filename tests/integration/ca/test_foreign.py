@@ -14,7 +14,7 @@ from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store
 
 from edgetrust.ca import revocation
 from edgetrust.ca.policy import CredentialKind, Rule
-from edgetrust.store.issuance import APPROVED, decide_request, read_requests
+from edgetrust.store.est import APPROVED, decide_request, read_requests
 from support.ca_server import CaServer, ca_server, certificates_in
 from support.surface import CURL, STRONGSWAN, surface
 

@@ -18,7 +18,8 @@ from edgetrust.ca.policy import CredentialKind, Registered, Rule
 from edgetrust.ca.reasons import IssuanceReason as Why
 from edgetrust.pki.keys import SecretText
 from edgetrust.pki.profiles import BOOTSTRAP, EDGE_CA, GATEWAY_SERVER
-from edgetrust.store.issuance import DENIED, decide_request, mark_revoked, read_requests, release_claim
+from edgetrust.store.est import DENIED, decide_request, read_requests, release_claim
+from edgetrust.store.issuance import mark_revoked
 from support.ca import CaWorld, csr, edge_ca_extensions, peer_of, san
 from support.pki import Pki, key
 
@@ -419,7 +420,7 @@ class TestApproval:
 
 class TestAuthorities:
     async def test_one_that_is_not_active_issues_nothing(self, ca: CaWorld) -> None:
-        from edgetrust.store.issuance import change_authority
+        from edgetrust.store.authorities import change_authority
 
         peer = await ca.password("dev1")
         await ca.authority.database.write(lambda connection: change_authority(connection, "edge", state="retired"))

@@ -11,7 +11,8 @@ from edgetrust.ca.rotation import Stage
 from edgetrust.errors import RefusedError, UsageError
 from edgetrust.pki.chain import Chain, TrustBundle
 from edgetrust.pki.verify import Purpose, VerifiedChain, verify_chain
-from edgetrust.store.issuance import note_fetch, thumbprint_of
+from edgetrust.store.authorities import note_fetch
+from edgetrust.store.issuance import thumbprint_of
 from support.ca import CaWorld, csr
 
 
