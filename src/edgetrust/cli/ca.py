@@ -21,6 +21,7 @@ from edgetrust.cli.ca_requests import approve, deny, pending
 from edgetrust.cli.ca_revoke import crl, revoke
 from edgetrust.cli.ca_rotate import app as rotate
 from edgetrust.cli.output import Json, print_facts, print_json, print_json_line, print_line, print_table, say, utc
+from edgetrust.cli.ports import HttpsPort
 from edgetrust.errors import UsageError
 from edgetrust.pki.keys import KeyAlgorithm, SecretText
 from edgetrust.store.est import release_claim
@@ -147,9 +148,7 @@ def _plain(text: str) -> str:
 @app.command()
 def serve(
     config: Config = DEFAULT_CONFIG,
-    https_port: Annotated[
-        int | None, typer.Option("--https-port", min=0, max=65535, help="Instead of the file's; 0 picks a free one.")
-    ] = None,
+    https_port: HttpsPort = None,
     *,
     json: Json = False,
 ) -> None:

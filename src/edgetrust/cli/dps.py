@@ -12,7 +12,7 @@ from edgetrust.cli.at_hub import at_dps
 from edgetrust.cli.client import HubClient
 from edgetrust.cli.hub_ca import dps_app as ca
 from edgetrust.cli.output import Json, print_json_line, say
-from edgetrust.cli.ports import HTTPS
+from edgetrust.cli.ports import HTTPS, HttpsPort, MqttPort
 from edgetrust.cli.refusals import print_refusals
 from edgetrust.clock import SystemClock
 from edgetrust.limits import REFUSALS_KEPT
@@ -29,12 +29,8 @@ app.add_typer(ca, name="ca")
 @app.command()
 def serve(
     config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="dps.toml.")],
-    mqtt_port: Annotated[
-        int | None, typer.Option("--mqtt-port", min=0, max=65535, help="Instead of the file's.")
-    ] = None,
-    https_port: Annotated[
-        int | None, typer.Option("--https-port", min=0, max=65535, help="Instead of the file's.")
-    ] = None,
+    mqtt_port: MqttPort = None,
+    https_port: HttpsPort = None,
     *,
     json: Json = False,
 ) -> None:

@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from edgetrust.cli.edge_check import ConfigOption, apply, check
-from edgetrust.cli.edge_services import HttpsPort, MqttPort, certd, edged, identityd, keyd, serve_local, units
-from edgetrust.cli.output import Json, duration, print_block, print_facts, print_json, print_json_line, print_line, say
+from edgetrust.cli.edge_check import ConfigOption, RootOption, apply, check
+from edgetrust.cli.edge_services import certd, edged, identityd, keyd, units
+from edgetrust.cli.edge_serving import serve_gateway
+from edgetrust.cli.output import Json, duration, print_block, print_facts, print_json, print_line, say
+from edgetrust.cli.ports import HttpsPort, MqttPort
 from edgetrust.clock import SystemClock
 from edgetrust.limits import REFUSALS_KEPT
 
@@ -25,16 +27,11 @@ app.command("apply")(apply)
 for _process in (keyd, certd, identityd, edged, units):
     app.command(_process.__name__)(_process)
 
-Root = Annotated[
-    Path,
-    typer.Option("--root", metavar="DIR", help="Everything the gateway keeps lies below it."),
-]
-
 
 @app.command()
 def serve(
     config: ConfigOption = None,
-    root: Root = Path("/"),
+    root: RootOption = Path("/"),
     mqtt_port: MqttPort = None,
     https_port: HttpsPort = None,
     *,
@@ -46,72 +43,6 @@ def serve(
     keys, while devices stay connected.
     """
     serve_gateway(config, root, mqtt_port, https_port, json=json, alone=True)
-
-
-def serve_gateway(
-    config: Path | None, root: Path, mqtt_port: int | None, https_port: int | None, *, json: bool, alone: bool
-) -> None:
-    """Serve a gateway: `alone` in one process, or by the key, certificate and identity services of others."""
-    from dataclasses import replace
-
-    import structlog
-
-    from edgetrust.cli.ports import https_port as choose
-    from edgetrust.cli.running import run
-    from edgetrust.clock import SystemClock
-    from edgetrust.edge.credentials import NoDevice
-    from edgetrust.edge.files import Layout
-    from edgetrust.edge.gateway import Gateway
-    from edgetrust.edge.processes import as_runtime, start_runtime
-    from edgetrust.edge.settings import load_settings
-    from edgetrust.errors import Error
-    from edgetrust.telemetry import EVENT_CONFIG_NOT_REREAD, set_up_logging
-
-    set_up_logging("json" if json else "text")
-    settings = load_settings(config or Layout(root.absolute()).config, keys_elsewhere=not alone)
-    listen = replace(
-        settings.listen,
-        mqtt_port=settings.listen.mqtt_port if mqtt_port is None else mqtt_port,
-        https_port=choose(settings.listen.https_port if https_port is None else https_port, settings.listen.host),
-    )
-    layout = Layout(root.absolute())
-    if alone and isinstance(settings.credential, NoDevice):
-        serve_local(settings, layout, json=json)
-        return
-
-    def ready(gateway: Gateway) -> None:
-        if json:
-            print_json_line(describe(gateway))
-        else:
-            where = f"MQTT on {gateway.mqtt_port}, HTTPS on {gateway.https_port}"
-            say(f"ready: {settings.hostname}, {where}, pid {os.getpid()}")
-
-    async def reread(gateway: Gateway) -> None:
-        try:
-            found = replace(load_settings(settings.source, keys_elsewhere=not alone), listen=listen)
-            await gateway.reread(found if alone else as_runtime(found))
-        except Error as problem:  # what was in use stays in use
-            structlog.get_logger().error(
-                EVENT_CONFIG_NOT_REREAD, reason=problem.reason, detail=problem.message, fix=problem.fix
-            )
-
-    serving = replace(settings, listen=listen)
-    start = Gateway.start if alone else start_runtime
-    run(lambda: start(serving, layout, SystemClock()), ready, Gateway.wait_moved, reread)
-
-
-def describe(gateway: Any) -> dict[str, Any]:
-    """The ready object."""
-    return {
-        "gateway": {
-            "hostname": gateway.settings.hostname,
-            "mqtt_port": gateway.mqtt_port,
-            "https_port": gateway.https_port,
-        },
-        "workload_socket": str(gateway.services.workload_socket),
-        "certs_dir": str(gateway.layout.certificates),
-        "pid": os.getpid(),
-    }
 
 
 @app.command("import")
@@ -129,7 +60,7 @@ def import_(
 
 
 @app.command()
-def status(root: Root = Path("/"), *, json: Json = False) -> None:
+def status(root: RootOption = Path("/"), *, json: Json = False) -> None:
     """What the gateway below a root is doing: its identity, the hub, the queue, and what expires when."""
     from edgetrust.edge.files import Layout
     from edgetrust.edge.status import read_state, services_of
@@ -145,7 +76,7 @@ def status(root: Root = Path("/"), *, json: Json = False) -> None:
 
 @app.command()
 def refusals(
-    root: Root = Path("/"),
+    root: RootOption = Path("/"),
     *,
     limit: Annotated[int, typer.Option(min=1, max=REFUSALS_KEPT, help="At most that many.")] = 20,
     json: Json = False,
@@ -227,7 +158,7 @@ def _word(answers: bool) -> str:
 @app.command()
 def bundle(
     output: Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write, a ZIP file.")],
-    root: Root = Path("/"),
+    root: RootOption = Path("/"),
     config: ConfigOption = None,
     log: Annotated[
         list[Path] | None, typer.Option("--log", metavar="FILE", help="A log to put in; may be repeated.")

@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from edgetrust.cli.edge_check import ConfigOption, RootOption
+from edgetrust.cli.edge_serving import serve_gateway
 from edgetrust.cli.output import Json, print_json_line, print_line, say
-
-MqttPort = Annotated[
-    int | None, typer.Option("--mqtt-port", min=0, max=65535, help="Instead of the file's; 0: any free one.")
-]
-HttpsPort = Annotated[
-    int | None, typer.Option("--https-port", min=0, max=65535, help="Instead of the file's; 0: any free one.")
-]
+from edgetrust.cli.ports import HttpsPort, MqttPort
 
 
 def keyd(config: ConfigOption = None, root: RootOption = Path("/"), *, json: Json = False) -> None:
@@ -44,8 +39,6 @@ def edged(
     json: Json = False,
 ) -> None:
     """Serve devices and modules, with keys, certificates and identities from the other three processes."""
-    from edgetrust.cli.edge import serve_gateway
-
     serve_gateway(config, root, mqtt_port, https_port, json=json, alone=False)
 
 
@@ -73,22 +66,6 @@ def _serve(name: str, config: Path | None, root: Path, *, json: bool) -> None:
 
     start = kinds[name].start
     run(lambda: start(settings, layout, SystemClock()), ready, lambda process: process.wait_moved())
-
-
-def serve_local(settings: Any, layout: Any, *, json: bool) -> None:
-    """Serve the keys, certificates and local identities of a machine without a hub in one process."""
-    from edgetrust.cli.running import run
-    from edgetrust.clock import SystemClock
-    from edgetrust.edge.processes import LocalServices
-
-    def ready(_process: LocalServices) -> None:
-        sockets = {name: str(layout.socket(name)) for name in ("keyd", "certd", "identityd")}
-        if json:
-            print_json_line({"services": sockets, "pid": os.getpid()})
-        else:
-            say(f"ready without a hub: {', '.join(sockets.values())}, pid {os.getpid()}")
-
-    run(lambda: LocalServices.start(settings, layout, SystemClock()), ready)
 
 
 def units(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from edgetrust.cli import enrollment_bodies as bodies
+from edgetrust.cli import enrollments
 from edgetrust.cli.at_hub import at_dps
 from edgetrust.cli.client import HubClient
 from edgetrust.cli.enrollment_bodies import (
@@ -20,10 +21,9 @@ from edgetrust.cli.enrollment_bodies import (
     TwinOption,
     WebhookOption,
     common_fields,
-    print_enrollment,
 )
 from edgetrust.cli.enrollment_csv import import_csv
-from edgetrust.cli.output import Json, print_facts, print_json, print_table, say
+from edgetrust.cli.output import Json, print_facts, print_json, say
 from edgetrust.errors import UsageError
 
 app = typer.Typer(help="Individual enrollments: who may register, and how.", no_args_is_help=True)
@@ -80,19 +80,19 @@ async def create(
         body["deviceId"] = device_id
     body.update(common_fields(hub_name, allocation, webhook, initial_twin, edge, again, enabled))
     made = await client.put(NOUN, registration, body=body)
-    await print_enrollment(client, NOUN, made, keys=keys, json=json)
+    await enrollments.print_enrollment(client, NOUN, made, keys=keys, json=json)
 
 
 @app.command(help="Show one enrollment and its registration.")
 @at_dps
 async def show(client: HubClient, registration: Id, *, keys: KeysOption = False, json: Json = False) -> None:
-    await print_enrollment(client, NOUN, await client.get(NOUN, registration), keys=keys, json=json)
+    await enrollments.print_enrollment(client, NOUN, await client.get(NOUN, registration), keys=keys, json=json)
 
 
 @app.command("list", help="List individual enrollments.")
 @at_dps
 async def list_(client: HubClient, *, json: Json = False) -> None:
-    await print_all(client, NOUN, json=json)
+    await enrollments.print_all(client, NOUN, json=json)
 
 
 @app.command(help="Change an enrollment. What is not said stays.")
@@ -116,11 +116,9 @@ async def update(
     fields = common_fields(hub_name, allocation, webhook, initial_twin, edge, again, enabled)
     if device_id is not None:
         fields["deviceId"] = device_id
-    if certificate is not None or secondary_certificate is not None:
-        stored = await client.get(NOUN, registration)
-        fields["attestation"] = with_certificates(stored, "clientCertificates", certificate, secondary_certificate)
-    changed = await bodies.change(client, NOUN, registration, _something(fields))
-    await print_enrollment(client, NOUN, changed, keys=False, json=json)
+    await enrollments.update(
+        client, NOUN, registration, fields, "clientCertificates", certificate, secondary_certificate, json=json
+    )
 
 
 @app.command(help="Delete an enrollment and its registration. The device stays at its hub.")
@@ -133,15 +131,13 @@ async def delete(client: HubClient, registration: Id) -> None:
 @app.command(help="Let the device register again.")
 @at_dps
 async def enable(client: HubClient, registration: Id, *, json: Json = False) -> None:
-    changed = await bodies.change(client, NOUN, registration, {"provisioningStatus": "enabled"})
-    await print_enrollment(client, NOUN, changed, keys=False, json=json)
+    await enrollments.set_status(client, NOUN, registration, "enabled", json=json)
 
 
 @app.command(help="Refuse the device, also when a group would let it in. At its hub it stays as it is.")
 @at_dps
 async def disable(client: HubClient, registration: Id, *, json: Json = False) -> None:
-    changed = await bodies.change(client, NOUN, registration, {"provisioningStatus": "disabled"})
-    await print_enrollment(client, NOUN, changed, keys=False, json=json)
+    await enrollments.set_status(client, NOUN, registration, "disabled", json=json)
 
 
 @app.command(help="Show the registration of a device, of a group too: its hub, and by which certificate.")
@@ -167,41 +163,3 @@ async def registration(client: HubClient, registration: Id, *, json: Json = Fals
             ("updated", str(state.get("lastUpdatedDateTimeUtc") or "")),
         ]
     )
-
-
-async def print_all(client: HubClient, noun: str, *, json: bool) -> None:
-    """Every enrollment, page by page."""
-    import json as json_text
-
-    listed: list[dict[str, Any]] = []
-    async for page in client.pages("POST", (noun, "query"), body={"query": "SELECT *"}):
-        listed += json_text.loads(page)
-    if json:
-        print_json(listed)
-        return
-    rows = [
-        (
-            str(body.get("registrationId") or body.get("enrollmentGroupId")),
-            str(body.get("provisioningStatus", "")),
-            bodies.attestation_word(body),
-            "edge" if (body.get("capabilities") or {}).get("iotEdge") else "",
-            str((body.get("registrationState") or {}).get("status") or ""),
-        )
-        for body in listed
-    ]
-    print_table(("NAME", "STATUS", "ATTESTATION", "EDGE", "REGISTRATION"), rows)
-
-
-def with_certificates(
-    stored: dict[str, Any], kind: str, primary: Path | None, secondary: Path | None
-) -> dict[str, Any]:
-    """The stored attestation with the certificates that were given in the place of the old ones."""
-    kept = ((stored.get("attestation") or {}).get("x509") or {}).get(kind) or {}
-    given = bodies.certificates(kind, primary, secondary)["x509"][kind]
-    return {"type": "x509", "x509": {kind: {**kept, **given}}}
-
-
-def _something(fields: dict[str, Any]) -> dict[str, Any]:
-    if not fields:
-        raise UsageError("nothing to change", reason="nothing-to-change", fix="give an option; --help lists them")
-    return fields

@@ -6,15 +6,12 @@ from __future__ import annotations
 
 import base64
 import json as json_text
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from edgetrust.cli.certificates import read_chain, read_file
-from edgetrust.cli.client import HubClient
-from edgetrust.cli.output import print_facts, print_json
 from edgetrust.errors import UsageError
 from edgetrust.pki.chain import Chain
 
@@ -87,77 +84,6 @@ def tpm(endorsement: Path, storage_root: Path | None) -> dict[str, Any]:
     if storage_root is not None:
         keys["storageRootKey"] = _public_area(storage_root)
     return {"type": "tpm", "tpm": keys}
-
-
-async def change(client: HubClient, noun: str, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Write `fields` into a stored enrollment."""
-    body = await client.get(noun, name)
-    etag = str(body["etag"]).strip('"')
-    changed: dict[str, Any] = await client.put(noun, name, body={**body, **fields}, etag=etag)
-    return changed
-
-
-async def print_enrollment(client: HubClient, noun: str, body: dict[str, Any], *, keys: bool, json: bool) -> None:
-    """An enrollment on stdout, with its keys only if they were asked for."""
-    name = str(body.get("registrationId") or body.get("enrollmentGroupId"))
-    if keys:
-        attestation = await client.post(noun, name, "attestationmechanism")
-        body = {**body, "attestation": attestation}
-    if json:
-        print_json(body)
-    else:
-        print_facts(_facts(name, body, keys=keys))
-
-
-def _facts(name: str, body: Mapping[str, Any], *, keys: bool) -> list[tuple[str, str]]:
-    attestation = body.get("attestation") or {}
-    held = attestation.get("symmetricKey") or {}
-    hidden = "(hidden; --keys shows it)"
-    symmetric = attestation.get("type") == "symmetricKey"
-    state = body.get("registrationState") or {}
-    return [
-        ("group" if "enrollmentGroupId" in body else "enrollment", name),
-        ("status", str(body.get("provisioningStatus", ""))),
-        ("attestation", attestation_word(body)),
-        *(
-            [
-                ("primary key", str(held.get("primaryKey") or "") if keys else hidden),
-                ("secondary key", str(held.get("secondaryKey") or "") if keys else hidden),
-            ]
-            if symmetric
-            else []
-        ),
-        *_shown_certificates(attestation.get("x509") or {}),
-        ("device", str(body.get("deviceId") or "")),
-        ("edge", "yes" if (body.get("capabilities") or {}).get("iotEdge") else ""),
-        ("allocation", str(body.get("allocationPolicy") or "")),
-        ("hubs", ", ".join(body.get("iotHubs") or ()) or str(body.get("iotHubHostName") or "")),
-        ("registered", _state(state)),
-        ("etag", str(body.get("etag") or "").strip('"')),
-    ]
-
-
-def attestation_word(body: Mapping[str, Any]) -> str:
-    """`symmetricKey`, `x509` or `tpm`."""
-    return str((body.get("attestation") or {}).get("type") or "")
-
-
-def _shown_certificates(held: Mapping[str, Any]) -> list[tuple[str, str]]:
-    lines = []
-    for pair in (held.get("clientCertificates"), held.get("signingCertificates")):
-        for slot, certificate in (pair or {}).items():
-            info = certificate["info"]
-            lines.append((f"{slot} certificate", f"{info['subjectName']}\nSHA-256 {info['sha256Thumbprint']}"))
-    for slot, name in (held.get("caReferences") or {}).items():
-        if name:
-            lines.append((f"{slot} CA", str(name)))
-    return lines
-
-
-def _state(state: Mapping[str, Any]) -> str:
-    if state.get("status") != "assigned":
-        return str(state.get("status") or "")
-    return f"{state.get('deviceId')} at {state.get('assignedHub')} ({state.get('substatus')})"
 
 
 def _certificate(file: Path | None) -> dict[str, str] | None:

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from edgetrust.cli import enrollment_bodies as bodies
+from edgetrust.cli import enrollments
 from edgetrust.cli.at_hub import at_dps
 from edgetrust.cli.client import HubClient
-from edgetrust.cli.enrollment import print_all, with_certificates
 from edgetrust.cli.enrollment_bodies import (
     AgainOption,
     AllocationOption,
@@ -23,7 +23,6 @@ from edgetrust.cli.enrollment_bodies import (
     TwinOption,
     WebhookOption,
     common_fields,
-    print_enrollment,
 )
 from edgetrust.cli.output import Json, print_json, print_line, print_table, say
 from edgetrust.errors import UsageError
@@ -78,19 +77,19 @@ async def create(
         attestation = {"type": "symmetricKey"}
     fields = common_fields(hub_name, allocation, webhook, initial_twin, edge, again, enabled)
     made = await client.put(NOUN, group, body={"enrollmentGroupId": group, "attestation": attestation, **fields})
-    await print_enrollment(client, NOUN, made, keys=keys, json=json)
+    await enrollments.print_enrollment(client, NOUN, made, keys=keys, json=json)
 
 
 @app.command(help="Show one group.")
 @at_dps
 async def show(client: HubClient, group: Id, *, keys: KeysOption = False, json: Json = False) -> None:
-    await print_enrollment(client, NOUN, await client.get(NOUN, group), keys=keys, json=json)
+    await enrollments.print_enrollment(client, NOUN, await client.get(NOUN, group), keys=keys, json=json)
 
 
 @app.command("list", help="List groups.")
 @at_dps
 async def list_(client: HubClient, *, json: Json = False) -> None:
-    await print_all(client, NOUN, json=json)
+    await enrollments.print_all(client, NOUN, json=json)
 
 
 @app.command(help="Change a group. What is not said stays.")
@@ -111,12 +110,9 @@ async def update(
     json: Json = False,
 ) -> None:
     fields = common_fields(hub_name, allocation, webhook, initial_twin, edge, again, enabled)
-    if certificate is not None or secondary_certificate is not None:
-        stored = await client.get(NOUN, group)
-        fields["attestation"] = with_certificates(stored, "signingCertificates", certificate, secondary_certificate)
-    if not fields:
-        raise UsageError("nothing to change", reason="nothing-to-change", fix="give an option; --help lists them")
-    await print_enrollment(client, NOUN, await bodies.change(client, NOUN, group, fields), keys=False, json=json)
+    await enrollments.update(
+        client, NOUN, group, fields, "signingCertificates", certificate, secondary_certificate, json=json
+    )
 
 
 @app.command(help="Delete a group and the registrations of its devices. Devices stay at their hubs.")
@@ -129,15 +125,13 @@ async def delete(client: HubClient, group: Id) -> None:
 @app.command(help="Let the group's devices register again.")
 @at_dps
 async def enable(client: HubClient, group: Id, *, json: Json = False) -> None:
-    changed = await bodies.change(client, NOUN, group, {"provisioningStatus": "enabled"})
-    await print_enrollment(client, NOUN, changed, keys=False, json=json)
+    await enrollments.set_status(client, NOUN, group, "enabled", json=json)
 
 
 @app.command(help="Refuse the group's devices. At their hubs they stay as they are.")
 @at_dps
 async def disable(client: HubClient, group: Id, *, json: Json = False) -> None:
-    changed = await bodies.change(client, NOUN, group, {"provisioningStatus": "disabled"})
-    await print_enrollment(client, NOUN, changed, keys=False, json=json)
+    await enrollments.set_status(client, NOUN, group, "disabled", json=json)
 
 
 @app.command(help="Derive the key of a device from the group's: put it on that device, and the group's on none.")

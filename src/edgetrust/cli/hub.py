@@ -11,6 +11,7 @@ import typer
 from edgetrust.cli.hub_ca import app as ca
 from edgetrust.cli.hub_policy import app as policy
 from edgetrust.cli.output import Json, print_json_line, say
+from edgetrust.cli.ports import HttpsPort, MqttPort
 from edgetrust.cli.routes import routes
 from edgetrust.clock import SystemClock
 from edgetrust.hub.service import Hub
@@ -28,12 +29,8 @@ app.command("routes", help="How the event routes are doing: place in the log, de
 @app.command()
 def serve(
     config: Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="hub.toml.")],
-    mqtt_port: Annotated[
-        int | None, typer.Option("--mqtt-port", min=0, max=65535, help="Instead of the file's.")
-    ] = None,
-    https_port: Annotated[
-        int | None, typer.Option("--https-port", min=0, max=65535, help="Instead of the file's.")
-    ] = None,
+    mqtt_port: MqttPort = None,
+    https_port: HttpsPort = None,
     *,
     json: Json = False,
 ) -> None:

@@ -1,11 +1,22 @@
-"""Which port HTTPS is on, where nobody has said: 443, since some clients know no other."""
+"""Ports to serve on: instead of those in a file, and which one HTTPS is on where nobody has said: 443, since some
+clients know no other.
+"""
 
 from __future__ import annotations
 
 import socket
+from typing import Annotated
+
+import typer
 
 from edgetrust.cli.output import say
 
+MqttPort = Annotated[
+    int | None, typer.Option("--mqtt-port", min=0, max=65535, help="Instead of the file's; 0: any free one.")
+]
+HttpsPort = Annotated[
+    int | None, typer.Option("--https-port", min=0, max=65535, help="Instead of the file's; 0: any free one.")
+]
 HTTPS, HTTPS_ELSEWHERE = 443, 8443
 
 
