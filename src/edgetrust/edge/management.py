@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
-from collections.abc import Awaitable, Callable
-from datetime import datetime
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +24,7 @@ from aiohttp import web
 from edgetrust import __version__, limits
 from edgetrust.edge.api import NO_CONTENT, ServiceError, Who, answer, bad_parameter, caller, read, service
 from edgetrust.edge.moduleids import Module
+from edgetrust.edge.modulelogs import Wanted, moment
 from edgetrust.edge.modules import Modules
 from edgetrust.edge.principals import Principals
 from edgetrust.edge.workload import VERSIONS
@@ -119,17 +122,21 @@ class Management:
             self._modules.begin(name)
         return web.Response(status=NO_CONTENT)
 
-    async def _logs(self, request: web.Request) -> web.Response:
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
         self._known(request)
-        name, tail = self._module(request), request.query.get("tail", "all")
-        if tail != "all" and not tail.isdigit():
-            raise bad_parameter("tail", "it is a number of lines, or all")
-        if request.query.get("follow", "false") != "false":
-            raise bad_parameter("follow", "logs are not followed here: read the file")
-        text = await asyncio.to_thread(self._modules.log_of, name)
-        lines = text.splitlines(keepends=True)
-        kept = lines if tail == "all" else lines[-int(tail) :] if int(tail) else []
-        return web.Response(body=b"".join(kept), content_type="text/plain")
+        name, wanted, follow = self._module(request), _of_log(request.query), _flag(request.query, "follow")
+        if not self._modules.is_declared(name):
+            raise ServiceError(
+                _NOT_FOUND,
+                f"the log of the module {name!r} is not kept here\ncaused by: it is the gateway, which writes to "
+                "standard error: journalctl -u aziot-edged",
+                reason="log-elsewhere",
+            )
+        if not follow:
+            return web.Response(
+                body=await asyncio.to_thread(self._modules.log_of, name, wanted), content_type="text/plain"
+            )
+        return await _streamed(request, self._modules.follow(name, wanted))
 
     def _module(self, request: web.Request) -> str:
         name = request.match_info["name"].removeprefix("$")
@@ -218,6 +225,42 @@ class Management:
         self._known(request)
         if self._modules.module_of(caller(request).pid) is not None:
             raise ServiceError(_FORBIDDEN, "forbidden", reason="management-not-authorized")
+
+
+async def _streamed(request: web.Request, words: AsyncGenerator[bytes]) -> web.StreamResponse:
+    """As they come, until they end or nobody listens."""
+    response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+    await response.prepare(request)
+    async with aclosing(words):
+        async for some in words:
+            if request.transport is None or request.transport.is_closing():
+                break
+            if some:
+                with suppress(ConnectionError):  # seen at the next turn
+                    await response.write(some)
+    return response
+
+
+def _of_log(query: Mapping[str, str]) -> Wanted:
+    """What of a log a request asks for. Raises ServiceError."""
+    tail, now = query.get("tail", "all"), datetime.now(UTC)
+    if tail != "all" and not re.fullmatch("[0-9]{1,18}", tail):
+        raise bad_parameter("tail", "it is a number of lines, or all")
+    named: dict[str, datetime] = {}
+    for name in ("since", "until"):
+        if name in query:
+            found = moment(query[name], now)
+            if found is None:
+                raise bad_parameter(name, "it is a time (RFC 3339), seconds since 1970, or how long ago, as 1h30m")
+            named[name] = found
+    return Wanted(None if tail == "all" else int(tail), timestamps=_flag(query, "timestamps"), **named)
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool:
+    value = query.get(name, "false")
+    if value not in ("true", "false"):
+        raise bad_parameter(name, "it is true or false")
+    return value == "true"
 
 
 def _name(module_id: str) -> str:

@@ -1,6 +1,6 @@
 """Modules as processes of this machine: started with what they need to know, started again when they end.
 
-What they print goes to a file of each, which does not grow without end. None outlives the gateway (`leftovers`).
+What they print goes to a log of each (`modulelogs`). None outlives the gateway (`leftovers`).
 
 A module's processes are the one that was started and everything below it. Who asks on a workload socket is found by
 walking up from its process: whoever arrives at a module's process is that module. The gateway's own process is
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,9 +24,9 @@ import structlog
 
 from edgetrust.clock import Clock
 from edgetrust.edge.leftovers import dies_with_us, parent_of
+from edgetrust.edge.modulelogs import ModuleLog, Wanted
 from edgetrust.errors import Error
 from edgetrust.limits import (
-    MODULE_LOG_BYTES,
     MODULE_LOG_END_SECONDS,
     MODULE_RESTART_SECONDS,
     MODULE_STEADY_SECONDS,
@@ -36,7 +36,6 @@ from edgetrust.telemetry import EVENT_MODULE_ENDED, EVENT_MODULE_STARTED
 from edgetrust.trust.authorize import EDGE_HUB
 
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
-_WORDS_BYTES = 64 * 1024
 _DEPTH = 64  # generations of processes between a caller and its module
 _log = structlog.get_logger()
 
@@ -78,9 +77,9 @@ class Modules:
     ) -> None:
         self._commands = commands
         self._environment = environment
-        self._logs = logs
         self._clock = clock
         self._lives = {name: _Life() for name in commands}
+        self._logs = {name: ModuleLog(logs / f"{name}.log", clock) for name in commands}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self) -> None:
@@ -98,7 +97,8 @@ class Modules:
         """Start a module, if it is not kept running already."""
         task = self._tasks.get(name)
         if task is None or task.done():
-            self._tasks[name] = asyncio.create_task(self._keep(name, self._commands[name]))
+            task = self._tasks[name] = asyncio.create_task(self._keep(name, self._commands[name]))
+            task.add_done_callback(lambda _: self._logs[name].wake())
 
     async def stop(self, name: str) -> None:
         """End a module, and do not start it again."""
@@ -111,13 +111,14 @@ class Modules:
         """Whether it is a module that is started here: all but the gateway itself."""
         return name in self._commands
 
-    def log_of(self, name: str) -> bytes:
-        """What a module printed last. Reads the disk."""
-        parts = [path.read_bytes() for path in (_old(self._log(name)), self._log(name)) if path.exists()]
-        return b"".join(parts)
+    def log_of(self, name: str, wanted: Wanted = Wanted()) -> bytes:  # noqa: B008 - frozen
+        """What a module that is started here printed last. Reads the disk."""
+        return self._logs[name].read(wanted)
 
-    def _log(self, name: str) -> Path:
-        return self._logs / f"{name}.log"
+    def follow(self, name: str, wanted: Wanted) -> AsyncGenerator[bytes]:
+        """What such a module printed and prints, until it is stopped or ends for good; sometimes nothing."""
+        task = self._tasks.get(name)
+        return self._logs[name].follow(wanted, lambda: task is None or task.done())
 
     def names(self) -> list[str]:
         """The modules that there are, without `$`."""
@@ -202,7 +203,7 @@ class Modules:
         life.pid, life.began_at = process.pid, self._clock.now()
         _log.info(EVENT_MODULE_STARTED, module=name, pid=process.pid)
         assert process.stdout is not None
-        printing = asyncio.create_task(_print(process.stdout, self._log(name)))
+        printing = asyncio.create_task(self._logs[name].take(process.stdout))
         try:
             life.code = await process.wait()
             _log.warning(EVENT_MODULE_ENDED, module=name, detail=f"exit code {life.code}")
@@ -212,25 +213,6 @@ class Modules:
             await _end(process)
             await asyncio.wait((printing,), timeout=MODULE_LOG_END_SECONDS)
             printing.cancel()
-
-
-async def _print(output: asyncio.StreamReader, path: Path) -> None:
-    """Write what a module prints to its file, until it ends. A disk that fails costs the words, not the module."""
-    while words := await output.read(_WORDS_BYTES):
-        with suppress(OSError):
-            await asyncio.to_thread(_append, path, words)
-
-
-def _append(path: Path, words: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.exists() and path.stat().st_size + len(words) > MODULE_LOG_BYTES:
-        path.replace(_old(path))
-    with path.open("ab") as file:
-        file.write(words)
-
-
-def _old(path: Path) -> Path:
-    return path.with_suffix(".log.old")
 
 
 def _own() -> dict[str, str]:

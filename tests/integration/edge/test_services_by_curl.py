@@ -106,6 +106,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         extra = f"""
 [edgetrust.containers.grafana]
 uid = {os.geteuid()}
+[edgetrust.modules.speaker]
+command = ["/bin/sh", "-c", "echo one; echo two; exec sleep 600"]
 [localid]
 domain = "contoso.local"
 [cert_issuance.local_ca.cert]
@@ -374,11 +376,28 @@ def test_management(site: Site) -> None:
         Ask("GET /modules/none", status=404, says="there is no module 'none'"),
         Ask("POST /modules/none/restart", status=404, says="there is no module 'none'"),
         Ask("POST /modules/edgeHub/stop", status=403, says="the module 'edgeHub' is the gateway itself"),
-        Ask("GET /modules/edgeHub/logs?tail=x", status=400, says=INVALID.format("tail")),
+        Ask("GET /modules/speaker/logs?tail=x", status=400, says=INVALID.format("tail")),
+        Ask("GET /modules/speaker/logs?follow=yes", status=400, says=INVALID.format("follow")),
+        Ask("GET /modules/speaker/logs?since=yesterday", status=400, says=INVALID.format("since")),
+        Ask("GET /modules/edgeHub/logs", status=404, says="the log of the module 'edgeHub' is not kept here"),
         Ask("POST /device/reprovision", status=204),
     ])  # fmt: skip
     assert edge_hub["name"] == "edgeHub"
     assert made["authType"] == "sas"
+
+
+def test_a_log_is_streamed_until_its_module_is_stopped(site: Site) -> None:
+    socket = str(site.gateway.root / "run/iotedge/mgmt.sock")
+    url = "http://localhost/modules/speaker/logs?api-version=2022-08-03&follow=true&since=1h&timestamps=true"
+    log = site.gateway.root / "var/lib/edgetrust/modules/speaker.log"
+    wait_until(lambda: log.exists() and log.read_text().endswith("two\n"), 20)
+    with subprocess.Popen(["curl", "-sSN", "--unix-socket", socket, url], stdout=subprocess.PIPE, text=True) as asked:
+        assert asked.stdout is not None
+        assert asked.stdout.readline().endswith("Z one\n")  # while the answer is under way
+        site.asked("mgmt", Ask("POST /modules/speaker/stop", status=204))
+        rest = asked.stdout.read()
+        assert asked.wait(30) == 0, "the answer is whole"
+    assert rest.split(" ")[1:] == ["two\n"]
 
 
 def test_no_key_is_in_the_log(site: Site) -> None:

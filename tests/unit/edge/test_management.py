@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from edgetrust import limits
 from edgetrust.clock import SystemClock
-from edgetrust.edge import modules as modules_module
 from edgetrust.edge.management import Management
 from edgetrust.edge.moduleids import Module, ModuleUnknownError
 from edgetrust.edge.modules import ModuleCommand, Modules, Restart
@@ -110,13 +111,35 @@ async def test_what_a_module_said(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     assert await bench.client.text("/modules/speaker/logs?tail=2") == "two\nthree\n"
     assert await bench.client.text("/modules/speaker/logs?tail=0") == ""
     assert await bench.client.text("/modules/speaker/logs") == "one\ntwo\nthree\n"
-    assert (await bench.client.call("GET", "/modules/speaker/logs?tail=x")).status == 400
-    assert (await bench.client.call("GET", "/modules/speaker/logs?follow=true")).status == 400
-    monkeypatch.setattr(modules_module, "MODULE_LOG_BYTES", 20)
+    monkeypatch.setattr(limits, "MODULE_LOG_BYTES", 100)
     for _ in range(2):
         await bench.client.ok("POST", "/modules/speaker/restart", status=204)
         await until(lambda: bench.modules.log_of("speaker").endswith(b"three\n"))
-    assert len(bench.modules.log_of("speaker")) <= 2 * 20
+    assert sum(path.stat().st_size for path in bench.logs.glob("speaker.*")) <= 2 * 100
+
+
+async def test_a_log_is_followed_until_the_module_is_stopped(bench: Bench) -> None:
+    await until(lambda: bench.modules.log_of("speaker").endswith(b"three\n"))
+    following = asyncio.create_task(bench.client.text("/modules/speaker/logs?follow=true&tail=1"))
+    await asyncio.sleep(0)
+    await bench.client.ok("POST", "/modules/speaker/stop", status=204)
+    assert await following == "three\n"
+    assert await bench.client.text("/modules/speaker/logs?follow=true&timestamps=false&since=1h") == "one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize(
+    "query", ["tail=x", "tail=-1", "tail=%C2%B2", "follow=1", "timestamps=yes", "since=x", "until=1day1"]
+)
+async def test_what_cannot_be_asked_of_a_log(bench: Bench, query: str) -> None:
+    answer = await bench.client.call("GET", f"/modules/speaker/logs?{query}")
+    assert answer.status == 400
+    assert answer.body["message"].startswith(f'parameter "{query.partition("=")[0]}" has an invalid value')
+
+
+async def test_the_gateways_own_log_is_elsewhere(bench: Bench) -> None:
+    answer = await bench.client.call("GET", "/modules/edgeHub/logs")
+    assert answer.status == 404
+    assert "journalctl" in answer.body["message"]
 
 
 @pytest.mark.parametrize(
