@@ -15,6 +15,9 @@ A multi-row INSERT and not `executemany`: SQLite lets go of the interpreter's lo
 would make each row wait for it. A group that fits into one statement is a transaction by itself, insert and commit in
 one step; there is a statement for each number of rows, and the driver keeps them prepared.
 
+What else changes in the same tables goes into the same transaction (`also`), before the inserts: one sync for both. By
+itself it is done where what was appended with it cannot be stored.
+
 An appender that `keeps_order` takes nothing more after it could not store a batch, until it is told to `resume`: what
 came later must not overtake what is to be tried again.
 """
@@ -43,7 +46,8 @@ _MESSAGE_TYPES = ("text", "text", "text", "bytea", "int8", "text", "text")
 
 
 Row = tuple[Any, ...]  # a Message, or what begins with one
-Batch = tuple[Sequence[Row], Done, int]  # what one `append` brought, and its size as `size_of` counts
+Work = Callable[[Any, str], None]  # with a raw cursor and the name of its dialect
+Batch = tuple[Sequence[Row], Done, int, Work | None]  # what one `append` brought, its size (`size_of`); or one `also`
 
 
 def size_of(messages: Sequence[Row]) -> int:
@@ -92,9 +96,9 @@ class Stored:
 
 
 class _Rows(Protocol):
-    """Inserts messages into one table, one transaction per call."""
+    """Inserts messages into one table, one transaction per call, after `works`."""
 
-    def insert(self, messages: Sequence[Row]) -> Stored: ...
+    def insert(self, messages: Sequence[Row], works: Sequence[Work]) -> Stored: ...
 
 
 class _SqliteRows:
@@ -109,13 +113,15 @@ class _SqliteRows:
         self._row = "(?, NULLIF(?, '')" + ", ?" * (len(columns.names) - 2) + ")"
         self._statements: dict[int, str] = {}
 
-    def insert(self, messages: Sequence[Row]) -> Stored:
+    def insert(self, messages: Sequence[Row], works: Sequence[Work]) -> Stored:
         with self._connection.turn:
             extra = self._extra if self._extra is not None and self._extra.concerns(messages) else None
-            if extra is None and len(messages) <= _ROWS_MAX:
+            if extra is None and not works and len(messages) <= _ROWS_MAX:
                 return Stored(self._insert_rows(messages), messages)  # one statement is a transaction of its own
             self._cursor.execute("BEGIN IMMEDIATE")
             try:
+                for work in works:
+                    work(self._cursor, "sqlite")
                 if extra is not None:
                     messages = extra.choose(self._cursor, "sqlite", messages)
                 last = 0
@@ -151,13 +157,15 @@ class _PostgresRows:
         self._copy = f"COPY {columns.table} ({', '.join(columns.names)}) FROM STDIN (FORMAT BINARY)"
         self._types = columns.types
 
-    def insert(self, messages: Sequence[Row]) -> Stored:
+    def insert(self, messages: Sequence[Row], works: Sequence[Work]) -> Stored:
         raw = self._connection.raw
         extra = self._extra if self._extra is not None and self._extra.concerns(messages) else None
         try:
             with raw.cursor() as cursor:
                 # Numbers must become visible in their order: a reader who has seen n will not look below n again.
                 cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._table,))
+                for work in works:
+                    work(cursor, "postgresql")
                 if extra is not None:
                     messages = extra.choose(cursor, "postgresql", messages)
                 last = self._copied(cursor, messages) if messages else 0
@@ -228,10 +236,20 @@ class Appender:
         elif not messages:
             self._loop.call_soon(done, None)
         else:
-            self._waiting_bytes += size
-            if not self._gathered:
-                self._loop.call_soon(self._hand_over)
-            self._gathered.append((messages, done, size))
+            self._gather((messages, done, size, None))
+
+    def also(self, work: Work, done: Done) -> None:
+        """Do `work` in a transaction of the appender's. Otherwise as `append`; it goes on while nothing is taken."""
+        if self._closed:
+            self._loop.call_soon(done, UnavailableError("the store is closed", reason="store-closed"))
+        else:
+            self._gather(((), done, 0, work))
+
+    def _gather(self, batch: Batch) -> None:
+        self._waiting_bytes += batch[2]
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(batch)
 
     def resume(self) -> None:
         """Take batches again. Call it when all that was appended has been answered."""
@@ -256,24 +274,27 @@ class Appender:
     def _run(self) -> None:
         open_ended = True
         while open_ended and (group := self._waiting.get()) is not None:
-            count = sum([len(messages) for messages, _, _ in group])
+            count = sum([len(batch[0]) for batch in group])
             while count < APPEND_GROUP_MESSAGES and not self._waiting.empty():
                 following = self._waiting.get()
                 if following is None:
                     open_ended = False
                     break
                 group += following
-                count += sum([len(messages) for messages, _, _ in following])
+                count += sum([len(batch[0]) for batch in following])
             self._store(group)
         self._disconnect()
 
     def _store(self, group: list[Batch], *, again: bool = True) -> None:
         if self._stopped is not None:
-            self._answer(group, None, self._stopped)
-            return
+            self._answer([batch for batch in group if batch[3] is None], None, self._stopped)
+            group = [batch for batch in group if batch[3] is not None]
+            if not group:
+                return
         messages = group[0][0] if len(group) == 1 else list(chain.from_iterable([batch[0] for batch in group]))
+        works = [work for _, _, _, work in group if work is not None]
         try:
-            stored = self._connected().insert(messages)
+            stored = self._connected().insert(messages, works)
         except BaseException as problem:  # noqa: BLE001 - handed to whoever waits for it, whatever it is
             self._failed(group, problem, again)
         else:
@@ -290,8 +311,8 @@ class Appender:
             self._disconnect()
         if lost and again:  # the server was restarted; if it had stored the group, it is there twice: at least once
             self._store(group, again=False)
-        elif away or len(group) == 1:
-            if self._keeps_order and isinstance(error, UnavailableError):
+        elif len(group) == 1 or (away and len({batch[3] is None for batch in group}) == 1):
+            if self._keeps_order and isinstance(error, UnavailableError) and group[0][3] is None:
                 self._stopped = error
             self._answer(group, None, error)
         else:
@@ -318,15 +339,15 @@ class Appender:
     # -- loop thread --------------------------------------------------------------------------------------------------
 
     def _answered(self, group: list[Batch], stored: Stored | None, error: BaseException | None) -> None:
-        self._waiting_bytes -= sum([size for _, _, size in group])
+        self._waiting_bytes -= sum([batch[2] for batch in group])
         if stored is not None:
             self._committed(stored)
         self._tell(iter(group), error)
 
     def _tell(self, group: Iterator[Batch], error: BaseException | None) -> None:
         try:
-            for _, done, _ in group:
-                done(error)
+            for batch in group:
+                batch[1](error)
         except BaseException:
             self._loop.call_soon(self._tell, group, error)  # the others must hear of it too
             raise

@@ -4,6 +4,8 @@ Rules. Counts are rows of their own, changed in the transaction that changes the
 crash. What was taken before and comes again is not appended (`repeats`). At the limit nothing is appended
 (`queue-full`); or room is made, if it may be: the oldest messages of the last priority go. What came again and what
 went is told on the loop. On the appender's thread, but for `remove`.
+
+`forget` and `remove` do the same, the former in what the appender does, the latter in what the writer does.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from edgetrust.store.repeats import Repeats
 
 QUEUE_FULL: Final = "queue-full"
 _EVICTED_AT_ONCE: Final = 200
+_RUNS_MAX: Final = 8  # ranges that are forgotten one by one; more are named message by message
+_NAMED_AT_ONCE: Final = 500  # in one statement
 
 _row = queued_messages.c
 _lane = queue_lanes.c
@@ -115,6 +119,14 @@ class _Sql:
     def total(self) -> int:
         return int(self._run("SELECT COALESCE(SUM(bytes), 0) FROM queue_lanes").fetchone()[0])
 
+    def forget(self, where: str, values: Sequence[int]) -> None:
+        lane, size = "queue, input, priority", "SUM(LENGTH(body) + LENGTH(properties))"
+        counted = f"SELECT {lane}, COUNT(*), {size} FROM queued_messages {where} GROUP BY {lane} ORDER BY {lane}"  # noqa: S608
+        lanes = self._run(counted, *values).fetchall()
+        self._run(f"DELETE FROM queued_messages {where}", *values)  # noqa: S608 - our own text
+        for queue, name, priority, messages, total in lanes:
+            self.add((queue, name, priority), -messages, -int(total))
+
     def oldest_of_the_last(self) -> list[Any]:
         """The oldest messages of the last priority that there is: seq, size, device, module, properties, lane."""
         last = self._run("SELECT MAX(priority) FROM queue_lanes WHERE messages > 0").fetchone()[0]
@@ -133,6 +145,19 @@ class _Sql:
         self._run("DELETE FROM queued_messages WHERE seq = ?", victim[0])
         self.add(victim[5:8], -1, -victim[1])
         return int(victim[1])
+
+
+def forget(runs: Sequence[tuple[int, int]], cursor: Any, dialect: str) -> None:
+    """Remove what has arrived and count it off: sequence numbers, from and to. What is not there is fine."""
+    sql = _Sql(cursor, dialect)
+    if len(runs) <= _RUNS_MAX:
+        for first, last in runs:
+            sql.forget("WHERE seq BETWEEN ? AND ?", (first, last))
+        return
+    each = [seq for first, last in runs for seq in range(first, last + 1)]
+    for start in range(0, len(each), _NAMED_AT_ONCE):
+        some = each[start : start + _NAMED_AT_ONCE]
+        sql.forget(f"WHERE seq IN ({', '.join(['?'] * len(some))})", some)
 
 
 def remove(connection: Connection, condition: ColumnElement[bool]) -> None:

@@ -22,8 +22,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import groupby
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
 
@@ -42,12 +43,10 @@ from edgetrust.protocol.edge_routes import LOWEST_PRIORITY, UPSTREAM
 from edgetrust.protocol.repeats import Recognition
 from edgetrust.store.appending import Appender, Columns, Done, Stored
 from edgetrust.store.engine import Database
-from edgetrust.store.queue_accounts import Accounts, Dropped, remove
+from edgetrust.store.queue_accounts import Accounts, Dropped, forget, remove
 from edgetrust.store.queue_tables import queue_lanes, queued_messages
 from edgetrust.store.records import milliseconds, moment
 from edgetrust.store.repeats import forget_old
-
-_RUNS_MAX: Final = 8  # ranges in one acknowledgement; more are named one by one
 
 _row = queued_messages.c
 _lane = queue_lanes.c
@@ -251,14 +250,11 @@ class ForwardQueue:
             self._room.set()
         return dropped
 
-    async def forget(self, conditions: Sequence[ColumnElement[bool]]) -> None:
-        """Remove what has arrived."""
-
-        def work(connection: Connection) -> None:
-            for condition in conditions:
-                remove(connection, condition)
-
-        await self._database.write(work)
+    async def forget(self, runs: Sequence[tuple[int, int]]) -> None:
+        """Remove what has arrived: sequence numbers, from and to. Together with what is appended just now."""
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._appender.also(partial(forget, runs), partial(_settle, outcome))
+        await outcome
         self._room.set()
 
     # Sizes ------------------------------------------------------------------------------------------------------------
@@ -410,13 +406,7 @@ class Lane:
 
     async def ack(self, offsets: Iterable[int]) -> None:
         """These messages have arrived; forget them. Offsets that are not in the queue are fine."""
-        runs = _runs(offsets)
-        if len(runs) <= _RUNS_MAX:
-            await self._queues.forget([_row.seq.between(first, last) for first, last in runs])
-            return
-        each = [offset for first, last in runs for offset in range(first, last + 1)]
-        steps = range(0, len(each), TRIM_STEP_ROWS)
-        await self._queues.forget([_row.seq.in_(each[start : start + TRIM_STEP_ROWS]) for start in steps])
+        await self._queues.forget(_runs(offsets))
 
     async def wait_for_new(self, wait_seconds: float) -> bool:
         """Wait until something can be leased, at most `wait_seconds`. Whether it can now, or the store has to tell."""
@@ -453,6 +443,15 @@ def _held(row: QueuedMessage) -> int:
 
 def _nobody(dropped: Sequence[Dropped]) -> None:
     """Nobody wants to know."""
+
+
+def _settle(outcome: asyncio.Future[None], error: BaseException | None) -> None:
+    if outcome.done():  # who waited has been cancelled
+        return
+    if error is None:
+        outcome.set_result(None)
+    else:
+        outcome.set_exception(error)
 
 
 def _runs(offsets: Iterable[int]) -> list[tuple[int, int]]:
