@@ -110,7 +110,7 @@ def test_a_token_is_renewed_by_connecting_again(contoso: Contoso) -> None:
     packets = subscribed(contoso.sdk)
     stream = client.begin("stream", count=50, pause=0.1)
     stream.result(60)
-    assert contoso.proxy.asked_for((HUB, MQTT)) >= dialled + 2
+    wait_for(lambda: contoso.proxy.asked_for((HUB, MQTT)) >= dialled + 2, "it has connected again twice")
     contoso.command("renewing", "still there")
     assert client.wait_for("message")[0]["body"] == "still there"
     assert subscribed(contoso.sdk) == packets

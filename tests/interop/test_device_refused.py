@@ -124,7 +124,7 @@ def test_a_device_whose_ca_is_retired_loses_its_connection(contoso: Contoso) -> 
 
 
 def test_a_device_whose_certificate_runs_out_loses_its_connection(contoso: Contoso) -> None:
-    brief = self_signed("brief", now=contoso.pki.now, begin=timedelta(0), end=contoso.age() + timedelta(seconds=4))
+    brief = self_signed("brief", now=contoso.pki.now, begin=timedelta(0), end=contoso.age() + timedelta(seconds=10))
     device = registered(contoso, "brief", brief)
     device.connect()
     device.send("1")

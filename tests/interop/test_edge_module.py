@@ -36,8 +36,8 @@ def test_telemetry_twin_and_method(contoso: Contoso, service: Sdk, gateway_with_
     wait_for(lambda: reported().get("started") == 1, "what the module reports")
     service.call("update_module_twin", DEVICE, MODULE, {"properties": {"desired": {"rate": 5}}}, "*")
     wait_for(lambda: reported().get("wanted") == 5, "what the module is told")
-    call = {"method_name": "reboot", "payload": {"delay": 5}, "connect_timeout_in_seconds": 10}
-    done = service.call("invoke_device_module_method", DEVICE, MODULE, {**call, "response_timeout_in_seconds": 20})
+    call = {"method_name": "reboot", "payload": {"delay": 5}, "connect_timeout_in_seconds": 30}
+    done = service.call("invoke_device_module_method", DEVICE, MODULE, {**call, "response_timeout_in_seconds": 30})
     assert done == {"status": 207, "payload": {"method": "reboot", "payload": {"delay": 5}}}
     registered = contoso.rest("GET", "devices", DEVICE, "modules", MODULE)
     key = registered["authentication"]["symmetricKey"]["primaryKey"]

@@ -58,7 +58,7 @@ def test_twin_method_and_command(node: NodeContoso, node_gateway: Gateway) -> No
 
     wait_for(reported, "so does the report")
     client.answer(method="reboot", status=207)
-    times = {"connectTimeoutInSeconds": 20, "responseTimeoutInSeconds": 10}
+    times = {"connectTimeoutInSeconds": 30, "responseTimeoutInSeconds": 30}
     call = {"methodName": "reboot", "payload": 1, **times}
     assert node.ask("service", "invokeDeviceMethod", "ng-all", call)["status"] == 207
     client.listen()

@@ -125,7 +125,7 @@ def test_a_model_is_named_when_it_connects(node: NodeContoso) -> None:
 # Methods ------------------------------------------------------------------------------------------------------------
 
 
-def reboot(node: NodeContoso, *who: str, payload: Any = None, connect: int = 10, response: int = 5) -> Any:
+def reboot(node: NodeContoso, *who: str, payload: Any = None, connect: int = 30, response: int = 30) -> Any:
     """Call a method of a device or module. It waits until it can be called, since no SDK tells when it is."""
     times = {"connectTimeoutInSeconds": connect, "responseTimeoutInSeconds": response}
     return node.ask("service", "invokeDeviceMethod", *who, {"methodName": "reboot", "payload": payload, **times})
@@ -168,7 +168,7 @@ def test_who_is_away_and_who_does_not_answer(node: NodeContoso) -> None:
     assert raised.value.status == 404
     client.answer(method="reboot", pause=7)
     with pytest.raises(SdkError) as raised:
-        reboot(node, "nm-off")
+        reboot(node, "nm-off", response=5)
     assert (raised.value.kind, raised.value.status) == ("GatewayTimeoutError", 504)
     client.send("still here")
     client.shutdown()

@@ -139,7 +139,7 @@ def test_a_model_is_named_when_it_connects(contoso: Contoso) -> None:
 def test_a_method_is_answered(contoso: Contoso, service: Sdk) -> None:
     client = connected(contoso, "t-method")
     client.answer(status=207)
-    done = reboot(service, "t-method", response_timeout_in_seconds=10, connect_timeout_in_seconds=5)
+    done = reboot(service, "t-method", response_timeout_in_seconds=30, connect_timeout_in_seconds=30)
     assert done == {"status": 207, "payload": {"method": "reboot", "payload": {"delay": 5}}}
     assert client.news("method") == [
         {"client": client.name, "event": "method", "method": "reboot", "payload": {"delay": 5}}

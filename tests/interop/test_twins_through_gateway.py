@@ -48,8 +48,8 @@ def test_a_twin(contoso: Contoso, service: Sdk, module: str | None) -> None:
 def test_a_method(contoso: Contoso, service: Sdk) -> None:
     client = child(contoso, "gt-method")
     client.answer(status=207)
-    call = {"method_name": "reboot", "payload": {"delay": 5}, "connect_timeout_in_seconds": 10}
-    done = service.call("invoke_device_method", "gt-method", {**call, "response_timeout_in_seconds": 20})
+    call = {"method_name": "reboot", "payload": {"delay": 5}, "connect_timeout_in_seconds": 30}
+    done = service.call("invoke_device_method", "gt-method", {**call, "response_timeout_in_seconds": 30})
     assert done == {"status": 207, "payload": {"method": "reboot", "payload": {"delay": 5}}}
     client.shutdown()
 

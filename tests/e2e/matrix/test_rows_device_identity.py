@@ -106,13 +106,15 @@ def uploaded(story: Story) -> None:
     """A CA below which devices authenticate: uploaded, and proven with openssl."""
     story.trust_ca("intermediate", story.intermediate)
     story.register(CA_DEVICE, kind="certificateAuthority", parent="EdgeGateway")
+    holder = story.device_holder(CA_DEVICE)
+    eventually(lambda: story.publish(CA_DEVICE, holder, at=story.gateway).code == 0)  # the gateway knows of the CA
 
 
 @pytest.mark.usefixtures("uploaded")
 def test_row_095_a_device_below_an_uploaded_ca(story: Story) -> None:
     """A downstream device may authenticate by a CA that was uploaded to the hub, with no certificate registered."""
     holder = story.device_holder(CA_DEVICE)
-    eventually(lambda: story.publish(CA_DEVICE, holder, at=story.gateway, message="row 95").code == 0)
+    assert story.publish(CA_DEVICE, holder, at=story.gateway, message="row 95").code == 0
     eventually(lambda: "row 95" in story.messages(CA_DEVICE))
 
 

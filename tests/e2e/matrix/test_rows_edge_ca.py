@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.ports import free_port
 from support.relay import Relay
 from support.story import Site, Story, edgetrust, eventually, fingerprint, listens, tool, x509
 
@@ -79,10 +80,11 @@ def test_row_076_no_network_is_needed_to_issue(story: Story, quickstart: tuple[S
 def test_row_077_without_an_edge_ca_nothing_is_served(story: Story, kind: str) -> None:
     """When the key of the Edge CA is gone, the port stays closed and the log says why."""
     site = story.site(f"WithoutKey-{kind}", quickstart=kind == "quickstart")
-    site.start()
-    port = site.port
-    site.stop()
+    port = free_port()
     site.edit("mqtt_port = 0", f"mqtt_port = {port}")
+    site.start()
+    assert listens(port)
+    site.stop()
     key = next(site.keys.glob("aziotedgedca-*.key")) if kind == "quickstart" else site.folder / "edge-ca.key.pem"
     key.unlink()
     site.launch()

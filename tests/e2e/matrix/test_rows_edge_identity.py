@@ -130,7 +130,7 @@ def test_row_028_an_edge_device_needs_both_thumbprints(story: Story, slot: str) 
 
 def test_row_029_two_certificates_allow_rotation(story: Story) -> None:
     """Either registered certificate is accepted; when the first has expired, the second still works."""
-    first = story.device_holder("Rotating", label="A", seconds=4)
+    first = story.device_holder("Rotating", label="A", seconds=10)
     second = story.device_holder("Rotating", label="B")
     story.register("Rotating", first, second)
     assert [story.status_for("Rotating", one) for one in (first, second, first, second)] == [200] * 4

@@ -20,7 +20,7 @@ def test_row_049_devices_and_edge_devices_below_a_gateway(story: Story) -> None:
 def test_row_050_nothing_without_tls(story: Story) -> None:
     """A CONNECT without TLS gets no CONNACK, and mosquitto without TLS gets nowhere; no other port is open."""
     connect = bytes.fromhex("101a00044d51545404020e10000e54656d7053656e736f7220726177")
-    with socket.create_connection(("127.0.0.1", story.gateway.port), timeout=5) as plain:
+    with socket.create_connection(("127.0.0.1", story.gateway.port), timeout=60) as plain:
         plain.sendall(connect)
         answer = b""
         try:
