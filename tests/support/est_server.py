@@ -54,13 +54,13 @@ class TestEst:
     issued: list[x509.Certificate] = field(default_factory=list)
     _server: HttpServer | None = None
 
-    async def start(self) -> None:
+    async def start(self, port: int = 0) -> None:
         app = application()
         app.router.add_post("/.well-known/est/simpleenroll", self._enroll)
         app.router.add_post("/.well-known/est/simplereenroll", self._enroll)
         app.router.add_get("/.well-known/est/cacerts", self._cacerts)
         slot = server_slot(self.pki.server("localhost", "127.0.0.1"))
-        self._server = await serve_http(app, slot, "127.0.0.1", 0)
+        self._server = await serve_http(app, slot, "127.0.0.1", port)
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -1,9 +1,10 @@
 """Keeps the certificates that are issued by configuration: the device's identity and the Edge CA, and EST identities.
 
-Rules. What is missing is obtained before anything is served, and without it the start fails; what is there is used,
-and renewed when it is due. Prove, then promote: a new Edge CA has to issue a server certificate with which a TLS
-connection works; a new device identity has to be accepted by the hub. Until then, and whenever something fails, the
-old one stays in use; the failure is written down and tried again, for ever. Source: edge specification 3.6, 5.2, 5.3.
+Rules. What is missing is obtained before anything is served: while the issuer is away that is waited for, and when it
+says no the start fails. What is there is used, and renewed when it is due. Prove, then promote: a new Edge CA has to
+issue a server certificate with which a TLS connection works; a new device identity has to be accepted by the hub.
+Until then, and whenever something fails, the old one stays in use; the failure is written down and tried again, for
+ever. Source: edge specification 3.6, 5.2, 5.3.
 
 It must not know who is connected.
 """
@@ -30,14 +31,14 @@ from edgetrust.edge.issuing import Order
 from edgetrust.edge.settings import Settings
 from edgetrust.edge.signing import Extensions, ca_extensions
 from edgetrust.edge.trial import try_edge_ca
-from edgetrust.errors import Error
-from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, CERTIFICATE_LEAST_CHECK_SECONDS
+from edgetrust.errors import Error, UnavailableError
+from edgetrust.limits import CERTIFICATE_CHECK_SECONDS, CERTIFICATE_LEAST_CHECK_SECONDS, UPSTREAM_RETRY_SECONDS
 from edgetrust.pki.chain import Chain, key_matches
 from edgetrust.pki.csr import request_for
 from edgetrust.pki.issue import Issuer
 from edgetrust.pki.keys import KeyAlgorithm, KeyHandle, KeyStore
 from edgetrust.pki.renewal import AutoRenew, RenewalState, next_attempt
-from edgetrust.telemetry import EVENT_CERTIFICATE_ISSUED, EVENT_CERTIFICATE_NOT_RENEWED
+from edgetrust.telemetry import EVENT_CERTIFICATE_ISSUED, EVENT_CERTIFICATE_NOT_RENEWED, EVENT_GATEWAY_DEGRADED
 
 
 class Issues(Protocol):
@@ -113,7 +114,9 @@ class Upkeep:
         return kept
 
     async def begin(self) -> None:
-        """Have everything that is to be issued. Raises Error when something is missing and cannot be obtained."""
+        """Have everything that is to be issued. Waits while the issuer is away; raises Error when something is missing
+        and will not be issued.
+        """
         for kept in self._kept:
             await self._have(kept)
         await self.renew_due()
@@ -129,7 +132,22 @@ class Upkeep:
         await asyncio.to_thread(self._certificates.pairs.recover, identifier)
         stored = await asyncio.to_thread(self._certificates.store.load, identifier)
         if stored is None or not kept.fits(stored.end_entity) or not self._keys.exists(identifier):
-            await self._obtain(kept, None)
+            await self._obtain_first(kept)
+
+    async def _obtain_first(self, kept: _Kept) -> None:
+        """As gateways that are started together need it: what passes this one's request on may be starting too."""
+        key = await asyncio.to_thread(self._certificates.pairs.new_key, kept.order.certificate_id, _ALGORITHM)
+        said, attempt = "", 0
+        while True:
+            try:
+                return await self._obtain(kept, None, key)
+            except UnavailableError as problem:
+                if problem.message != said:  # once is enough, however often it is tried again
+                    detail = f"waiting for the certificate {kept.order.certificate_id}: {problem.message}"
+                    _log.warning(EVENT_GATEWAY_DEGRADED, detail=detail, reason=problem.reason, fix=problem.fix)
+                said, pause = problem.message, UPSTREAM_RETRY_SECONDS[min(attempt, len(UPSTREAM_RETRY_SECONDS) - 1)]
+                await asyncio.sleep(max(pause, min(problem.retry_after, CERTIFICATE_CHECK_SECONDS)))
+                attempt += 1
 
     async def renew_due(self) -> None:
         """Renew what is due. Failures are written down, and what is in use stays in use."""
@@ -152,12 +170,11 @@ class Upkeep:
                     next_at=next_attempt(stored, kept.policy, kept.state, now).isoformat(),
                 )
 
-    async def _obtain(self, kept: _Kept, old: Chain | None) -> None:
+    async def _obtain(self, kept: _Kept, old: Chain | None, key: KeyHandle | None = None) -> None:
         identifier, pairs = kept.order.certificate_id, self._certificates.pairs
-        rotate = old is None or kept.policy is None or kept.policy.rotate_key
-        if rotate:
+        if key is None and (kept.policy is None or kept.policy.rotate_key):
             key = await asyncio.to_thread(pairs.new_key, identifier, _ALGORITHM)
-        else:
+        elif key is None:
             key = await asyncio.to_thread(self._keys.load, identifier)
         subject = kept.order.subject if old is None else old.end_entity.subject
         assert subject is not None, "what is kept has a name"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from aiohttp import web
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -19,11 +21,13 @@ from edgetrust.edge.identityd import DeviceRefusedError
 from edgetrust.edge.keyd import open_keys
 from edgetrust.edge.settings import load_settings
 from edgetrust.edge.upkeep import Upkeep
-from edgetrust.errors import Error, IntegrityError, UnavailableError
+from edgetrust.errors import Error
 from edgetrust.pki.chain import Chain, key_matches
 from edgetrust.pki.keys import KeyAlgorithm, KeyHandle, public_der
 from support.est_server import TestEst
 from support.pki import openssl
+from support.ports import free_port
+from support.sockets import until
 
 HOUR = timedelta(hours=1)
 
@@ -221,20 +225,47 @@ async def test_a_new_identity_that_the_hub_does_not_take_is_not_promoted(bench: 
     assert upkeep.renewing()[DEVICE_ID].state.problem == "device-refused: no"
 
 
-@pytest.mark.parametrize(
-    ("wanted", "reason"),
-    [("est-unavailable", UnavailableError), ("certificate-not-valid-now", IntegrityError)],
-)
-async def test_without_an_edge_ca_there_is_no_start(bench: Bench, wanted: str, reason: type[Error]) -> None:
-    upkeep = bench.open()
-    if wanted == "est-unavailable":
-        bench.est.answer = lambda: web.Response(status=503)
-    else:
-        bench.clock.jump(bench.clock.now() - timedelta(days=1))
+async def test_without_an_edge_ca_there_is_no_start(bench: Bench) -> None:
+    bench.clock.jump(bench.clock.now() - timedelta(days=1))
     with pytest.raises(Error) as caught:
-        await upkeep.begin()
-    assert caught.value.reason in (wanted, "est-server-not-trusted")
+        await bench.open().begin()
+    assert caught.value.reason in ("certificate-not-valid-now", "est-server-not-trusted")
     assert bench.certificates.store.load(EDGE_CA) is None
+
+
+async def test_a_server_that_says_no_ends_the_start(bench: Bench) -> None:
+    bench.est.answer = lambda: web.Response(status=403)
+    with pytest.raises(Error) as caught:
+        await bench.open().begin()
+    assert caught.value.reason == "est-not-authorized"
+    assert len(bench.est.asked) == 1
+
+
+@pytest.mark.parametrize("away", ["busy", "not there", "to be approved"])
+async def test_a_server_that_is_away_at_the_first_start_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
+    """What is wrong is said once, however often it is asked again."""
+    monkeypatch.setattr("edgetrust.edge.upkeep.UPSTREAM_RETRY_SECONDS", (0.01,))
+    monkeypatch.setattr("edgetrust.edge.upkeep.CERTIFICATE_CHECK_SECONDS", 0.01)
+    answers, port = {"busy": 503, "to be approved": 202}, free_port()
+    await bench.est.stop()
+    await bench.est.start(port)
+    if away in answers:
+        bench.est.answer = lambda: web.Response(status=answers[away]) if len(bench.est.asked) < 6 else None
+    with structlog.testing.capture_logs() as logs:
+        upkeep = bench.open()
+        if away == "not there":
+            await bench.est.stop()
+        starting = asyncio.create_task(upkeep.begin())
+        await until(lambda: len(bench.est.asked) >= 3 or (away == "not there" and logs != []))
+        assert not starting.done()
+        if away == "not there":
+            await bench.est.start(port)
+        await starting
+    assert bench.stored(EDGE_CA) != bench.stored(DEVICE_ID)
+    waiting = [one["detail"] for one in logs if one["event"] == "gateway.degraded"]
+    assert [one.split(":")[0] for one in waiting] == [f"waiting for the certificate {DEVICE_ID}"]
 
 
 async def test_an_answer_that_is_no_ca_is_not_promoted(bench: Bench) -> None:
