@@ -21,6 +21,7 @@ from support.edge_world import wait_until, write_holder
 from support.gateway_row import DEPTH, PLACE_OF_DEVICES, WAIT, Field, sends
 from support.pki import Pki, root, self_signed
 from support.raw_mqtt import PUBACK, Raw, publish
+from support.story import contents
 
 # In the summary of the run, where somebody reads it.
 pytestmark = pytest.mark.filterwarnings("default:on loopback:UserWarning")
@@ -93,7 +94,7 @@ def test_a_gateway_that_was_away_applies_what_was_revoked_before_it_forwards(fie
         assert ("Unheard", "registry-unavailable") in field.refused(DEPTH)
         secret = (field.folder / f"fleet/{device}/symmetric.key").read_bytes().strip()
         stored = field.folder / f"roots/G{DEPTH}/var/lib/edgetrust"
-        assert all(secret not in one.read_bytes() for one in stored.iterdir() if one.is_file())
+        assert all(secret not in content for content in contents(stored))
 
         async def stays(raw: Raw) -> None:
             await sends(raw, device, "kept of the disabled")

@@ -277,8 +277,14 @@ def test_no_other_name_is_passed_on_and_it_is_said_which(plant: Plant) -> None:
         done = plant.run(DEVICES, "curl", "-sS", "--connect-to", f"{name}:{port}:{address}:{port}", "--cacert",
                          str(plant.folder / "fleet/Sensor3/trust.pem"), f"https://{name}:{port}/")  # fmt: skip
         assert "no alternative certificate subject name matches" in done.stderr
-    wait_until(lambda: len(plant.refusals(BOTTOM)) > 1, WAIT)
-    found = {one["identity"]: one for one in plant.refusals(BOTTOM) if one["reason"] == "forward-name-not-allowed"}
+    found: dict[str, dict[str, Any]] = {}
+
+    def both() -> bool:
+        refusals = plant.refusals(BOTTOM)
+        found.update({one["identity"]: one for one in refusals if one["reason"] == "forward-name-not-allowed"})
+        return len(found) > 1
+
+    wait_until(both, WAIT)
     assert set(found) == {"evil.example", f"{CLOUD}.evil.example"}
     assert CLOUD in found["evil.example"]["checks"][0]["detail"]
     assert "[edgetrust.forward]" in plant.edgetrust(BOTTOM, "explain", "forward-name-not-allowed")

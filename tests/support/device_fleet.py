@@ -122,7 +122,8 @@ class Device(asyncio.Protocol):
             self._note(self._tally.unreachable, repr(problem))
             return False
         except (ssl.SSLError, TimeoutError, OSError) as problem:
-            self._note(self._tally.refused, repr(problem))
+            if not self._leaving:  # else it was told to come again while it came
+                self._note(self._tally.refused, repr(problem))
             self.abort()
             return False
         if code != 0:

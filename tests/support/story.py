@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -787,6 +788,15 @@ def _point(one: Any) -> bytes:
 
     point: bytes = one.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     return point
+
+
+def contents(folder: Path) -> list[bytes]:
+    """What the files of a folder hold that somebody writes to: what is replaced meanwhile has gone."""
+    found: list[bytes] = []
+    for file in folder.iterdir():
+        with suppress(FileNotFoundError, IsADirectoryError):
+            found.append(file.read_bytes())
+    return found
 
 
 def eventually(true: Callable[[], bool], seconds: float = SECONDS) -> None:

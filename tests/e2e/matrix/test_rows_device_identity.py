@@ -9,7 +9,7 @@ import pytest
 
 from support.pki import Pki, root
 from support.relay import Relay
-from support.story import Story, eventually, fingerprint, forged_key
+from support.story import Story, contents, eventually, fingerprint, forged_key
 
 CA_DEVICE = "HumiditySensor"
 
@@ -89,8 +89,7 @@ def test_row_094_a_copy_for_times_without_the_hub(story: Story) -> None:
             refused = story.publish("Stranger", stranger, at=site)
             assert (refused.code != 0, "CONNACK (3)" in refused.text) == (True, True)  # nobody knows now: try later
             assert site.refusals("Stranger")[-1] == "registry-unavailable"
-            for file in (site.root / "var/lib/edgetrust").iterdir():
-                content = file.read_bytes()
+            for content in contents(site.root / "var/lib/edgetrust"):
                 for secret in (keys["primaryKey"], keys["secondaryKey"]):
                     assert secret.encode() not in content
                     assert base64.b64decode(secret) not in content

@@ -238,8 +238,8 @@ def test_by_a_certificate_that_is_issued_by_est(site: Site) -> None:
         assert shown["auto_renew"]["threshold"] == "80%"
         return first != shown["thumbprint"].upper() == hub_knows(site.world, name)
 
-    wait_until(renewed, 40)
-    wait_until(lambda: any(_for_client(one) for one in asked[1:]), 40)
+    wait_until(renewed)
+    wait_until(lambda: any(_for_client(one) for one in asked[1:]))
     identities, body = site.edge.root / "run/aziot/identityd.sock", {"type": "aziot", "moduleId": "late"}
     assert curl(identities, "POST", "/identities/modules", body, version="2021-12-01")[0] == 200
     assert {one.client for one in asked[1:]} == {f"CN={name}"}
