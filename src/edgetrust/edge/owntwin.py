@@ -106,11 +106,6 @@ class OwnTwin:
         self._clients.seen(identity, here, now)
         self._seen.set()
 
-    def detach(self) -> None:
-        """It is gone."""
-        self._link = None
-        self._questions.fail()
-
     def heard(self, message: Publish) -> None:
         """Something came over it."""
         try:

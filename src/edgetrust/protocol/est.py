@@ -108,7 +108,6 @@ _OID_EC: Final = "1.2.840.10045.2.1"
 _OID_P256: Final = "1.2.840.10045.3.1.7"
 _OID_SHA256: Final = "1.2.840.10045.4.3.2"
 _OID_TEMPLATE: Final = "1.2.840.113549.1.9.16.2.61"  # id-aa-certificationRequestInfoTemplate
-_OID_EXTENSION_TEMPLATE: Final = "1.2.840.113549.1.9.16.2.62"  # id-aa-extensionReqTemplate
 _OID_COMMON_NAME: Final = "2.5.4.3"
 
 

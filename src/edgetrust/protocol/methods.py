@@ -91,12 +91,6 @@ def parse_method_call(data: bytes) -> MethodCall:
     return MethodCall(body.method_name, payload, response, connect)
 
 
-def method_call_body(call: MethodCall) -> bytes:
-    """The body that asks for `call`."""
-    seconds = (call.response_seconds, call.connect_seconds)
-    return msgspec.json.encode(_CallBody(call.method, msgspec.Raw(call.payload), *seconds))
-
-
 def method_answer_body(answer: MethodAnswer) -> bytes:
     """What the caller gets. Raises MethodError 502 when the device's payload is too large or no JSON."""
     payload = answer.payload.strip() or _NULL

@@ -96,8 +96,3 @@ def find_password(connection: Connection, username: str) -> Password | None:
 def take_use(connection: Connection, username: str) -> None:
     """One use less, unless it has no limit."""
     connection.execute(_TAKE, {"user": username})
-
-
-def remove_password(connection: Connection, username: str) -> bool:
-    """Whether there was one."""
-    return connection.execute(delete(est_passwords).where(est_passwords.c.username == username)).rowcount > 0

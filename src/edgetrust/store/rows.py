@@ -16,7 +16,6 @@ from edgetrust.trust.identity import Identity
 from edgetrust.trust.registration import Registration, SasKeys
 
 _parents = devices.alias("parents")
-_AUTHENTICATION = ("authentication", "key_primary", "key_secondary", "thumbprint_primary", "thumbprint_secondary")
 
 
 def _waiting(device: Any, module: Any) -> Any:

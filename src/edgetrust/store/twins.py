@@ -211,17 +211,6 @@ def device_twin_records(connection: Connection, narrowed: Select[Any]) -> tuple[
     return tuple(_record(by_device[record.device], record, None) for record in found)
 
 
-def module_twin_records(connection: Connection, device: str) -> tuple[TwinRecord, ...]:
-    """The twins of a device's modules, in byte order of their names; empty also if there is no such device."""
-    of_device = rows.device_row(connection, device)
-    if of_device is None:
-        return ()
-    query = select(twins).where(twins.c.device == device, twins.c.module != "")
-    by_module = {row["module"]: row for row in connection.execute(query).mappings()}
-    found = rows.module_rows(connection, device)
-    return tuple(_record(by_module[record.module], of_device, record) for record in found)
-
-
 def selected_module_twins(connection: Connection, narrowed: Select[Any]) -> tuple[TwinRecord, ...]:
     """The twins of the modules of a query made from `rows.modules_by_name`."""
     found = rows.selected_modules(connection, narrowed)

@@ -9,7 +9,6 @@ It must not know where enrollments are stored, nor hubs.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -228,8 +227,3 @@ def _counts(certificate: x509.Certificate, verified: TrustBundle, now: datetime)
 
 def _subject(certificate: x509.Certificate) -> str:
     return certificate.subject.rfc4514_string()
-
-
-def derived_text(key: bytes) -> str:
-    """A key as base64."""
-    return base64.b64encode(key).decode()

@@ -17,7 +17,6 @@ from edgetrust.protocol.methods import (
     MethodCall,
     MethodError,
     method_answer_body,
-    method_call_body,
     not_answered,
     not_online,
     parse_method_call,
@@ -115,8 +114,15 @@ payloads = st.recursive(
 
 @given(names, payloads, st.integers(5, 300), st.integers(0, 300))
 def test_what_is_written_is_read(method: str, payload: bytes, response: int, connect: int) -> None:
-    call = MethodCall(method, payload, response, connect)
-    assert parse_method_call(method_call_body(call)) == call
+    body = {
+        "methodName": method,
+        "payload": json.loads(payload),
+        "responseTimeoutInSeconds": response,
+        "connectTimeoutInSeconds": connect,
+    }
+    read = parse_method_call(json.dumps(body).encode())
+    assert (read.method, json.loads(read.payload)) == (method, json.loads(payload))
+    assert (read.response_seconds, read.connect_seconds) == (response, connect)
 
 
 @given(st.binary(max_size=80))
