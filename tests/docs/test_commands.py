@@ -68,3 +68,8 @@ def test_a_page_names_commands_that_exist(page: Path) -> None:
     ]
     spans = re.findall(r"`(edgetrust [^`\n]+)`", text)
     assert [fault for one in (*typed, *spans) for fault in faults(one.replace("...", ""))] == []
+
+
+def test_the_readme_names_every_command() -> None:
+    named = set(re.findall(r"`edgetrust ([a-z]+)", (ROOT / "README.md").read_text()))
+    assert named == set(COMMANDS)
