@@ -56,6 +56,14 @@ def arrives(contoso: Contoso, device: Device, count: int = 5) -> None:
     at_hub(contoso, device, count)
 
 
+def once_at_hub(contoso: Contoso, device: Device, count: int) -> None:
+    """All is at the hub, in order, and nothing a second time."""
+    at_hub(contoso, device, count)
+    name = device.identity.partition("/")[0]
+    assert contoso.bodies(name) == [str(number) for number in range(count)]
+    assert len({event["systemProperties"]["$.mid"] for event in contoso.events(name)}) == count
+
+
 def at_hub(contoso: Contoso, device: Device, count: int) -> None:
     wanted = [str(number) for number in range(count)]
     name = device.identity.partition("/")[0]
@@ -126,12 +134,40 @@ def test_properties_arrive_at_the_hub_as_they_were_sent(contoso: Contoso) -> Non
 def test_a_cut_connection_to_the_gateway_is_made_again(contoso: Contoso) -> None:
     device = child_with_thumbprint(contoso, "g-cut")
     device.connect()
-    stream = device.begin("stream", count=60, pause=0.01)
-    device.wait_for("sent", 20)
-    assert contoso.proxy.cut() >= 1
+    stream = device.begin("stream", count=60, pause=0.01, ids=True)
+    for sent in (15, 35):
+        device.wait_for("sent", sent)
+        assert contoso.proxy.cut() >= 1
     stream.result(60)
     device.shutdown()
-    at_hub(contoso, device, 60)
+    once_at_hub(contoso, device, 60)
+
+
+def test_a_gateway_that_is_killed_has_every_message_at_the_hub_once(contoso: Contoso) -> None:
+    """The SDK sends again what was not acknowledged, the gateway what it does not know the hub to have."""
+    gateway = contoso.start_gateway("g-killed", "g-killed.local")
+    devices = []
+    for name, window in (("g-killed-one", 1), ("g-killed-many", 16)):
+        made = contoso.register(name, **contoso.scope("g-killed"))
+        key = made["authentication"]["symmetricKey"]["primaryKey"]
+        devices.append((contoso.with_key(name, key, gateway="g-killed.local"), window))
+    for device, _ in devices:
+        device.connect()
+    streams = [device.begin("stream", count=80, pause=0.01, window=window, ids=True) for device, window in devices]
+    for device, _ in devices:
+        device.wait_for("sent", 20)
+    gateway.stop(signal.SIGKILL)
+    gateway.start()
+    contoso.proxy.routes["g-killed.local", MQTT] = gateway.port
+    for stream in streams:
+        stream.result(60)
+    (one, _), (many, _) = devices
+    once_at_hub(contoso, one, 80)
+    wait_for(lambda: gateway.state()["queue"]["messages"] == 0, "the gateway has nothing left to send")
+    assert sorted(map(int, contoso.bodies("g-killed-many"))) == list(range(80))
+    for device in (one, many):
+        device.shutdown()
+    gateway.stop()
 
 
 # Refused ------------------------------------------------------------------------------------------------------------
@@ -208,7 +244,7 @@ def test_while_the_hub_is_away_devices_send_and_when_it_is_back_all_is_there(own
     for connecting in [device.begin("connect") for device in devices]:
         connecting.result(60)
     wait_for(lambda: gateway.state()["scope"]["identities"] >= len(devices) + 2, "the gateway knows its children")
-    streams = [device.begin("stream", count=60, pause=0.02) for device in devices]
+    streams = [device.begin("stream", count=60, pause=0.02, ids=True) for device in devices]
     for device in devices:
         device.wait_for("sent", 20)
     contoso.world.hub.stop(end)
@@ -224,6 +260,6 @@ def test_while_the_hub_is_away_devices_send_and_when_it_is_back_all_is_there(own
 
     contoso.start_hub()
     for device in devices:
-        at_hub(contoso, device, 60)
+        once_at_hub(contoso, device, 60)
     at_hub(contoso, later, 10)
     wait_for(lambda: gateway.state()["queue"]["messages"] == 0, "the gateway has nothing left to send")

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+import uuid
 
 from azure.iot.device import X509, IoTHubDeviceClient, IoTHubModuleClient, Message, MethodResponse, ProxyOptions
 from azure.iot.device.exceptions import ConnectionDroppedError, ConnectionFailedError, NoConnectionError
@@ -125,17 +126,19 @@ def send(name, body, properties=None, system=None):
     clients[name].send_message(message)
 
 
-def stream(name, count, pause=0.0, window=1):
+def stream(name, count, pause=0.0, window=1, ids=False):
     """Send `count` messages, `window` at a time, numbered from 0; tell of each acknowledged one. What could not be sent
-    for want of a connection is sent again, as applications do.
+    for want of a connection is sent again, as applications do. With `ids` each has a message id, as Microsoft's samples
+    have it.
     """
     turn = threading.Semaphore(window)
     senders = []
 
     def one(number):
+        message = Message(str(number), message_id=str(uuid.uuid4()) if ids else None)
         while True:
             try:
-                clients[name].send_message(str(number))
+                clients[name].send_message(message)
                 break
             except (ConnectionFailedError, ConnectionDroppedError, NoConnectionError):
                 time.sleep(0.2)
