@@ -201,11 +201,23 @@ EST_BODY_BYTES = 64 * 1024  # a CSR with RSA-8192 and 50 names is under 10 KiB
 EST_PASSWORDS_REMEMBERED = 10_000  # right passwords kept as keyed hashes, so that each request does not cost 40 ms
 EST_CHAINS_REMEMBERED = 1_000  # verified chains of connections that ask again and of batches; a few KiB each
 EST_PENDING_SECONDS = 30  # when a client whose request waits for a person may ask again
-EST_RATE_PER_ADDRESS = 50.0  # enrolments and renewals a second from one address: a site behind NAT after a power cut
+EST_RATE_PER_ADDRESS = 50.0  # requests a second from one address without a good credential: a site behind NAT
 EST_BURST_PER_ADDRESS = 500  # of them at once
-EST_REFUSALS_PER_ADDRESS = 20  # refusals at once from one address; guessing passwords ends here
+EST_REFUSALS_PER_ADDRESS = (
+    20  # refusals at once from one address without a good credential; guessing passwords ends here
+)
 EST_REFUSAL_RECOVERY = 0.5  # refusals a second that are forgiven: two seconds for each
-EST_ADDRESSES_KEPT = 10_000  # addresses whose rate is remembered
+EST_RATE_PER_CREDENTIAL = 50.0  # requests a second with one good credential from one address, whatever others do there
+EST_BURST_PER_CREDENTIAL = (
+    5_000  # of them at once: a plant behind one gateway whose devices share a bootstrap certificate
+)
+EST_REFUSALS_PER_CREDENTIAL = (
+    500  # refusals at once with one: some of a batch that are wrong do not keep off the others
+)
+EST_CREDENTIAL_REFUSAL_RECOVERY = (
+    5.0  # refusals a second with one that are forgiven: 150 devices that try every 30 seconds
+)
+EST_ADDRESSES_KEPT = 10_000  # accounts whose rate is remembered: addresses, and good credentials at addresses
 REQUESTS_WAITING = 10_000  # requests that wait for a person; strangers cannot make any, since they are refused before
 CRL_SECONDS = 86_400  # how long a CRL is good for: a day, so that a revocation is seen within one
 OCSP_SECONDS = 3_600  # how long an OCSP answer is good for

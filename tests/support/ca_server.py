@@ -77,10 +77,10 @@ class CaServer:
     def bundle(self) -> TrustBundle:
         return self.service.authority.bundle()
 
-    async def password(self, username: str, names: str | None = None) -> str:
-        made = new_password(username, SecretText("right"), names or username, UNLIMITED, None, self.clock.now())
+    async def password(self, username: str, names: str | None = None, *, secret: str = "right") -> str:
+        made = new_password(username, SecretText(secret), names or username, UNLIMITED, None, self.clock.now())
         await self.service.authority.database.write(lambda connection: put_password(connection, made))
-        return aiohttp.encode_basic_auth(username, "right")
+        return aiohttp.encode_basic_auth(username, secret)
 
     async def ask(
         self,

@@ -82,6 +82,7 @@ class Credentials:
         self._authority, self._bootstrap = authority, tuple(bootstrap)
         self._key = secrets.token_bytes(32)
         self._right: dict[bytes, None] = {}
+        self._used: dict[bytes, None] = {}
         self._good: OrderedDict[tuple[bytes, str], _Good] = OrderedDict()
 
     async def password(self, basic: tuple[str, SecretText] | None) -> tuple[Password | None, bool] | None:
@@ -92,16 +93,31 @@ class Credentials:
         stored = await self._authority.database.read(lambda connection: find_password(connection, username))
         if stored is None:
             await asyncio.to_thread(matches, _NOBODY, secret)  # as slow as for a name that exists
+            self._used.pop(self._use(username, secret), None)
             return None, False
         proof = hmac.digest(self._key, stored.hash + secret.reveal().encode(), "sha256")
         if proof in self._right:
             return stored, True
         right = await asyncio.to_thread(matches, stored, secret)
         if right:
-            if len(self._right) >= limits.EST_PASSWORDS_REMEMBERED:
-                self._right.pop(next(iter(self._right)))
-            self._right[proof] = None
+            _remember(self._right, proof)
+            _remember(self._used, self._use(username, secret))
+        else:
+            self._used.pop(self._use(username, secret), None)
         return stored, right
+
+    def known_as(self, sent: Sequence[bytes], basic: tuple[str, SecretText] | None, now: datetime) -> str | None:
+        """Whose account a request is counted on, without the cost of looking at a password: a password that was right
+        before, or else a certificate that leads to us. Who sends another password is nobody, whatever certificate it
+        shows: it may be guessing.
+        """
+        if basic is not None:
+            return f"password:{basic[0]}" if self._use(*basic) in self._used else None
+        proof = self.proof(sent, now)
+        return None if proof is None or proof.fault is not None else f"certificate:{proof.thumbprint}"
+
+    def _use(self, username: str, secret: SecretText) -> bytes:
+        return hmac.digest(self._key, f"{username}\0{secret.reveal()}".encode(), "sha256")
 
     def proof(self, sent: Sequence[bytes], now: datetime) -> Proof | None:
         """Verify a chain as it was sent, DER, the end entity first; None if none was."""
@@ -142,6 +158,12 @@ class Credentials:
         """The facts, read in the transaction that decides."""
         certificate = None if proof is None else _certificate(connection, proof)
         return Shown(certificate, _password(connection, username or "", password, now))
+
+
+def _remember(kept: dict[bytes, None], proof: bytes) -> None:
+    if len(kept) >= limits.EST_PASSWORDS_REMEMBERED:
+        kept.pop(next(iter(kept)))
+    kept[proof] = None
 
 
 def _certificate(connection: Connection, proof: Proof) -> ShownCertificate:

@@ -135,6 +135,10 @@ class Enroller:
 
         return await self.authority.database.write(work)
 
+    def known_as(self, peer: Peer) -> str | None:
+        """The good credential on whose account a request is counted; None: it is a stranger's, as far as is known."""
+        return self._credentials.known_as(peer.chain, peer.basic, self.authority.clock.now())
+
     async def who(self, peer: Peer) -> str | None:
         """Whose good credential this is; None for nobody's."""
         password = await self._credentials.password(peer.basic)

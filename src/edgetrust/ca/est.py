@@ -36,7 +36,7 @@ from edgetrust.ca.authority import Authority, CertificateAuthority, Issued
 from edgetrust.ca.credentials import parse_basic
 from edgetrust.ca.enroll import Enroller, Outcome, Peer, Waiting
 from edgetrust.ca.policy import Refused
-from edgetrust.ca.rates import Rate
+from edgetrust.ca.rates import Account, Accounts
 from edgetrust.ca.reasons import MEANINGS, IssuanceReason
 from edgetrust.clock import Clock
 from edgetrust.errors import Error, PeerError, UnavailableError
@@ -99,8 +99,7 @@ class EstServer:
 
     def __init__(self, enroller: Enroller, clock: Clock) -> None:
         self._enroller, self._clock = enroller, clock
-        self._requests = Rate(limits.EST_BURST_PER_ADDRESS, limits.EST_RATE_PER_ADDRESS)
-        self._refusals = Rate(limits.EST_REFUSALS_PER_ADDRESS, limits.EST_REFUSAL_RECOVERY)
+        self._accounts = Accounts()
         self._noted: set[tuple[str, str]] = set()
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -134,12 +133,13 @@ class EstServer:
         peer, clock = _peer(request), self._clock.monotonic()
         if not peer.chain and peer.basic is None:
             return
-        if max(self._requests.wait(peer.address, clock), self._refusals.wait(peer.address, clock)) > 0:
+        account = self._account(peer)
+        if account.wait(clock) > 0:
             return  # the answer is for everybody; a password is not verified for who tries too many
-        self._requests.take(peer.address, clock)
+        account.asked(clock)
         authority, who = self._enroller.authority, await self._enroller.who(peer)
         if who is None:
-            self._refusals.take(peer.address, clock)
+            account.refused(clock)
             return
         roots = [thumbprint_of(anchor) for anchor in authority.bundle().anchors]
         new = [root for root in roots if (who, root) not in self._noted]
@@ -166,29 +166,34 @@ class EstServer:
     # For credentials only -------------------------------------------------------------------------------------------
 
     async def _limited(self, request: web.Request, signer: Authority, operation: str) -> web.Response:
-        address, now = _address(request), self._clock.monotonic()
-        wait = max(self._requests.wait(address, now), self._refusals.wait(address, now))
+        peer, now = _peer(request), self._clock.monotonic()
+        account = self._account(peer)
+        wait = account.wait(now)
         if wait > 0:
-            return said(429, "est-too-often", "too many requests from this address", retry_after=wait)
-        self._requests.take(address, now)
+            return said(429, "est-too-often", f"too many requests {account.who}", retry_after=wait)
+        account.asked(now)
         content = request.content_type
         if request.headers.get("Content-Type") is None or content.lower() != est.CSR_TYPE:
             return said(415, "est-content-type", f"the body must be {est.CSR_TYPE}")
         der = est.decode(await request.read())
-        peer = _peer(request)
         if operation == "serverkeygen":
-            return await self._generate(request, signer, der, peer)
+            return await self._generate(request, signer, der, peer, account)
         outcome = await self._enroller.enroll(signer, der, peer, operation, renewal=operation == "simplereenroll")
-        return self._answered(request, outcome, address)
+        return self._answered(request, outcome, peer, account)
 
-    async def _generate(self, request: web.Request, signer: Authority, der: bytes, peer: Peer) -> web.Response:
+    def _account(self, peer: Peer) -> Account:
+        return self._accounts.of(peer.address, self._enroller.known_as(peer))
+
+    async def _generate(
+        self, request: web.Request, signer: Authority, der: bytes, peer: Peer, account: Account
+    ) -> web.Response:
         if any(oid in _attribute_oids(der) for oid in _KEY_DELIVERY):
             meaning = MEANINGS[IssuanceReason.KEY_DELIVERY]
             return said(meaning.status, IssuanceReason.KEY_DELIVERY.value, meaning.text)
         key = SoftKey.generate("serverkeygen", _algorithm_like(der))
         outcome = await self._enroller.enroll(signer, der, peer, "serverkeygen", key=key.public_key())
         if not isinstance(outcome, Issued):
-            return self._answered(request, outcome, peer.address)
+            return self._answered(request, outcome, peer, account)
         _note_issued(outcome)
         private = load_pem_private_key(key.private_pem().reveal(), None)
         pkcs8 = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -197,7 +202,7 @@ class EstServer:
         body = est.key_and_certificates(pkcs8, certificates, boundary, one_line=_reads_one_line(request))
         return web.Response(body=body, headers={"Content-Type": f"multipart/mixed; boundary={boundary}"})
 
-    def _answered(self, request: web.Request, outcome: Outcome, address: str) -> web.Response:
+    def _answered(self, request: web.Request, outcome: Outcome, peer: Peer, account: Account) -> web.Response:
         match outcome:
             case Issued():
                 _note_issued(outcome)
@@ -206,11 +211,11 @@ class EstServer:
                 text = f"the request {outcome.request[:12]} waits for approval; send it again later"
                 return said(202, "enroll-waits-for-approval", text, retry_after=limits.EST_PENDING_SECONDS)
             case Refused():
-                self._refusals.take(address, self._clock.monotonic())
+                account.refused(self._clock.monotonic())
                 DECISIONS.labels("refused", outcome.reason.value).inc()
                 _log.warning(
                     EVENT_ENROLL_REFUSED,
-                    peer=address,
+                    peer=peer.address,
                     identity=outcome.identity,
                     reason=outcome.reason.value,
                     detail=outcome.detail,

@@ -223,6 +223,53 @@ class TestBadInput:
         server.clock.advance(2)
         assert (await server.ask("POST", "simpleenroll", body(csr()), auth=right)).status == 200
 
+    async def test_who_is_known_is_not_kept_off_by_guesses_from_the_same_address(self, server: CaServer) -> None:
+        """As behind the gateway of a plant, where all have one address."""
+        known, late = await server.password("dev1"), await server.password("dev2")
+        (held,) = (await server.ask("POST", "simpleenroll", body(csr("dev1", label="a")), auth=known)).certificates
+        guess = aiohttp.encode_basic_auth("dev1", "guess")
+        for number in range(limits.EST_REFUSALS_PER_ADDRESS + 1):
+            status = (await server.ask("POST", "simpleenroll", body(csr()), auth=guess)).status
+            assert status == (401 if number < limits.EST_REFUSALS_PER_ADDRESS else 429)
+        renewed = await server.ask("POST", "simplereenroll", body(csr("dev1", label="b")), shown=(held, "a"))
+        assert renewed.status == 200
+        assert (await server.ask("POST", "simpleenroll", body(csr("dev1", label="b")), auth=known)).status == 200
+        answer = await server.ask("POST", "simpleenroll", body(csr("dev2")), auth=late)
+        assert (answer.status, answer.body) == (429, b"est-too-often: too many requests from this address\n")
+
+    async def test_a_certificate_is_no_licence_to_guess_passwords(self, server: CaServer) -> None:
+        known = await server.password("dev1")
+        held = (await server.ask("POST", "simpleenroll", body(csr("dev1", label="a")), auth=known)).certificates[0]
+        guess = aiohttp.encode_basic_auth("dev2", "guess")
+        await server.password("dev2")
+        statuses = [
+            (await server.ask("POST", "simpleenroll", body(csr("dev2")), auth=guess, shown=(held, "a"))).status
+            for _ in range(limits.EST_REFUSALS_PER_ADDRESS + 1)
+        ]
+        assert 429 not in statuses[:-1]
+        assert statuses[-1] == 429
+        renewed = await server.ask("POST", "simplereenroll", body(csr("dev1", label="b")), shown=(held, "a"))
+        assert renewed.status == 200
+
+    async def test_one_that_is_refused_uses_up_its_own_account(self, server: CaServer) -> None:
+        known, late = await server.password("dev1"), await server.password("dev2")
+        held = (await server.ask("POST", "simpleenroll", body(csr("dev1", label="a")), auth=known)).certificates[0]
+        for _ in range(limits.EST_REFUSALS_PER_ADDRESS + 1):
+            answer = await server.ask("POST", "simplereenroll", body(csr("dev9", label="c")), shown=(held, "a"))
+            assert (answer.status, answer.reason) == (403, "enroll-name-not-granted")
+        assert (await server.ask("POST", "simpleenroll", body(csr("dev2")), auth=late)).status == 200
+
+    async def test_a_password_that_was_replaced_is_known_no_more(self, server: CaServer) -> None:
+        old = await server.password("dev1")
+        assert (await server.ask("POST", "simpleenroll", body(csr("dev1", label="a")), auth=old)).status == 200
+        new = await server.password("dev1", secret="another one")
+        statuses = [
+            (await server.ask("POST", "simpleenroll", body(csr("dev1")), auth=old)).status
+            for _ in range(limits.EST_REFUSALS_PER_ADDRESS + 2)
+        ]
+        assert statuses == [401] * (limits.EST_REFUSALS_PER_ADDRESS + 1) + [429]  # the first still had an account
+        assert (await server.ask("POST", "simpleenroll", body(csr("dev1")), auth=new)).status == 429
+
 
 def in_order(text: bytes) -> list[x509.Certificate]:
     """The certificates of a certs-only message, in the order in which they were sent."""
