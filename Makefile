@@ -42,7 +42,7 @@ demo: compiled ## the whole story on this machine: hub, gateway, sensor, intrude
 	.venv/bin/edgetrust demo $(ARGS)
 
 test: prerequisites $(AZURE) $(NODE) $(JUDGES) check compiled ## lint, types, layers and all tests (ARGS="-k pattern")
-	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --durations=15 $(ARGS)
+	PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder --durations=15 $(ARGS)
 
 check: $(DEV) ## lint, types and layers only
 	.venv/bin/ruff format --check .
