@@ -15,7 +15,9 @@ from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store
 from edgetrust.ca import revocation
 from edgetrust.ca.policy import CredentialKind, Rule
 from edgetrust.store.est import APPROVED, decide_request, read_requests
-from support.ca_server import CaServer, ca_server, certificates_in
+from support.ca import csr
+from support.ca_server import CaServer, body, ca_server, certificates_in
+from support.prometheus import families
 from support.surface import CURL, STRONGSWAN, surface
 
 
@@ -253,6 +255,14 @@ class TestRevocation:
         )
         assert f"dev1.pem: {status}" in said
         assert why in said
+
+    async def test_prometheus_reads_its_metrics(self, tmp_path: Path) -> None:
+        async with ca_server(tmp_path, http_port=0) as server:
+            auth = await server.password("dev1")
+            assert (await server.ask("POST", "simpleenroll", body(csr("dev1")), auth=auth)).status == 200
+            page = await server.run("curl", "-sSf", f"http://127.0.0.1:{server.service.http_port}/metrics")
+            issued = families(page)["edgetrust_decisions_total"]
+            assert issued[("outcome", "accepted"), ("reason", "simpleenroll")] >= 1
 
     async def test_ocsp_of_strangers_and_of_nonsense(self, tmp_path: Path) -> None:
         async with ca_server(tmp_path, http_port=0) as server:

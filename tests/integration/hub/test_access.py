@@ -7,6 +7,7 @@ import structlog
 
 from edgetrust.errors import IntegrityError
 from support.hub import Answer, World, devices_pki, identity_file
+from support.prometheus import families
 
 READ, WRITE, SERVICE, DEVICE = "registryRead", "registryReadWrite", "service", "device"
 ROUTES = [
@@ -291,9 +292,12 @@ async def test_no_secret_in_errors_records_or_logs(world: World) -> None:
 
 
 async def test_metrics(world: World) -> None:
-    text = (await world.ask("GET", "/metrics", version=None)).body.decode()
-    assert 'edgetrust_decisions_total{outcome="refused"' in text or "edgetrust_decisions" in text
-    assert "edgetrust_connections" in text
+    await world.ask("GET", "/metrics", token="SharedAccessSignature sr=localhost", version=None)
+    answer = await world.ask("GET", "/metrics", version=None)
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    read = families(answer.body.decode())
+    assert any(dict(labels)["outcome"] == "refused" for labels in read["edgetrust_decisions_total"])
+    assert "edgetrust_connections" in read
 
 
 async def test_health_says_the_version(world: World) -> None:
