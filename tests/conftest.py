@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from support import surface
 
-settings.register_profile("edgetrust", deadline=None, print_blob=True)
+settings.register_profile("edgetrust", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgetrust")
 
 

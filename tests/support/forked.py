@@ -73,14 +73,14 @@ class Forked:
 
     def poll(self) -> int | None:
         """The exit code (negative: the signal that ended it), None while it runs."""
-        if self.returncode is None and select.select([self._said], [], [], 0)[0]:
+        if self.returncode is None and self._has_said(0):
             self._end()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end. Raises subprocess.TimeoutExpired."""
         if self.returncode is None:
-            if not select.select([self._said], [], [], timeout)[0]:
+            if not self._has_said(timeout):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             self._end()
         assert self.returncode is not None
@@ -95,6 +95,12 @@ class Forked:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+    def _has_said(self, timeout: float | None) -> bool:
+        """Whether something was said within that time. With poll(2): a test of many devices has many descriptors."""
+        waits = select.poll()
+        waits.register(self._said, select.POLLIN)
+        return bool(waits.poll(None if timeout is None else timeout * 1000))
 
     def _end(self) -> None:
         self.returncode = int(self._said.readline())

@@ -136,13 +136,11 @@ class Service:
 
     async def end_of(self, claim: Claim, begun: Answer) -> dict[str, Any]:
         assert begun.status == 202, begun
-        for _ in range(200):
-            answer = await self.registering.poll(claim, begun.operation_id)
-            if answer.status == 200:
-                state: dict[str, Any] = json.loads(answer.body)["registrationState"]
-                return state
-            await asyncio.sleep(0.005)
-        raise AssertionError("the registration does not end")
+        async with asyncio.timeout(60):
+            while (answer := await self.registering.poll(claim, begun.operation_id)).status != 200:
+                await asyncio.sleep(0.005)
+        state: dict[str, Any] = json.loads(answer.body)["registrationState"]
+        return state
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ import pytest
 from support.edge_world import HUB_NAME, Story, write_holder
 from support.pki import Holder, self_signed
 
-SECONDS = 10
+SECONDS = 60
 
 
 def https_port(story: Story) -> int:

@@ -58,10 +58,9 @@ class Peer:
         self.connection.packets(list(packets))
 
     async def receives(self, count: int) -> Sequence[Packet]:
-        for _ in range(400):
-            if len(self.stream.sent) >= count:
-                break
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(60):
+            while len(self.stream.sent) < count:
+                await asyncio.sleep(0.005)
         taken, self.stream.sent = self.stream.sent[:count], self.stream.sent[count:]
         assert len(taken) == count
         return taken
@@ -92,10 +91,9 @@ async def test_a_device_registers(service: Service, peer: Peer) -> None:
     assert topic == "$dps/registrations/res/202/?$rid=1&retry-after=1"
     assert said["status"] == "assigning"
     status = f"$dps/registrations/GET/iotdps-get-operationstatus/?$rid=2&operationId={said['operationId']}"
-    for _ in range(100):
-        topic, said = await peer.asks(status)
-        if "/202/" not in topic:
-            break
+    async with asyncio.timeout(60):
+        while "/202/" in topic:
+            topic, said = await peer.asks(status)
     assert topic == "$dps/registrations/res/200/?$rid=2"
     assert (said["status"], said["registrationState"]["assignedHub"]) == ("assigned", "hub")
     peer.sends(Pingreq(), Unsubscribe(3, (RESPONSE_FILTER,)))

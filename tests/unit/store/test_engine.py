@@ -95,7 +95,7 @@ async def test_a_reader_sees_one_moment(durable_url: str) -> None:
         return first, connection.execute(count).scalar_one()
 
     reading = asyncio.create_task(database.read(twice))
-    assert await asyncio.to_thread(started.wait, 20)
+    assert await asyncio.to_thread(started.wait, 60)
     await other.write(add("a"))
     go_on.set()
     assert await reading == (0, 0)
