@@ -32,7 +32,7 @@ UV_COMPILE = .tools/uv/bin/uv pip compile --quiet --universal --python-version 3
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test check bench fuzz soak coverage docs prerequisites install compiled lock clean
+.PHONY: help demo test check bench fuzz soak systemd coverage docs prerequisites install compiled lock clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 22
@@ -59,6 +59,10 @@ fuzz: $(DEV) ## damaged input for every parser that a peer can reach, 10 s each 
 
 soak: $(DEV) compiled ## a thousand devices under renewals, a new root, cuts and kills (ARGS="--minutes 15 --json")
 	.venv/bin/python tests/soak.py $(ARGS)
+
+systemd: $(DEV) ## the units of a gateway under a systemd booted in namespaces; as root
+	@tools/prerequisites systemd
+	.venv/bin/python tests/booted.py
 
 coverage: $(DEV) ## branch coverage of the packages that decide
 	.venv/bin/coverage run --branch --source=edgetrust.pki,edgetrust.protocol,edgetrust.trust,edgetrust.broker \

@@ -1,5 +1,6 @@
 """Gateways and devices that have no way to the cloud but the gateway above them: certificates by EST and a hub by the
-provisioning service, through two gateways, each level in a network of its own where that can be had.
+provisioning service, through two gateways, each level in a network of its own where that can be had. The lowest gateway
+is four processes, as which it runs on machines that run more than that.
 
     cloud.plant.test (hub, provisioning service, EST), est.plant.test (EST, short lives) -- G1 -- G2 -- G3 -- devices
 """
@@ -69,7 +70,7 @@ class Plant:
             warnings.warn(UserWarning(f"on loopback, without networks of its own: {self.row.why_not}"), stacklevel=1)
         usual = (8883, 443) if self.row.isolated else (free_port(), free_port())
         self.ports = [usual] * DEVICES  # each has an address of its own
-        self.processes: dict[int, Process] = {}
+        self.processes: list[Process] = []
         for place in range(DEVICES + 1):
             names = {CLOUD: self.row.address(0), EST: self.row.address(0)} if place <= TOP else {}
             self.row.know(place, {CLOUD: self.row.address(BOTTOM)} if place == DEVICES else names)
@@ -126,19 +127,31 @@ class Plant:
         return str(self.folder / f"roots/G{place}")
 
     def serve(self, place: int) -> None:
-        self._start(place, "edge", "serve", "-c", str(self.config(place)), "--root", self.root(place))
+        """Start a gateway: the lowest as four processes, of which each waits for those that it needs."""
+        names = ("serve",) if place != BOTTOM else ("edged", "identityd", "certd", "keyd")
+        started = [
+            self._launch(place, f"{place}-{name}", "edge", name, "-c", str(self.config(place)), "--root",
+                         self.root(place))
+            for name in names
+        ]  # fmt: skip
+        for process in reversed(started):
+            process.read_ready()
 
     def _start(self, place: int, *arguments: str) -> dict[str, Any]:
+        return self._launch(place, str(place), *arguments).read_ready()
+
+    def _launch(self, place: int, name: str, *arguments: str) -> Process:
         prefix = self.row.prefix(max(place, 0))
-        process = Process([*arguments, "--json"], self.folder / f"{place}.log", prefix=prefix)
-        self.processes[place] = process
-        return process.start()
+        process = Process([*arguments, "--json"], self.folder / f"{name}.log", prefix=prefix)
+        self.processes.append(process)
+        process.launch()
+        return process
 
     def end(self) -> None:
-        for process in self.processes.values():
+        for process in self.processes:
             if process.running is not None:
                 process.running.terminate()
-        for process in self.processes.values():
+        for process in self.processes:
             process.stop()
         self.row.close()
 
@@ -181,7 +194,7 @@ class Plant:
         return {name: found[f"host-connect-{name}-endpoint"] for name in ("est", "dps")}
 
     def log(self, place: int) -> str:
-        return (self.folder / f"{place}.log").read_text()
+        return (self.folder / f"{place}-serve.log").read_text()
 
 
 @pytest.fixture(scope="module")
