@@ -51,7 +51,8 @@ class Holding:
     def append(self, messages: Sequence[QueuedMessage], done: Done) -> None:
         """As the queue's."""
         if self.problem is None:
-            self._send(_Batch(messages, done, 0))
+            self._in_flight += 1
+            self._queue.append(messages, partial(self._answered, messages, done))
             return
         self._refused(self.problem.reason, len(messages))
         batch = _Batch(messages, done, size_of(messages))
@@ -61,20 +62,16 @@ class Holding:
             self._bytes += batch.size
             self._held.append(batch)
 
-    def _send(self, batch: _Batch) -> None:
-        self._in_flight += 1
-        self._queue.append(batch.messages, partial(self._answered, batch))
-
-    def _answered(self, batch: _Batch, error: BaseException | None) -> None:
+    def _answered(self, messages: Sequence[QueuedMessage], done: Done, error: BaseException | None) -> None:
         self._in_flight -= 1
         if isinstance(error, UnavailableError) and error.reason not in _NEVER_HELD:
             self._begin(error)
-            size = size_of(batch.messages)
-            self._bytes += size
-            self._refused(error.reason, len(batch.messages))
-            self._failed.append(_Batch(batch.messages, batch.done, size))
+            batch = _Batch(messages, done, size_of(messages))
+            self._bytes += batch.size
+            self._refused(error.reason, len(messages))
+            self._failed.append(batch)
         else:
-            batch.done(error)
+            done(error)
         if self.problem is not None and not self._in_flight and not self._storing:
             self._storing = True
             self._tasks.start(self._store())

@@ -226,6 +226,11 @@ class Upstream:
 
     async def _idle(self) -> None:
         """Wait for something to send and a moment for more, or for the end of the connection."""
+        if not await self._queue.wait_for_new(0):  # no tasks while there is much to do
+            await self._news_or_end()
+        await asyncio.sleep(UPSTREAM_GATHER_SECONDS)
+
+    async def _news_or_end(self) -> None:
         ended = asyncio.create_task(self._over.wait())
         news = asyncio.create_task(self._queue.wait_for_new(EVENT_POLL_SECONDS))
         try:
@@ -234,7 +239,6 @@ class Upstream:
             for task in (ended, news):
                 task.cancel()
             await asyncio.gather(ended, news, return_exceptions=True)
-        await asyncio.sleep(UPSTREAM_GATHER_SECONDS)
 
     async def _room(self, link: Link) -> int:
         """Wait until something may be sent, and how many; one at a time while it is unclear what ended the last

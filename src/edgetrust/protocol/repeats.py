@@ -66,8 +66,8 @@ class Sifted:
     remember: dict[int, str]
 
 
-def mark_of(message: Recognisable, place: str = "") -> Mark | None:
-    """What `message` is recognised by where it goes to `place`; None without a message id."""
+def mark_of(message: Recognisable, *place: str) -> Mark | None:
+    """What `message` is recognised by where it goes to the place of this name; None without a message id."""
     properties = message.properties
     if "mid=" not in properties:
         return None  # most messages: reading the properties costs more than all the rest
@@ -77,7 +77,7 @@ def mark_of(message: Recognisable, place: str = "") -> Mark | None:
     resent = bag.get(_MARK) == "true"
     if resent:
         properties = "&".join(pair for pair in properties.split("&") if not pair.startswith(f"{_MARK}="))
-    return Mark(_fingerprint(message, properties, place), resent)
+    return Mark(_fingerprint(message, properties, "/".join(place)), resent)
 
 
 def sift(marks: Sequence[Mark | None], known: Container[str], recognition: Recognition) -> Sifted:

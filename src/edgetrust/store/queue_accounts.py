@@ -14,17 +14,20 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 
 from edgetrust.errors import UnavailableError
 from edgetrust.protocol.repeats import Mark, mark_of
-from edgetrust.store.appending import Row
+from edgetrust.store.appending import Row, size_of
 from edgetrust.store.queue_tables import queue_lanes, queued_messages
 from edgetrust.store.repeats import Repeats
 
 QUEUE_FULL: Final = "queue-full"
+_LANE: Final = itemgetter(7, 8, 9)  # of a QueuedMessage: queue, input, priority
 _EVICTED_AT_ONCE: Final = 200
 _RUNS_MAX: Final = 8  # ranges that are forgotten one by one; more are named message by message
 _NAMED_AT_ONCE: Final = 500  # in one statement
@@ -69,10 +72,10 @@ class Accounts:
         sql = _Sql(cursor, dialect)
         counts: Counter[tuple[str, str, int]] = Counter()
         sizes: Counter[tuple[str, str, int]] = Counter()
-        for message in messages:
-            lane = message[7:10]
-            counts[lane] += 1
-            sizes[lane] += len(message[3]) + len(message[2])
+        for lane, grouped in groupby(messages, _LANE):
+            some = list(grouped)
+            counts[lane] += len(some)
+            sizes[lane] += size_of(some)
         for lane in sorted(counts):
             sql.add(lane, counts[lane], sizes[lane])
         excess = sql.total() - self.limit_bytes
@@ -177,4 +180,4 @@ def remove(connection: Connection, condition: ColumnElement[bool]) -> None:
 
 def _mark(row: Any) -> Mark | None:
     """A message counts once for each of its destinations."""
-    return mark_of(row, f"{row.queue}/{row.input}")
+    return mark_of(row, row.queue, row.input)

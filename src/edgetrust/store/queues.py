@@ -186,10 +186,8 @@ class ForwardQueue:
             return  # all of it had come before
         first = stored.last - len(stored.rows) + 1
         if first == self._newest + 1:
-            for offset, row in enumerate(cast("Sequence[QueuedMessage]", stored.rows), first):
-                lane = self._lanes.get(row.queue)
-                if lane is not None:
-                    lane.stored(offset, row)
+            for lane in self._lanes.values():
+                lane.stored(first, cast("Sequence[QueuedMessage]", stored.rows))
             self._bound_memory()
         else:  # somebody else has stored something too
             self._read_again()
@@ -284,7 +282,7 @@ class ForwardQueue:
         return await self._database.read(work)
 
 
-_Fresh = dict[int, deque[tuple[int, QueuedMessage]]]  # by priority: sequence numbers and what was stored
+_Fresh = dict[int, deque[LeasedMessage]]  # by priority
 
 
 class Lane:
@@ -347,16 +345,19 @@ class Lane:
 
     # From memory ------------------------------------------------------------------------------------------------------
 
-    def stored(self, offset: int, row: QueuedMessage) -> None:
-        """This was stored for this lane, right behind what was stored before."""
-        fresh, priority = self._fresh, row.priority
-        if fresh is None or offset <= self._leased_to.get(priority, 0):
+    def stored(self, first: int, messages: Sequence[QueuedMessage]) -> None:
+        """These were stored right behind what was stored before, some of them for this lane; `first` is an offset."""
+        fresh, queue = self._fresh, self._queue
+        if fresh is None:
             return
-        self.fresh_bytes += _held(row)
-        if priority in fresh:
-            fresh[priority].append((offset, row))
-        else:
-            fresh[priority] = deque(((offset, row),))
+        for offset, message in enumerate(messages, first):
+            priority = message.priority
+            if message.queue != queue or offset <= self._leased_to.get(priority, 0):
+                continue
+            self.fresh_bytes += _held(message)
+            if priority not in fresh:
+                fresh[priority] = deque()
+            fresh[priority].append(LeasedMessage(offset, message))
 
     def read_again(self) -> None:
         """What is stored is not, or not only, what was told; or it shall not be kept."""
@@ -365,8 +366,8 @@ class Lane:
     def _forget_leased(self, fresh: _Fresh) -> None:
         """Some of what was stored during a reading was read too."""
         for priority, waiting in list(fresh.items()):
-            while waiting and waiting[0][0] <= self._leased_to.get(priority, 0):
-                self.fresh_bytes -= _held(waiting.popleft()[1])
+            while waiting and waiting[0].offset <= self._leased_to.get(priority, 0):
+                self.fresh_bytes -= _held(waiting.popleft().message)
             if not waiting:
                 del fresh[priority]
 
@@ -376,11 +377,12 @@ class Lane:
         for priority in sorted(fresh):
             waiting = fresh[priority]
             while waiting and len(leased) < limit:
-                offset, row = waiting.popleft()
-                self.fresh_bytes -= _held(row)
-                self._leased_to[priority] = self._once_leased_to[priority] = offset
-                if not row.expires_ms or row.expires_ms > now_ms:
-                    leased.append(LeasedMessage(offset, row))
+                one = waiting.popleft()
+                message = one.message
+                self.fresh_bytes -= _held(message)
+                self._leased_to[priority] = self._once_leased_to[priority] = one.offset
+                if not message.expires_ms or message.expires_ms > now_ms:
+                    leased.append(one)
             if not waiting:
                 del fresh[priority]
         return tuple(leased)
@@ -436,9 +438,9 @@ def _newest(connection: Connection) -> int:
     return connection.execute(select(func.max(_row.seq))).scalar() or 0
 
 
-def _held(row: QueuedMessage) -> int:
+def _held(message: QueuedMessage) -> int:
     """What it takes to have a message in memory."""
-    return len(row.body) + len(row.properties) + QUEUE_FRESH_MESSAGE_BYTES
+    return len(message.body) + len(message.properties) + QUEUE_FRESH_MESSAGE_BYTES
 
 
 def _nobody(dropped: Sequence[Dropped]) -> None:
