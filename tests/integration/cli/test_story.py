@@ -75,7 +75,7 @@ def test_a_device_from_creation_to_deletion(hub: Path) -> None:
     assert (event["device"], event["bodyText"], event["properties"]["unit"]) == ("d1", "first", "C")
 
     edgetrust("device", "c2d", "d1", "hello", "--property", "a=b", directory=hub)
-    heard = edgetrust("device", "listen", "d1", "--count", "1", "--timeout", "20", "--json", directory=hub)
+    heard = edgetrust("device", "listen", "d1", "--count", "1", "--timeout", "60", "--json", directory=hub)
     assert json.loads(heard.stdout)["body"] == "hello", heard.stderr
 
     assert ask("device", "disable", "d1", "--why", "stolen")["statusReason"] == "stolen"

@@ -207,7 +207,7 @@ def test_standard_input_is_sent_line_by_line(
 
 def test_listening(edgetrust: Call, key_file: Path, session: type[Session]) -> None:
     session.arriving = [Received(b"hi", {"a": "b", "flag": None}), Received(b"\xff", {})]
-    way = ("device", "listen", "d1", "--hub", "h", "--key-file", key_file, "--timeout", "0.2")
+    way = ("device", "listen", "d1", "--hub", "h", "--key-file", key_file, "--timeout", "1")
     assert edgetrust(*way, "--count", "2").out == "hi  a=b  flag=\n\ufffd\n"
     assert json.loads(edgetrust(*way, "--json").out.splitlines()[0]) == {
         "body": "hi",
