@@ -3,67 +3,102 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+from typing import cast
+
+import pytest
 
 from edgetrust.transport.wheel import Wheel
+
+TICK = 0.02
+
+
+class ManualLoop:
+    """What a wheel needs of a loop. Time passes when it is told to, and a timer comes as late as `late` says."""
+
+    def __init__(self, late: float = 0.0) -> None:
+        self.late = late
+        self.timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._now, self._numbers = 1000.0, itertools.count()
+
+    def time(self) -> float:
+        return self._now
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        heapq.heappush(self.timers, (self._now + seconds + self.late, next(self._numbers), call))
+        return cast("asyncio.TimerHandle", object())
+
+    def go_on(self, seconds: float) -> None:
+        end = self._now + seconds
+        while self.timers and self.timers[0][0] <= end:
+            self._now, _, call = heapq.heappop(self.timers)
+            call()
+        self._now = end
 
 
 class Mark:
     """An entry that notes when it was called and answers from a list."""
 
-    def __init__(self, *answers: float | None) -> None:
+    def __init__(self, loop: ManualLoop, *answers: float | None) -> None:
         self.tick = 0
         self.answers = list(answers)
         self.calls: list[float] = []
+        self._loop = loop
 
     def deadline_passed(self) -> float | None:
-        self.calls.append(asyncio.get_running_loop().time())
+        self.calls.append(self._loop.time())
         return self.answers.pop(0) if self.answers else None
 
 
-async def wait(condition: object, seconds: float = 60.0) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
+@pytest.fixture
+def loop() -> ManualLoop:
+    return ManualLoop()
 
 
-def wheel() -> Wheel:
-    return Wheel(asyncio.get_running_loop(), 0.02)
+def wheel(loop: ManualLoop) -> Wheel:
+    return Wheel(cast("asyncio.AbstractEventLoop", loop), TICK)
 
 
-async def test_deadlines_come_late_by_a_tick_at_most_and_never_early() -> None:
-    turning, marks = wheel(), {seconds: Mark() for seconds in (0.0, 0.03, 0.11)}
-    start = asyncio.get_running_loop().time()
+@pytest.mark.parametrize("late", [0.0, 0.001, 0.15])
+def test_deadlines_come_late_by_a_tick_at_most_and_never_early(late: float) -> None:
+    loop = ManualLoop(late)
+    turning, marks = wheel(loop), {seconds: Mark(loop) for seconds in (0.0, 0.03, 0.11, 0.5)}
+    start = loop.time()
     for seconds, mark in marks.items():
         turning.arm(mark, seconds)
-    await wait(lambda: all(mark.calls for mark in marks.values()))
+    loop.go_on(1)
     for seconds, mark in marks.items():
-        assert seconds <= mark.calls[0] - start < seconds + 0.15  # one tick, and a busy machine
         assert len(mark.calls) == 1
+        assert seconds <= mark.calls[0] - start + 1e-9
+        assert mark.calls[0] - start <= seconds + 2 * TICK + late  # the end of its tick, and the turn after that
 
 
-async def test_an_entry_has_one_deadline() -> None:
-    turning, moved, gone = wheel(), Mark(), Mark()
+def test_an_entry_has_one_deadline(loop: ManualLoop) -> None:
+    turning, moved, gone = wheel(loop), Mark(loop), Mark(loop)
     turning.arm(moved, 0.02)
     turning.arm(moved, 0.08)
     turning.arm(gone, 0.02)
     turning.disarm(gone)
     turning.disarm(gone)
-    await asyncio.sleep(0.05)
+    loop.go_on(0.07)
     assert moved.calls == []
-    await wait(lambda: moved.calls)
+    loop.go_on(0.05)
+    assert len(moved.calls) == 1
     assert gone.calls == []
 
 
-async def test_an_entry_may_want_another_deadline() -> None:
-    turning, mark = wheel(), Mark(0.02, 0.02)
+def test_an_entry_may_want_another_deadline(loop: ManualLoop) -> None:
+    turning, mark = wheel(loop), Mark(loop, 0.02, 0.02)
     turning.arm(mark, 0.02)
-    await wait(lambda: len(mark.calls) == 3)
+    loop.go_on(1)
+    assert len(mark.calls) == 3
 
 
-async def test_entries_may_forget_each_other_when_they_are_due() -> None:
-    turning = wheel()
-    second = Mark()
+def test_entries_may_forget_each_other_when_they_are_due(loop: ManualLoop) -> None:
+    turning = wheel(loop)
+    second = Mark(loop)
 
     class First(Mark):
         def deadline_passed(self) -> float | None:
@@ -71,17 +106,32 @@ async def test_entries_may_forget_each_other_when_they_are_due() -> None:
             turning.disarm(second)
             return None
 
-    first = First()
+    first = First(loop)
     turning.arm(second, 0.5)
     turning.arm(first, 0.02)
-    await wait(lambda: first.calls)
-    assert second.tick == 0
+    loop.go_on(1)
+    assert (len(first.calls), second.calls, second.tick) == (1, [], 0)
 
 
-async def test_the_timer_runs_only_while_something_is_due() -> None:
-    turning, mark = wheel(), Mark()
+def test_the_timer_runs_only_while_something_is_due(loop: ManualLoop) -> None:
+    turning, mark = wheel(loop), Mark(loop)
     turning.arm(mark, 0.02)
-    await wait(lambda: mark.calls)
-    await wait(lambda: turning._timer is None)
+    loop.go_on(1)
+    assert (len(mark.calls), loop.timers) == (1, [])
     turning.arm(mark, 0.02)
-    await wait(lambda: len(mark.calls) == 2)
+    loop.go_on(1)
+    assert (len(mark.calls), loop.timers) == (2, [])
+
+
+async def test_it_turns_by_the_loop_that_runs() -> None:
+    running = asyncio.get_running_loop()
+    came = asyncio.Event()
+
+    class Once:
+        tick = 0
+
+        def deadline_passed(self) -> None:
+            came.set()
+
+    Wheel(running, TICK).arm(Once(), 0.02)
+    await asyncio.wait_for(came.wait(), 60)
