@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import fields, replace
 from functools import partial
@@ -43,19 +42,18 @@ from edgetrust.edge.housekeeping import keep_house
 from edgetrust.edge.https import build_app
 from edgetrust.edge.hubside import HubSide
 from edgetrust.edge.identityclient import IdentityClient
-from edgetrust.edge.identityd import Identities
 from edgetrust.edge.inputs import ModuleInputs
 from edgetrust.edge.inuse import CertificatesInUse
-from edgetrust.edge.issuer import ConfiguredIssuer, tls_key
+from edgetrust.edge.issuer import ConfiguredIssuer
 from edgetrust.edge.keyd import open_keys
 from edgetrust.edge.listeners import Listeners
 from edgetrust.edge.metrics import GatewayMetrics
 from edgetrust.edge.nested import Nested
 from edgetrust.edge.observing import CountingAuditor, TwinObserver, UpstreamObserver
 from edgetrust.edge.opensessions import OpenSessions
+from edgetrust.edge.owndevice import OwnDevice
 from edgetrust.edge.owntwin import OwnTwin
 from edgetrust.edge.pairs import CertificateStore
-from edgetrust.edge.provisioning import Provisioning
 from edgetrust.edge.rootlock import lock_root
 from edgetrust.edge.routing import Router
 from edgetrust.edge.scope import ScopeRegistry
@@ -66,8 +64,7 @@ from edgetrust.edge.stored import Stored
 from edgetrust.edge.upkeep import Upkeep
 from edgetrust.errors import Error, RefusedError
 from edgetrust.limits import UPSTREAM_STOP_SECONDS
-from edgetrust.pki.chain import Chain
-from edgetrust.pki.keys import KeyHandle, KeyStore
+from edgetrust.pki.keys import KeyStore
 from edgetrust.pki.remember import VerifiedChains
 from edgetrust.pki.softkeys import SoftKey
 from edgetrust.protocol.edge_routes import UPSTREAM, EdgeHubConfig
@@ -108,7 +105,7 @@ class Gateway:
         else:
             self._keys, store = elsewhere.keys, elsewhere.certificates
         self._certificates = GatewayCertificates(layout, self._keys, settings, clock, store)
-        self._provisioning: Provisioning | None = None
+        self._device = OwnDevice(None if elsewhere is None else elsewhere.identities)
         self.metrics_port: int | None = None
         self._state = StateFile(layout.status)
         self._started_at = clock.now()
@@ -126,7 +123,7 @@ class Gateway:
             await gateway._begin()
         except BaseException as problem:
             await gateway._open.aclose()
-            if elsewhere is None and gateway.moved() and isinstance(problem, RefusedError):
+            if elsewhere is None and gateway._device.moved.is_set() and isinstance(problem, RefusedError):
                 return await cls.start(settings, layout, clock)  # as what it was assigned meanwhile
             raise
         settings = gateway.settings
@@ -137,6 +134,10 @@ class Gateway:
         """Close connections, let what is under way reach the hub, store what waits, close the store."""
         await self._open.aclose()
         _log.info(EVENT_STOPPED, gateway=self.settings.hostname)
+
+    async def wait_moved(self) -> None:
+        """Wait until it has to start anew, since the device is another one; for ever without a provisioning service."""
+        await self._device.moved.wait()
 
     @property
     def mqtt_port(self) -> int:
@@ -158,16 +159,18 @@ class Gateway:
         else:
             make_private_directory(self.layout.own)
         self._open.callback(lock_root(self.layout).close)
-        await self._be_assigned()
+        if self._elsewhere is None and self.settings.dps is not None:
+            await self._be_assigned()
         key = asyncio.create_task(asyncio.to_thread(self._certificates.new_server_key))
         self._open.callback(key.cancel)
         others = self._elsewhere
         identities, issuer = (None, None) if others is None else (others.identities, others.issuer)
         self._hub_side = HubSide(
-            self.settings, self.layout, self._keys, self._clock, self._refused_by_hub(), identities=identities
+            self.settings, self.layout, self._keys, self._clock, self._device.refused, identities=identities
         )
         self._open.push_async_callback(self._hub_side.close)
-        self._upkeep = Upkeep(self.settings, self._keys, self._certificates, self._clock, self._try_identity, issuer)
+        self._device.identities = self._hub_side.identities
+        self._upkeep = Upkeep(self.settings, self._keys, self._certificates, self._clock, self._device.prove, issuer)
         await self._upkeep.begin()
         await asyncio.to_thread(self._certificates.prepare)
         self._stored = await Stored.open(self.settings, self.layout, self._keys, self._clock, self._open)
@@ -182,6 +185,14 @@ class Gateway:
         self._open.callback(self._state.remove)
         self._start_tasks()
         self._state.write(await self.state())
+
+    async def _be_assigned(self) -> None:
+        """A provisioning service says what this gateway is, once it has seen the identity certificate."""
+        upkeep = Upkeep(self.settings, self._keys, self._certificates, self._clock, self._device.prove)
+        await upkeep.have_identity()
+        await asyncio.to_thread(self._certificates.take_device_identity)
+        self.settings = await self._device.assigned(self.settings, self.layout, self._keys, self._clock)
+        self._certificates = GatewayCertificates(self.layout, self._keys, self.settings, self._clock)
 
     # Parts, in the order in which they need each other --------------------------------------------------------------
 
@@ -326,7 +337,7 @@ class Gateway:
             return identities
         assert isinstance(issuer, ConfiguredIssuer), "one process issues by itself"
         assert isinstance(store, CertificateStore), "one process keeps its certificates itself"
-        return InProcess(store, issuer, identities.api, self._provisioning)
+        return InProcess(store, issuer, identities.api, self._device.provisioning)
 
     def _start_tasks(self) -> None:
         upstream = self._hub_side.upstream
@@ -341,7 +352,9 @@ class Gateway:
             self._hub_side.keep_synchronised(),
             self._hub_side.watch_scope(),
             self._children.resume(self._decided.left),
-            self._in_use.keep(self._take_up_identity, self._look_who_we_are),
+            self._in_use.keep(
+                lambda: self._device.take_up(self._certificates), lambda: self._device.look(self.settings)
+            ),
             self._decided.decide_periodically(),
             self._tick(),
             keep_house(queue, age, self._clock, partial(self._router.given_up, "ttl_expiry")),
@@ -361,55 +374,6 @@ class Gateway:
         self.own_twin.seen(identity, here, self._clock.now())
         if not here:
             self.metrics.disconnected.add(str(identity))
-
-    # Who we are -----------------------------------------------------------------------------------------------------
-
-    async def _be_assigned(self) -> None:
-        """With a provisioning service: learn what this gateway is."""
-        dps = self.settings.dps
-        if dps is None or self._elsewhere is not None:
-            return
-        upkeep = Upkeep(self.settings, self._keys, self._certificates, self._clock, self._try_identity)
-        await upkeep.have_identity()
-        await asyncio.to_thread(self._certificates.take_device_identity)
-        self._provisioning = Provisioning(self.settings, dps, self.layout, self._keys, self._clock)
-        self.settings = self.settings.assigned_to(await self._provisioning.begin())
-        self._certificates = GatewayCertificates(self.layout, self._keys, self.settings, self._clock)
-
-    def _refused_by_hub(self) -> Callable[[], Awaitable[bool]] | None:
-        return None if self._provisioning is None else self._provisioning.refused
-
-    def moved(self) -> bool:
-        """Whether a provisioning service has assigned this gateway elsewhere, so that it has to start anew."""
-        return self._moved().is_set()
-
-    async def wait_moved(self) -> None:
-        """Wait until it has to start anew; for ever without a provisioning service."""
-        await self._moved().wait()
-
-    def _moved(self) -> asyncio.Event:
-        if self._elsewhere is not None:
-            return self._elsewhere.identities.moved
-        return asyncio.Event() if self._provisioning is None else self._provisioning.moved
-
-    async def _try_identity(self, chain: Chain, key: KeyHandle) -> None:
-        if self._provisioning is not None:  # which makes it known to the hub
-            await self._provisioning.register_identity(chain, key)
-        identities = self._hub_side.identities
-        assert isinstance(identities, Identities), "who renews the device's identity asks the hub itself"
-        await identities.try_certificate(chain, tls_key(key))
-
-    async def _take_up_identity(self) -> None:
-        """A renewed identity, or replaced files; a provisioning service tells the hub of it."""
-        if await asyncio.to_thread(self._certificates.refresh_device_identity):
-            self._hub_side.identities.forget_certificate()
-        if self._provisioning is not None:
-            await self._provisioning.make_known()
-
-    async def _look_who_we_are(self) -> None:
-        """A provisioning service may have moved this gateway, and the identity service knows."""
-        if self._elsewhere is not None and self.settings.dps is not None:
-            await self._elsewhere.identities.look()
 
     # Names ----------------------------------------------------------------------------------------------------------
 

@@ -39,15 +39,15 @@ from edgetrust.edge.gateway import Gateway
 from edgetrust.edge.hubapi import HubTrust
 from edgetrust.edge.identityd import Identities
 from edgetrust.edge.identityservice import IdentityService
-from edgetrust.edge.issuer import ConfiguredIssuer, tls_key
+from edgetrust.edge.issuer import ConfiguredIssuer
 from edgetrust.edge.keyclient import KeyClient
 from edgetrust.edge.keyd import open_keys
 from edgetrust.edge.keyservice import KeyService
 from edgetrust.edge.localids import LocalIdentities
 from edgetrust.edge.moduleids import ModuleIdentities
+from edgetrust.edge.owndevice import OwnDevice
 from edgetrust.edge.pairs import CertificateStore
 from edgetrust.edge.principals import Principals
-from edgetrust.edge.provisioning import Provisioning
 from edgetrust.edge.services import SERVICE_MODE
 from edgetrust.edge.settings import Settings
 from edgetrust.edge.tpmservice import TpmRoutes
@@ -55,7 +55,7 @@ from edgetrust.edge.upkeep import Upkeep, look_again_after
 from edgetrust.errors import ConfigError, Error, IntegrityError, UnavailableError
 from edgetrust.limits import SERVICE_WAIT_SECONDS
 from edgetrust.pki.chain import Chain
-from edgetrust.pki.keys import KeyHandle, KeyStore, SecretBytes
+from edgetrust.pki.keys import KeyStore, SecretBytes
 from edgetrust.telemetry import EVENT_CERTIFICATE_EXPIRING, EVENT_READY, EVENT_SERVICE_WAITING, EVENT_STOPPED
 from edgetrust.transport.unix import serve_unix
 
@@ -150,11 +150,14 @@ class IdentityProcess(ServiceProcess):
     """The identity service."""
 
     name = "identityd"
-    _provisioning: Provisioning | None = None
+
+    def __init__(self, settings: Settings, layout: Layout, clock: Clock) -> None:
+        super().__init__(settings, layout, clock)
+        self._device = OwnDevice()
 
     async def wait_moved(self) -> None:
         """Wait until a provisioning service has assigned the device elsewhere; for ever without one."""
-        await (asyncio.Event() if self._provisioning is None else self._provisioning.moved).wait()
+        await self._device.moved.wait()
 
     async def _app(self) -> web.Application:
         layout, clock = self.layout, self._clock
@@ -167,44 +170,28 @@ class IdentityProcess(ServiceProcess):
             return IdentityService(self.settings, None, keys, keys, self._principals, local=local).app()
         self._certificates = GatewayCertificates(layout, keys, self.settings, clock, store)
         self._upkeep = Upkeep(
-            self.settings, keys, self._certificates, clock, self._try_identity, issuer, kept=frozenset({DEVICE_ID})
+            self.settings, keys, self._certificates, clock, self._device.prove, issuer, kept=frozenset({DEVICE_ID})
         )
         await self._upkeep.have_identity()
         await asyncio.to_thread(self._certificates.take_device_identity)
-        await self._be_assigned(keys, store)
-        settings = self.settings
-        refused = None if self._provisioning is None else self._provisioning.refused
+        self.settings = settings = await self._device.assigned(self.settings, layout, keys, clock, store)
         trust = HubTrust(settings.upstream, clock)
-        self._identities = Identities(settings, layout, keys, trust, clock, store, refused)
-        self._open.push_async_callback(self._identities.close)
+        identities = Identities(settings, layout, keys, trust, clock, store, self._device.refused)
+        self._device.identities = identities
+        self._open.push_async_callback(identities.close)
         await self._renew()
         self._keep(self._renew, self._held)
-        modules = ModuleIdentities(settings, layout, keys, self._identities.api, clock)
+        modules = ModuleIdentities(settings, layout, keys, identities.api, clock)
         local = LocalIdentities(settings, issuer, store, layout.identities / "local")
-        return IdentityService(settings, modules, keys, keys, self._principals, self._provisioning, local).app()
-
-    async def _be_assigned(self, keys: KeyClient, store: CertificateClient) -> None:
-        """With a provisioning service: learn what this device is."""
-        dps = self.settings.dps
-        if dps is None:
-            return
-        self._provisioning = Provisioning(self.settings, dps, self.layout, keys, self._clock, store=store)
-        self.settings = self.settings.assigned_to(await self._provisioning.begin())
+        provisioning = self._device.provisioning
+        return IdentityService(settings, modules, keys, keys, self._principals, provisioning, local).app()
 
     async def _renew(self) -> None:
         await self._upkeep.renew_due()
-        if await asyncio.to_thread(self._certificates.refresh_device_identity):
-            self._identities.forget_certificate()
-        if self._provisioning is not None:
-            await self._provisioning.make_known()
+        await self._device.take_up(self._certificates)
 
     def _held(self) -> list[Chain]:
         return [] if self._certificates.device_identity is None else [self._certificates.device_identity]
-
-    async def _try_identity(self, chain: Chain, key: KeyHandle) -> None:
-        if self._provisioning is not None:  # which makes it known to the hub
-            await self._provisioning.register_identity(chain, key)
-        await self._identities.try_certificate(chain, tls_key(key))
 
 
 class LocalServices(ServiceProcess):
