@@ -66,6 +66,8 @@ class Site:
         starts = self.starts("identityd") if self.edge.log("identityd", "out").exists() else 0
         self.edge.start(_SERVICES)
         if "edged" not in self.edge.running:
+            if starts:  # until the identity service says otherwise it goes on as what it was
+                self.edge.ready("identityd", starts + 1)
             self.edge.start(("edged",))
         else:
             self.edge.ready("identityd", starts + 1)
@@ -222,6 +224,8 @@ def test_by_a_certificate_that_is_issued_by_est(site: Site) -> None:
     issuance = issuance.replace(str(site.served.key), str(key)).replace(str(site.served.certificate), str(certificate))
     issuance = issuance.replace(str(site.served.trust), str(site.edge.file("est.pem")))
     site.edge.file("est.pem").write_bytes(site.served.trust.read_bytes())
+    if "edged" in site.edge.running:  # it tells how the certificate is renewed from the configuration that it has read
+        site.edge.end("edged")
     site.attest(
         name,
         f'[provisioning.attestation]\nmethod = "x509"\nregistration_id = "{name}"\n'
