@@ -99,7 +99,7 @@ $(RUN): requirements/run.txt requirements/build.txt pyproject.toml
 # Byte code for what was changed, as pip makes it for all that is not editable: where Python is told to write none, each start
 # of a process would compile everything again, which is a third of the start.
 compiled: $(RUN)
-	@.venv/bin/python -m compileall -q src
+	@.venv/bin/python -m compileall -q src tests/support
 
 $(DEV): requirements/dev.txt $(RUN)
 	tools/environment .venv requirements/dev.txt

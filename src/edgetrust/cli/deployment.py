@@ -11,8 +11,7 @@ import typer
 
 from edgetrust.cli.at_hub import at_hub
 from edgetrust.cli.client import HubClient
-from edgetrust.cli.output import Json, print_facts, print_json, print_table, say
-from edgetrust.cli.traffic import pairs
+from edgetrust.cli.output import Json, pairs, print_facts, print_json, print_table, say
 from edgetrust.errors import UsageError
 
 app = typer.Typer(help="Deployments: content for the modules of edge devices.", no_args_is_help=True)

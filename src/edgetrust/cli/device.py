@@ -14,7 +14,7 @@ from edgetrust.cli.client import HubClient
 from edgetrust.cli.enroll import enroll, renew
 from edgetrust.cli.explained import explain
 from edgetrust.cli.keys import device_connection_string, roll_device
-from edgetrust.cli.output import Json, print_json, print_table, say
+from edgetrust.cli.output import Json, pairs, print_json, print_table, say
 from edgetrust.cli.provision import provision
 from edgetrust.cli.query import query
 from edgetrust.cli.registrations import (
@@ -32,7 +32,7 @@ from edgetrust.cli.registrations import (
     print_registration,
     without_keys,
 )
-from edgetrust.cli.traffic import listen, pairs, report, send
+from edgetrust.cli.traffic import listen, report, send
 from edgetrust.cli.twins import device_method, device_twin
 from edgetrust.errors import UsageError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,11 +16,9 @@ from edgetrust.cli.ports import HTTPS, HttpsPort, MqttPort
 from edgetrust.cli.refusals import print_refusals
 from edgetrust.clock import SystemClock
 from edgetrust.limits import REFUSALS_KEPT
-from edgetrust.provisioning.policies import OWNER, load_policies
-from edgetrust.provisioning.server import DpsServer
-from edgetrust.provisioning.settings import load_settings
-from edgetrust.store.policyfile import connection_string
-from edgetrust.telemetry import set_up_logging
+
+if TYPE_CHECKING:
+    from edgetrust.provisioning.server import DpsServer
 
 app = typer.Typer(help="Serve a provisioning service; manage the CA certificates it knows.", no_args_is_help=True)
 app.add_typer(ca, name="ca")
@@ -38,6 +36,9 @@ def serve(
     from dataclasses import replace
 
     from edgetrust.cli.running import run
+    from edgetrust.provisioning.server import DpsServer
+    from edgetrust.provisioning.settings import load_settings
+    from edgetrust.telemetry import set_up_logging
 
     set_up_logging("json" if json else "text")
     settings = load_settings(config)
@@ -69,6 +70,9 @@ async def refusals(
 
 def _described(server: DpsServer) -> dict[str, Any]:
     """How to reach it. Holds a secret: the service connection string."""
+    from edgetrust.provisioning.policies import OWNER, load_policies
+    from edgetrust.store.policyfile import connection_string
+
     settings = server.settings
     owner = load_policies(settings.data / "dps-policies.json")[OWNER]
     address = settings.name if server.https_port == HTTPS else f"{settings.name}:{server.https_port}"

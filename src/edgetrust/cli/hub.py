@@ -14,9 +14,6 @@ from edgetrust.cli.output import Json, print_json_line, say
 from edgetrust.cli.ports import HttpsPort, MqttPort
 from edgetrust.cli.routes import routes
 from edgetrust.clock import SystemClock
-from edgetrust.hub.service import Hub
-from edgetrust.hub.settings import load_settings
-from edgetrust.telemetry import set_up_logging
 
 app = typer.Typer(help="Serve a hub; manage the CA certificates and policies it knows.", no_args_is_help=True)
 app.add_typer(ca, name="ca")
@@ -39,6 +36,9 @@ def serve(
 
     from edgetrust.cli.running import run
     from edgetrust.cli.up import describe
+    from edgetrust.hub.service import Hub
+    from edgetrust.hub.settings import load_settings
+    from edgetrust.telemetry import set_up_logging
 
     set_up_logging("json" if json else "text")
     settings = load_settings(config)

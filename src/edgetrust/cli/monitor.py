@@ -17,8 +17,7 @@ import typer
 
 from edgetrust.cli.at_hub import at_hub
 from edgetrust.cli.client import HubClient
-from edgetrust.cli.output import Json, print_json_line, print_line, say
-from edgetrust.cli.traffic import pairs
+from edgetrust.cli.output import Json, pairs, print_json_line, print_line, say
 from edgetrust.errors import Error, UnavailableError, UsageError
 
 app = typer.Typer()

@@ -45,6 +45,19 @@ def parse_json(option: str, text: str) -> Any:
         ) from problem
 
 
+def pairs(texts: list[str] | None) -> dict[str, str]:
+    """`K=V` options as a mapping. Raises UsageError."""
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise UsageError(
+                f"--property {text!r} is not K=V", reason="property-malformed", fix="write it like --property k=v"
+            )
+        found[name] = value
+    return found
+
+
 def print_line(text: str = "") -> None:
     """One line of data on stdout, flushed."""
     sys.stdout.write(printable(text) + "\n")

@@ -13,10 +13,10 @@ from typing import Annotated, assert_never
 import typer
 
 from edgetrust.cli.as_device import as_device
-from edgetrust.cli.output import Json, iso, parse_json, print_json_line, print_line, say
+from edgetrust.cli.output import Json, iso, pairs, parse_json, print_json_line, print_line, say
 from edgetrust.clock import SystemClock
 from edgetrust.device.session import DesiredChanged, DeviceSession, Incoming, MethodRequested, Received
-from edgetrust.errors import Error, UsageError
+from edgetrust.errors import Error
 
 Message = Annotated[
     str | None,
@@ -117,19 +117,6 @@ def print_incoming(one: Incoming, *, json: bool) -> None:
         print_json_line(line)
     else:
         print_line(shown)
-
-
-def pairs(texts: list[str] | None) -> dict[str, str]:
-    """`K=V` options as a mapping. Raises UsageError."""
-    found: dict[str, str] = {}
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise UsageError(
-                f"--property {text!r} is not K=V", reason="property-malformed", fix="write it like --property k=v"
-            )
-        found[name] = value
-    return found
 
 
 async def _messages(message: str | None, count: int, interval: float) -> AsyncGenerator[str, None]:

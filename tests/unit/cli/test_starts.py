@@ -37,6 +37,10 @@ def imported(code: str) -> set[str]:
         ("load('edge'); import edgetrust.edge.gateway", (*MIGRATIONS, *OTHER_STORES, "pkcs11", *ACTORS)),
         ("load('cert')", (*NETWORK, *ACTORS, "sqlalchemy", "edgetrust.device.session", "edgetrust.cli.as_device")),
         ("load('device')", (*ACTORS, "aiohttp", "sqlalchemy")),
+        ("load('hub')", (*NETWORK, *ACTORS, "sqlalchemy")),
+        ("load('dps')", (*NETWORK, *ACTORS, "sqlalchemy")),
+        ("load('monitor')", (*NETWORK, *ACTORS, "sqlalchemy")),
+        ("load('deployment')", (*NETWORK, *ACTORS, "sqlalchemy")),
         ("load('explain')", (*NETWORK, "edgetrust.hub", "sqlalchemy")),
     ],
 )
