@@ -80,11 +80,11 @@ class Amounts:
     rounds: int
     messages: int
     idle: tuple[int, ...]
-    storm: int
+    storm: tuple[int, ...]
 
 
-FULL = Amounts(rounds=3, messages=30_000, idle=(1_000, 2_000, 5_000), storm=2_000)
-QUICK = Amounts(rounds=1, messages=5_000, idle=(200,), storm=200)
+FULL = Amounts(rounds=3, messages=30_000, idle=(1_000, 2_000, 5_000), storm=(1_000, 2_000))
+QUICK = Amounts(rounds=1, messages=5_000, idle=(200,), storm=(200,))
 
 
 class Ours:
@@ -235,12 +235,16 @@ def idle(bench: Bench, amounts: Amounts, sides: Sequence[Side]) -> None:
 
 def storm(bench: Bench, amounts: Amounts, sides: Sequence[Side]) -> None:
     """Everybody comes again at once."""
-    name = f"storm: {amounts.storm:,} devices come again, until the last is served"
-    if not bench.wants(name):
-        return
+    for count in amounts.storm:
+        name = f"storm: {count:,} devices come again, until the last is served"
+        if bench.wants(name):
+            _storm(bench, amounts, sides, name, count)
+
+
+def _storm(bench: Bench, amounts: Amounts, sides: Sequence[Side], name: str, count: int) -> None:
     seconds: list[list[float]] = [[], []]
     cpu: list[list[float]] = [[], []]
-    devices = bench.material.by_ca[: amounts.storm]
+    devices = bench.material.by_ca[:count]
     with running(sides) as servers:
         for _, port in servers:
             generator.close(generator.connect(port, devices, HUB))
@@ -252,7 +256,7 @@ def storm(bench: Bench, amounts: Amounts, sides: Sequence[Side]) -> None:
             generator.close(connections)
             time.sleep(1.0)
     bench.add(Row(name, "s", seconds[0], seconds[1]))
-    bench.add(Row(f"storm: CPU of the gateway for each of {amounts.storm:,}", "us", cpu[0], cpu[1]))
+    bench.add(Row(f"storm: CPU of the gateway for each of {count:,}", "us", cpu[0], cpu[1]))
 
 
 def measure(bench: Bench, amounts: Amounts) -> None:
@@ -284,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("only one core may be used: server and load share it, and the figures say little", file=sys.stderr)
     size = Size(amounts.rounds, 0, amounts.messages, 0, 0, max(amounts.idle))
     with tempfile.TemporaryDirectory(prefix="edgetrust-bench-") as name:
-        material = make(Path(name), 0, max(*amounts.idle, amounts.storm, 100))
+        material = make(Path(name), 0, max(*amounts.idle, *amounts.storm, 100))
         bench = Bench(Path(name), material, size, options.only, "hub", options.json, options.profile)
         if not options.json:
             print(__doc__)

@@ -43,7 +43,7 @@ def _first_start(member: Member, services: Services | None) -> str:
     """What happens when a gateway that is provisioned is started."""
     if member.auth != DPS_EST or services is None or services.est is None or services.dps is None:
         return ""
-    through = "" if member.parent is None else ", all through the gateway above it, which must be serving"
+    through = "" if member.parent is None else ", all through the gateway above it,\n   for which it waits"
     return (
         f".\n   It gets its certificates from {services.est.url} and is told its hub\n"
         f"   by {services.dps.endpoint}{through}"
