@@ -218,7 +218,6 @@ EST_CREDENTIAL_REFUSAL_RECOVERY = (
     5.0  # refusals a second with one that are forgiven: 150 devices that try every 30 seconds
 )
 EST_ADDRESSES_KEPT = 10_000  # accounts whose rate is remembered: addresses, and good credentials at addresses
-REQUESTS_WAITING = 10_000  # requests that wait for a person; strangers cannot make any, since they are refused before
 CRL_SECONDS = 86_400  # how long a CRL is good for: a day, so that a revocation is seen within one
 OCSP_SECONDS = 3_600  # how long an OCSP answer is good for
 OCSP_REQUEST_BYTES = 16 * 1024  # one request for one certificate is under 300 bytes
