@@ -32,7 +32,9 @@ from urllib.parse import quote
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from support import forked
 from support.edge_world import wait_until, write_holder
+from support.forked import Forked
 from support.pki import SERVER, Holder, key, root
 from support.ports import free_port
 from support.proxy import Proxy
@@ -104,7 +106,10 @@ def tool(
 
 
 def edgetrust(*arguments: str | Path, env: Mapping[str, str] | None = None, say: str = "", seconds: float = 60) -> Done:
-    """Run `edgetrust ARGUMENTS` to its end."""
+    """Run `edgetrust ARGUMENTS` to its end; from the start of Python where its environment is another one."""
+    if env is None:
+        done = forked.run(*map(str, arguments), timeout=seconds, stdin=say, env=_ENVIRONMENT)
+        return Done(done.returncode, done.stdout, done.stderr)
     return tool(sys.executable, "-m", "edgetrust.cli", *arguments, env=env, say=say, seconds=seconds)
 
 
@@ -249,7 +254,7 @@ class Service:
     log: Path
     environment: dict[str, str] = field(default_factory=dict)
     ready: dict[str, Any] = field(default_factory=dict)
-    _popen: subprocess.Popen[str] | None = None
+    _popen: subprocess.Popen[str] | Forked | None = None
 
     def start(self) -> None:
         """Start it and wait until it is ready."""
@@ -263,6 +268,9 @@ class Service:
     def launch(self) -> None:
         """Start it without waiting."""
         with self.log.open("a") as log:
+            if not self.environment:
+                self._popen = Forked(self.arguments, stderr=log, env=_ENVIRONMENT)
+                return
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "edgetrust.cli", *self.arguments],
                 stdout=subprocess.PIPE,
