@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edgetrust.clock import ManualClock
 from edgetrust.store.engine import Database
 from edgetrust.store.identities import Identities
-from edgetrust.store.queues import ForwardQueue, Lane
+from edgetrust.store.lanes import Lane
+from edgetrust.store.queues import ForwardQueue
 from edgetrust.store.records import SYSTEM_MODULES, DeviceDraft, ModuleDraft, RegistryError, scope_of
 from support.database import DURABLE, Outcomes, PostgresServer, queued
 

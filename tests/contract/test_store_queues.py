@@ -11,8 +11,9 @@ from edgetrust.clock import ManualClock
 from edgetrust.errors import UnavailableError
 from edgetrust.store.appending import Stored, size_of
 from edgetrust.store.engine import Database
+from edgetrust.store.lanes import Lane, LeasedMessage, QueuedMessage
 from edgetrust.store.queue_accounts import Dropped
-from edgetrust.store.queues import ForwardQueue, Lane, LeasedMessage, QueuedMessage
+from edgetrust.store.queues import ForwardQueue
 from edgetrust.store.records import at_moment
 from support.database import Outcomes, queued
 

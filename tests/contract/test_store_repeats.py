@@ -18,7 +18,8 @@ from edgetrust.protocol.repeats import Recognition
 from edgetrust.store import repeats
 from edgetrust.store.engine import Database
 from edgetrust.store.events import EventLog
-from edgetrust.store.queues import ForwardQueue, QueuedMessage
+from edgetrust.store.lanes import QueuedMessage
+from edgetrust.store.queues import ForwardQueue
 from edgetrust.store.records import at_moment
 from edgetrust.store.repeat_tables import recent_messages
 from edgetrust.telemetry import MESSAGES_REPEATED

@@ -30,7 +30,8 @@ import asyncio, os, sys
 from edgetrust.protocol.messages import Message
 from edgetrust.store.engine import Database
 from edgetrust.store.events import EventLog
-from edgetrust.store.queues import ForwardQueue, QueuedMessage
+from edgetrust.store.lanes import QueuedMessage
+from edgetrust.store.queues import ForwardQueue
 
 async def main(url, kind):
     database = Database(url)

@@ -15,8 +15,9 @@ from sqlalchemy import delete
 
 from edgetrust.store import queues as store_queues
 from edgetrust.store.engine import Database
+from edgetrust.store.lanes import LeasedMessage
 from edgetrust.store.queue_tables import queue_lanes, queued_messages
-from edgetrust.store.queues import ForwardQueue, LeasedMessage
+from edgetrust.store.queues import ForwardQueue
 from support.database import Outcomes, queued
 
 LANES = ("$upstream", "m")

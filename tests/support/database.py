@@ -156,7 +156,7 @@ def message(number: int, device: str = "device", body: bytes | None = None, **fi
 
 def queued(number: int, device: str = "device", body: bytes | None = None, **fields: Any) -> Any:
     """The same on its way somewhere: `queue`, `input`, `priority` and `expires_ms` besides; to the hub if not said."""
-    from edgetrust.store.queues import QueuedMessage
+    from edgetrust.store.lanes import QueuedMessage
 
     way = {name: fields.pop(name) for name in ("queue", "input", "priority", "expires_ms") if name in fields}
     return QueuedMessage(*message(number, device, body, **fields), **way)

@@ -20,7 +20,8 @@ from edgetrust.broker.ports import Done, Tasks
 from edgetrust.errors import UnavailableError
 from edgetrust.limits import HELD_BYTES, HELD_RETRY_SECONDS
 from edgetrust.store.appending import size_of
-from edgetrust.store.queues import ForwardQueue, QueuedMessage
+from edgetrust.store.lanes import QueuedMessage
+from edgetrust.store.queues import ForwardQueue
 from edgetrust.telemetry import EVENT_QUEUE_REFUSES, EVENT_QUEUE_TAKES_AGAIN
 
 _NEVER_HELD = ("append-backlog", "store-closed")

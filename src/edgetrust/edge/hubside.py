@@ -43,7 +43,7 @@ from edgetrust.pki.keys import KeyStore
 from edgetrust.protocol.iothub import UserName, format_user_name
 from edgetrust.protocol.mqtt.packets import Connect, Publish
 from edgetrust.protocol.sas import resource_text, sign
-from edgetrust.store.queues import Lane, QueuedMessage
+from edgetrust.store.lanes import Lane, QueuedMessage
 from edgetrust.telemetry import EVENT_GATEWAY_DEGRADED, EVENT_SCOPE_NOT_SYNCHRONISED
 from edgetrust.transport.mqtt import ConnackError, MqttClient, connect_mqtt
 from edgetrust.transport.tls.contexts import ClientContext

@@ -20,7 +20,8 @@ from edgetrust.edge.routing import endpoint_name, output_of, sender
 from edgetrust.errors import Error
 from edgetrust.limits import DELIVERY_BATCH
 from edgetrust.protocol.iothub import add_property
-from edgetrust.store.queues import ForwardQueue, Lane, QueuedMessage
+from edgetrust.store.lanes import Lane, QueuedMessage
+from edgetrust.store.queues import ForwardQueue
 from edgetrust.telemetry import EVENT_QUEUE_NOT_SHORTENED
 from edgetrust.trust.identity import Identity
 

@@ -13,7 +13,7 @@ from edgetrust.edge.metrics import HUB_ENDPOINT, STRANGER, GatewayMetrics, Obser
 from edgetrust.edge.routing import Router, output_of, sender
 from edgetrust.edge.upstream import Sent
 from edgetrust.protocol.twin import Json
-from edgetrust.store.queues import LeasedMessage, QueuedMessage
+from edgetrust.store.lanes import LeasedMessage, QueuedMessage
 from edgetrust.trust.audit import Record
 from edgetrust.trust.identity import Identity
 

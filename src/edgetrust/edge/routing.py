@@ -24,8 +24,9 @@ from edgetrust.protocol.edge_routes import UPSTREAM, Choice, EdgeHubConfig, Rout
 from edgetrust.protocol.iothub import parse_properties
 from edgetrust.protocol.messages import TWIN_CHANGES, Message
 from edgetrust.protocol.twin import Json
+from edgetrust.store.lanes import QueuedMessage
 from edgetrust.store.queue_accounts import Dropped
-from edgetrust.store.queues import ForwardQueue, QueuedMessage
+from edgetrust.store.queues import ForwardQueue
 from edgetrust.telemetry import EVENT_MESSAGES_UNROUTED, EVENT_QUEUE_MADE_ROOM
 from edgetrust.trust.identity import Identity
 

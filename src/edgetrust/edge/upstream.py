@@ -38,7 +38,7 @@ from edgetrust.limits import (
     UPSTREAM_WINDOW_BYTES,
 )
 from edgetrust.protocol.iothub import telemetry_topic
-from edgetrust.store.queues import LeasedMessage, QueuedMessage
+from edgetrust.store.lanes import LeasedMessage, QueuedMessage
 from edgetrust.telemetry import (
     EVENT_MESSAGE_DROPPED,
     EVENT_QUEUE_NOT_SHORTENED,

@@ -15,7 +15,7 @@ from edgetrust.clock import ManualClock
 from edgetrust.edge.metrics import STRANGER, GatewayMetrics
 from edgetrust.edge.observing import CountingAuditor, UpstreamObserver
 from edgetrust.limits import METRIC_OBSERVATIONS
-from edgetrust.store.queues import LeasedMessage, QueuedMessage
+from edgetrust.store.lanes import LeasedMessage, QueuedMessage
 from edgetrust.trust.audit import Record
 from support.decisions import NOW
 

@@ -13,7 +13,7 @@ from edgetrust.clock import ManualClock
 from edgetrust.edge import upstream as module
 from edgetrust.edge.upstream import Sent, Upstream
 from edgetrust.errors import Error, UnavailableError, UsageError
-from edgetrust.store.queues import LeasedMessage, QueuedMessage
+from edgetrust.store.lanes import LeasedMessage, QueuedMessage
 
 
 def message(device: str, body: str, properties: str = "") -> QueuedMessage:

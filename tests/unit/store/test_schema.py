@@ -14,8 +14,8 @@ from sqlalchemy import Connection
 from edgetrust.protocol.messages import Message
 from edgetrust.store import ca_tables, configuration_tables, dps_schema, job_tables, migrate
 from edgetrust.store.engine import Database
+from edgetrust.store.lanes import QueuedMessage
 from edgetrust.store.queue_tables import queued_messages
-from edgetrust.store.queues import QueuedMessage
 from edgetrust.store.schema import METADATA, events
 
 for tables in (ca_tables.ca_audit, dps_schema.dps_registrations, configuration_tables.configurations, job_tables.jobs):
