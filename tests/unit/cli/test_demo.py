@@ -270,7 +270,7 @@ def test_every_line_has_its_own_name() -> None:
 def test_a_line_knows_its_time() -> None:
     (line,) = story.tell(Scene(Path(), Processes(Path()), None), [Step("one", "x", good)])  # type: ignore[arg-type]
     assert isinstance(line, Line)
-    assert line.seconds < 1
+    assert 0 <= line.seconds < 60
 
 
 def test_a_port_that_somebody_has_is_not_free() -> None:
