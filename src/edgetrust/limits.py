@@ -200,6 +200,7 @@ ACCEPTED_KEPT = 10_000  # audit records of accepted connections
 EST_BODY_BYTES = 64 * 1024  # a CSR with RSA-8192 and 50 names is under 10 KiB
 EST_PASSWORDS_REMEMBERED = 10_000  # right passwords kept as keyed hashes, so that each request does not cost 40 ms
 EST_CHAINS_REMEMBERED = 1_000  # verified chains of connections that ask again and of batches; a few KiB each
+EST_REQUESTS_WAITING = 1_000  # for a person, of one credential: more than anybody looks through
 EST_PENDING_SECONDS = 30  # when a client whose request waits for a person may ask again
 EST_RATE_PER_ADDRESS = 50.0  # requests a second from one address without a good credential: a site behind NAT
 EST_BURST_PER_ADDRESS = 500  # of them at once

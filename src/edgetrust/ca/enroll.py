@@ -38,6 +38,7 @@ from edgetrust.ca.policy import (
 )
 from edgetrust.ca.reasons import IssuanceReason as Why
 from edgetrust.ca.request import Asked, RequestError, owner_of, read_request
+from edgetrust.limits import EST_REQUESTS_WAITING
 from edgetrust.pki.chain import Chain, ChainError
 from edgetrust.pki.keys import PublicKey, SecretText
 from edgetrust.pki.profiles import EDGE_CA, PROFILES
@@ -50,6 +51,7 @@ from edgetrust.store.est import (
     RequestRow,
     add_claim,
     add_request,
+    count_waiting,
     find_claim,
     find_request,
     forget_request,
@@ -228,6 +230,10 @@ class _Call:
         """None: a person has approved it."""
         found = find_request(connection, self._request_id)
         if found is None:
+            waiting = count_waiting(connection, self.shown.name)
+            if waiting >= EST_REQUESTS_WAITING:
+                check = Check("waiting", False, f"{waiting} requests of {self.shown.name} wait for a person")
+                return self._refused(connection, granted, Why.TOO_MANY_WAITING, check, now)
             add_request(connection, self._request_row(now))
             detail = json.dumps({"request": self._request_id, "subject": self.asked.csr.subject.rfc4514_string()})
             entry = chained.Entry(
@@ -239,12 +245,15 @@ class _Call:
             return Waiting(found.id)
         if found.state == DENIED:
             check = Check("approval", False, found.note or "denied")
-            refused = Refused(granted.identity, Why.DENIED, (*granted.checks, check))
-            record_refusal(connection, refused, self.place, self.peer, now)
-            return refused
+            return self._refused(connection, granted, Why.DENIED, check, now)
         assert found.state == APPROVED
         forget_request(connection, found.id)
         return None
+
+    def _refused(self, connection: Connection, granted: Granted, why: Why, check: Check, now: datetime) -> Refused:
+        refused = Refused(granted.identity, why, (*granted.checks, check))
+        record_refusal(connection, refused, self.place, self.peer, now)
+        return refused
 
     @property
     def _request_id(self) -> str:

@@ -37,6 +37,7 @@ class IssuanceReason(StrEnum):
     DISABLED = "enroll-disabled"
     ALREADY_CLAIMED = "enroll-already-claimed"
     NAMES_CHANGED = "enroll-names-changed"
+    TOO_MANY_WAITING = "enroll-too-many-waiting"
     DENIED = "enroll-denied"
     KEY_DELIVERY = "enroll-key-delivery-unsupported"
     AUTHORITY_RETIRED = "enroll-authority-retired"
@@ -207,6 +208,12 @@ MEANINGS: Final = {
         "A renewal must have the subject and the subject alternative names of the certificate it renews.",
         _SHOW_CSR,
         "Make the request from the certificate, or enrol anew under the other name.",
+    ),
+    IssuanceReason.TOO_MANY_WAITING: Meaning(
+        429,
+        "As many requests of this credential as may wait for a person do so already.",
+        "edgetrust ca pending",
+        "Approve or deny those that wait; then ask again.",
     ),
     IssuanceReason.DENIED: Meaning(
         403, "A person has denied this request.", _AUDIT, "Ask whoever runs the CA; a request with another key is new."

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from edgetrust.store.ca_tables import est_claims, est_requests
 from edgetrust.store.pointquery import PointQuery, PointWrite
@@ -86,6 +86,12 @@ def read_requests(connection: Connection, state: str = PENDING) -> tuple[Request
     """Requests in a state, the oldest first."""
     query = select(est_requests).where(est_requests.c.state == state).order_by(est_requests.c.asked_ms)
     return tuple(_request(row) for row in connection.execute(query))
+
+
+def count_waiting(connection: Connection, credential: str) -> int:
+    """How many requests of a credential wait for a person."""
+    waits = (est_requests.c.state == PENDING) & (est_requests.c.credential == credential)
+    return connection.execute(select(func.count()).select_from(est_requests).where(waits)).scalar_one()
 
 
 def add_request(connection: Connection, row: RequestRow) -> None:

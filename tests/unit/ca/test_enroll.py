@@ -410,6 +410,20 @@ class TestApproval:
         await ca.issued(csr("dev1"), peer)
         assert isinstance(await ca.enroll(csr("dev1"), peer), Waiting), "an approval is good once"
 
+    async def test_one_credential_makes_no_more_wait_than_a_person_looks_through(
+        self, ca: CaWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("edgetrust.ca.enroll.EST_REQUESTS_WAITING", 2)
+        peer = await self._world(ca)
+        for label in ("first", "second"):
+            assert isinstance(await ca.enroll(csr("dev1", label=label), peer), Waiting)
+        await ca.refused(Why.TOO_MANY_WAITING, csr("dev1", label="third"), peer)
+        assert isinstance(await ca.enroll(csr("dev1", label="first"), peer), Waiting), "who waits goes on waiting"
+        assert isinstance(await ca.enroll(csr("dev2"), await ca.password("dev2")), Waiting), "nobody else is disturbed"
+        (waiting, _) = [one for one in await ca.authority.database.read(read_requests) if one.identity == "dev1"]
+        await ca.authority.database.write(lambda c: decide_request(c, waiting.id, DENIED, ca.clock.now(), "by hand"))
+        assert isinstance(await ca.enroll(csr("dev1", label="third"), peer), Waiting)
+
     async def test_it_is_denied(self, ca: CaWorld) -> None:
         peer = await self._world(ca)
         await ca.enroll(csr("dev1"), peer)
