@@ -3,8 +3,9 @@
 Rules. Certificate and key lie in different directories, so a renewal has several steps: the key under a temporary
 identifier; then, when the new certificate has been proven, the certificate under that identifier, which says that it
 was; then the key is moved, then the certificate. `recover` looks which of the steps were done and finishes them, or
-forgets them all: whatever was cut off, certificate and key belong together afterwards. Source: edge specification 0.5,
-3.2, 3.6.
+forgets them all: whatever was cut off, certificate and key belong together afterwards. A key that has no certificate
+yet is for the next attempt, since a CA where a person approves requests knows them by their key. Source: edge
+specification 0.5, 3.2, 3.6.
 
 It must not know who issues, or when.
 """
@@ -86,9 +87,9 @@ class Pairs:
         self._store = store
 
     def new_key(self, identifier: str, algorithm: KeyAlgorithm) -> KeyHandle:
-        """A key for the successor of `identifier`; one of an earlier attempt is forgotten."""
+        """A key for the successor of `identifier`: that of an attempt that got no certificate, or a new one."""
         if self._keys.exists(temporary(identifier)):
-            self._keys.delete(temporary(identifier))
+            return self._keys.load(temporary(identifier))
         return self._keys.create(temporary(identifier), algorithm)
 
     def promote(self, identifier: str, chain: Chain) -> None:
@@ -99,9 +100,11 @@ class Pairs:
     def recover(self, identifier: str) -> None:
         """Finish or forget what was cut off."""
         successor = self._store.load(temporary(identifier))
-        if successor is not None and self._belongs(successor, temporary(identifier)):
+        if successor is None:
+            return
+        if self._belongs(successor, temporary(identifier)):
             self._keys.move(temporary(identifier), identifier)
-        if successor is not None and self._belongs(successor, identifier):
+        if self._belongs(successor, identifier):
             self._store.save(identifier, successor)
         self._store.delete(temporary(identifier))
         if self._keys.exists(temporary(identifier)):
