@@ -20,8 +20,10 @@ import random
 import resource
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -77,7 +79,7 @@ class Soak:
     def _run(self) -> list[Line]:
         self.gateway = self.field.gateway("gateway")
         self.gateway.start()
-        with Fleet(self.field.trust) as self.fleet:
+        with Fleet(self.field.trust) as self.fleet, self._watching():
             self._connect()
             began = time.monotonic()
             self.fleet.publish(self.rate)
@@ -107,12 +109,29 @@ class Soak:
     # Time -----------------------------------------------------------------------------------------------------------
 
     def _until(self, deadline: float) -> None:
-        """Let time pass, watch which certificate is shown, and have some devices come again."""
+        """Let time pass, and have some devices come again."""
         while (left := deadline - time.monotonic()) > 0:
-            self.shown.add(presented(self.gateway.at, self.field.trust).serial_number)
             coming = random.sample(self.fleet.devices, max(1, int(self.devices * SHARE_THAT_COMES_AGAIN)))
             self.fleet.reconnect([device for device in coming if device.connected])
             time.sleep(min(left, 3.0))
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Note which certificates are shown, whatever else happens meanwhile."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(1.0):
+                with suppress(OSError):  # while the gateway is killed; what devices meet is counted by them
+                    self.shown.add(presented(self.gateway.at, self.field.trust).serial_number)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
     def _settled(self, what: str) -> None:
         self.fleet.wait_connected(180)
