@@ -71,7 +71,7 @@ def test_row_076_no_network_is_needed_to_issue(story: Story, quickstart: tuple[S
         site.start()
         assert fingerprint(site.server) != before
         assert site.look("-verify_hostname", "edgegateway.local", trust=site.edge_ca).verified
-        assert not site.state()["upstream"]["connected"]
+        eventually(lambda: not site.state()["upstream"]["connected"])
     finally:
         https.mend()
 

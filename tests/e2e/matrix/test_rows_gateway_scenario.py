@@ -66,7 +66,7 @@ def test_row_053_four_questions(story: Story) -> None:
     hub = look(story.mqtt_port, "-CAfile", story.os_store, "-verify_hostname", HUB)
     gateway = story.gateway.look("-verify_hostname", GATEWAY)
     assert (hub.verified, gateway.verified) == (True, True)
-    assert story.gateway.state()["upstream"]["connected"]  # the hub knows EdgeGateway
+    eventually(lambda: story.gateway.state()["upstream"]["connected"])  # the hub knows EdgeGateway
     assert story.publish("TempSensor", story.sensor, at=story.gateway).code == 0
     stranger = story.device_holder("TempSensor", label="stranger")
     assert "CONNACK (5)" in story.publish("TempSensor", stranger, at=story.gateway).text

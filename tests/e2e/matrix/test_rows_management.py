@@ -57,7 +57,7 @@ def test_row_104_files_are_replaced_by_hand(story: Story) -> None:
         site.stop()  # and as `apply` does: a restart, with nothing but the new files
         site.start()
         site.wait_for_hub()
-        assert site.state()["upstream"]["degraded"] == ""
+        eventually(lambda: site.state()["upstream"]["degraded"] == "")
         assert story.status_for("ByHand", identity) == 200
     finally:
         site.stop()
@@ -151,7 +151,7 @@ def test_row_107_both_places_for_a_root(story: Story, tmp_path: Path) -> None:
         story.send("TempSensor", story.sensor, at=story.gateway, trust=story.trust, env=own),
     ):
         assert done.code == 0, done.text
-    assert story.gateway.state()["upstream"]["connected"]  # by the store
+    eventually(lambda: story.gateway.state()["upstream"]["connected"])  # by the store
     site = story.site("OwnBundle", store=Path("/dev/null"), extra=f'ca = "file://{story.os_store}"')
     site.start()
     try:

@@ -171,7 +171,7 @@ def test_the_hub_goes_and_comes_back(story: Story) -> None:
     gateway.stop(signal.SIGKILL)
     gateway.start()
     assert gateway.publish("TempSensor", "4", holder=sensor).returncode == 0
-    assert gateway.state()["queue"]["messages"] >= 3
+    wait_until(lambda: gateway.state()["queue"]["messages"] >= 3)
     world.hub.start()
     world.wait_for_events(["0", "1", "2", "3", "4"])
     wait_until(lambda: gateway.state()["queue"]["messages"] == 0)

@@ -99,7 +99,7 @@ def test_by_certificate_replaced_while_it_runs_and_while_it_does_not(world: Worl
     made.running.send_signal(signal.SIGHUP)  # a minute later it would see it by itself
     wait_until(lambda: hub_knows(world) == device.chain.thumbprint().hex().upper())
     assert ask(made, "POST", "/identities/modules", {"type": "aziot", "moduleId": "m"})[0] == 200
-    assert made.state()["upstream"] | {"connected_at": ""} == CONNECTED
+    wait_until(lambda: made.state()["upstream"] | {"connected_at": ""} == CONNECTED)
 
     made.stop()
     write_holder(tmp_path, "identity", world.pki.device(NAME))
