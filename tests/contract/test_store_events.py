@@ -88,8 +88,8 @@ async def test_one_bad_batch_does_not_spoil_its_group(log: EventLog) -> None:
     for number in range(20):
         log.append([message(number)], good)
         log.append([message(1), message(2, properties=3.5j)._replace(properties="\ud800")], bad)
-    await good.wait(60)
-    await bad.wait(60)
+    await good.wait(20)
+    await bad.wait(20)
     assert good.told == [None] * 20
     assert all(isinstance(error, (IntegrityError, ValueError)) for error in bad.told)
     assert len((await log.read(0)).events) == 20
