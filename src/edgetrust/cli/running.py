@@ -13,6 +13,8 @@ from typing import Any, Protocol, TypeVar
 
 import uvloop
 
+_CLOSED_BY_US = "the handler is closed"  # how uvloop calls a connection that is no more
+
 
 class Stoppable(Protocol):
     """An actor that runs."""
@@ -46,6 +48,7 @@ async def _serve(
 ) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_unhandled)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     hung_up = asyncio.Event()
@@ -72,6 +75,15 @@ async def _serve(
                 _tell_supervisor("STOPPING=1")
         finally:
             await actor.stop()
+
+
+def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What no task waits for is printed. Not so what arrived on a TLS connection that we were closing: uvloop takes it
+    for a fault, and nobody who stops a gateway should see a traceback for that.
+    """
+    problem = context.get("exception")
+    if not (isinstance(problem, RuntimeError) and str(problem).endswith(_CLOSED_BY_US)):
+        loop.default_exception_handler(context)
 
 
 def _tell_supervisor(state: str) -> None:

@@ -71,3 +71,24 @@ def test_a_start_that_fails() -> None:
     with pytest.raises(ConfigError):
         run(actor.fail, ready)
     assert actor.said == []
+
+
+@pytest.mark.parametrize(
+    ("problem", "printed"),
+    [
+        ("unable to perform operation on <TCPTransport closed=True>; the handler is closed", False),
+        ("something else", True),
+    ],
+)
+def test_what_nobody_waits_for_is_printed_unless_it_came_while_we_closed(
+    problem: str, printed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ready_and_told(_: Actor) -> None:
+        told = {"message": "SSL error in data received", "exception": RuntimeError(problem)}
+        asyncio.get_running_loop().call_exception_handler(told)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    actor = Actor()
+    run(actor.start, ready_and_told)
+    assert (problem in caplog.text) is printed
+    assert actor.said == ["started", "stopped"]
