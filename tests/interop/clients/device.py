@@ -128,8 +128,8 @@ def send(name, body, properties=None, system=None):
 
 def stream(name, count, pause=0.0, window=1, ids=False):
     """Send `count` messages, `window` at a time, numbered from 0; tell of each acknowledged one. What could not be sent
-    for want of a connection is sent again, as applications do. With `ids` each has a message id, as Microsoft's samples
-    have it.
+    for want of a connection is sent again, as applications do; that is told too. With `ids` each has a message id, as
+    Microsoft's samples have it.
     """
     turn = threading.Semaphore(window)
     senders = []
@@ -141,6 +141,7 @@ def stream(name, count, pause=0.0, window=1, ids=False):
                 clients[name].send_message(message)
                 break
             except (ConnectionFailedError, ConnectionDroppedError, NoConnectionError):
+                news(name, "again", number=number)
                 time.sleep(0.2)
         news(name, "sent", number=number)
         turn.release()
