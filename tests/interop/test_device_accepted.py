@@ -241,9 +241,9 @@ def test_a_command_is_received_with_its_properties(contoso: Contoso) -> None:
     client.shutdown()
 
 
-def test_the_gateways_name_is_not_the_hubs(contoso: Contoso) -> None:
+def test_the_gateways_name_is_not_the_hubs(contoso: Contoso, monkeypatch: pytest.MonkeyPatch) -> None:
     """The name that a client dials must be in the certificate: the hub is no gateway."""
-    contoso.proxy.routes[GATEWAY, MQTT] = contoso.proxy.routes[HUB, MQTT]
+    monkeypatch.setitem(contoso.proxy.routes, (GATEWAY, MQTT), contoso.proxy.routes[HUB, MQTT])
     key = keys(contoso.register("misled"))["primaryKey"]
     client = contoso.with_key("misled", key, gateway=GATEWAY, server_verification_cert=contoso.hub_root)
     with pytest.raises(Exception, match="TLS exchanges"):
