@@ -183,8 +183,7 @@ def test_a_hub_that_cannot_decide_now_is_asked_again(own_contoso: Contoso) -> No
     with contoso.registry_away():
         contoso.proxy.routes[HUB, MQTT] = port
         wait_for(lambda: len(contoso.refusals("undecided")) >= 2, "it comes again")
-    client.wait_for("connected", 2)
-    client.send("1")
+    client.send("1")  # connects, if it has not come again by itself: at times this SDK waits for long
     client.shutdown()
     assert set(contoso.refusals("undecided")) == {"registry-unavailable"}
     assert contoso.bodies("undecided") == ["1"]
